@@ -1,0 +1,118 @@
+"""Capabilities as the run sees them: what can be called, under which contract, and the door to it.
+
+Owns the specification of a capability, the idempotency contracts and the port of the gateway. Knows
+nothing of how a capability is executed: native functions and remote servers look the same from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from retinue.runs.contracts import Frozen, Json
+from retinue.runs.gate import Approval, GateDecision
+
+SideEffect = Literal["read", "draft", "write"]
+Idempotency = Literal["idempotent", "reconcilable", "at_most_once"]
+
+
+class Capability(Frozen):
+    """A named thing that agents may call.
+
+    `side_effect`: `read` changes nothing, `draft` changes what nobody else sees yet, `write` changes the
+    world. `idempotency` is the contract of a write: `idempotent` (the same key may be sent again),
+    `reconcilable` (a probe tells whether it happened), `at_most_once` (never repeated on doubt). `timeout`
+    is in seconds, `max_bytes` caps the JSON of a result. `key_argument` says that the idempotency key is
+    passed to it.
+    """
+
+    name: str = Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_.-]{0,63}$")
+    description: str
+    input_schema: dict[str, Json]
+    output_schema: dict[str, Json] | None = None
+    side_effect: SideEffect = "write"
+    idempotency: Idempotency = "at_most_once"
+    sensitivity: Literal["public", "internal", "confidential", "secret"] = "internal"
+    timeout: float = Field(default=30.0, gt=0)
+    max_bytes: int = Field(default=1_000_000, gt=0)
+    owner: str = ""
+    version: str = "1"
+    stage: Literal["shadow", "canary", "full"] = "full"
+    source: str = "native"
+    durable: bool = False
+    """A read whose outcome must be committed before the run goes on (`durability: strict` for one tool)."""
+
+    @property
+    def repeatable(self) -> bool:
+        """True when it may be executed again though its first outcome is unknown."""
+        return self.side_effect != "write" or self.idempotency == "idempotent"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a call is made, and the tokens that make a repeated call recognisable.
+
+    `key` is the stable idempotency key of the effect, `epoch` the fencing token of the owner, `deadline`
+    (Unix ns) the moment after which the executing side must not apply the effect any more.
+    """
+
+    run_id: str
+    root_run_id: str
+    tenant_id: str
+    principal_id: str
+    agent: str
+    route: str
+    depth: int
+    key: str
+    epoch: int
+    deadline: int
+    traceparent: str
+    budget: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call whose arguments are valid. `digest` is the hash of name, version and arguments."""
+
+    capability: Capability
+    arguments: dict[str, Json]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short."""
+
+    value: Json
+    size: int
+    cut: bool = False
+
+
+class Gateway(Protocol):
+    """The one door to every capability. The run journals between `decide` and `execute`.
+
+    `prepare` and `decide` are pure and cheap. `execute` raises TransientError or PermanentError (codes
+    `timeout`, `raised`, `too_large`, `invalid_output`, ...) and never anything else but cancellation.
+    """
+
+    def capability(self, name: str) -> Capability:
+        """The specification; UnknownName with close matches otherwise."""
+        ...
+
+    def prepare(self, name: str, arguments: dict[str, Json]) -> Prepared:
+        """Validate arguments; PermanentError(code="invalid_arguments") names field, value and remedy."""
+        ...
+
+    def decide(self, call: Prepared, caller: Caller, approval: Approval | None) -> GateDecision:
+        """Ask the gate whether this caller may make this call now."""
+        ...
+
+    async def execute(self, call: Prepared, caller: Caller) -> CallResult:
+        """Make the call within its timeout and the caller's deadline; validate and cap what comes back."""
+        ...
+
+    async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
+        """Whether a reconcilable call with this key has happened: its result, or None when it has not."""
+        ...

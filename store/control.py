@@ -1,0 +1,122 @@
+"""What everyone but the owner does to the store: submit, answer, signal, cancel. Operations of one transaction.
+
+They never touch the journal of a run that somebody owns: they leave news and the owner acts. A run that
+nobody owns is canceled here, under a new epoch. Knows no threads and no event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apsw
+
+from retinue.runs.contracts import NOTHING, Json, Status, StopReason
+from retinue.runs.errors import InvalidInput, UnknownName
+from retinue.runs.journal import Finish, Finished, NewRun
+from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.owning import bound_to, finish, insert_run, wake, write_frame
+from retinue.store.statements import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a person said, sealed."""
+
+    request_id: str
+    status: str
+    by: str
+    at: int
+    value: Json
+
+
+def submit(connection: apsw.Connection, runs: list[tuple[NewRun, Encoded]]) -> list[str]:
+    """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
+    accepted = []
+    for new, frame in runs:
+        request = new.request
+        known = None
+        if request.idempotency_key is not None:
+            known = connection.execute(
+                "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?",
+                (request.tenant_id, request.idempotency_key),
+            ).fetchone()
+        if known is None:
+            insert_run(connection, new, frame, (None, None, None))
+        accepted.append(known[0] if known else request.run_id)
+    return accepted
+
+
+def resolve(connection: apsw.Connection, codec: FrameCodec, said: Resolution) -> str:
+    """Close an open request and wake its run. Returns the full request id."""
+    rows = connection.execute(
+        "SELECT q.num, q.run, q.kind, q.status, q.request_id, r.tenant_id FROM requests q JOIN runs r ON r.num = q.run"
+        " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ?",
+        (said.request_id, said.request_id),
+    ).fetchall()
+    if len(rows) != 1:
+        what = "no request has" if not rows else f"{len(rows)} requests match"
+        raise UnknownName(f"{what} id {said.request_id!r}: `retinue inbox` lists the open ones")
+    num, run, kind, status, request_id, tenant_id = rows[0]
+    if status != "open":
+        raise InvalidInput(f"request {request_id} is {status} already: `retinue inbox` lists the open ones")
+    verbs = ("answered",) if kind == "input" else ("approved", "denied")
+    if said.status not in verbs:
+        remedy = "answer it" if kind == "input" else "approve or deny it"
+        raise InvalidInput(f"request {request_id} asks for {kind} and cannot be {said.status}: {remedy}")
+    answer = None if said.value is None else codec.seal(tenant_id, said.value, request_id)
+    connection.execute(
+        "UPDATE requests SET status = ?, resolved_at = ?, resolved_by = ?, answer = ? WHERE num = ?",
+        (said.status, said.at, said.by, answer, num),
+    )
+    wake(connection, run)
+    return str(request_id)
+
+
+def signal(connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str], value: Json, at: int) -> None:
+    """Send an event (name) to a run (id)."""
+    run_id, name = place
+    num, tenant_id = find(connection, run_id)
+    if not wake(connection, num):
+        raise InvalidInput(f"run {run_id} has ended and takes no events")
+    sealed = codec.seal(tenant_id, value, f"event:{num}")
+    connection.execute("INSERT INTO events (run, name, at, sealed) VALUES (?, ?, ?, ?)", (num, name, at, sealed))
+
+
+def find(connection: apsw.Connection, run_id: str) -> tuple[int, str]:
+    """Row number and tenant of a run by its id, or by an unambiguous end or beginning of it."""
+    row = connection.execute("SELECT num, tenant_id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if row is None and len(run_id) >= 4:
+        rows = connection.execute(
+            "SELECT num, tenant_id FROM runs WHERE run_id LIKE ? || '%' OR run_id LIKE '%' || ? LIMIT 3", (run_id, run_id)
+        ).fetchall()
+        if len(rows) > 1:
+            raise UnknownName(f"{run_id!r} matches more than one run: give more of its id (`retinue ps`)")
+        row = rows[0] if rows else None
+    if row is None:
+        raise UnknownName(f"there is no run {run_id!r}: `retinue ps` lists them")
+    return int(row[0]), str(row[1])
+
+
+def cancel(connection: apsw.Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
+    """Mark a run and all below it; those that nobody owns end here, children first."""
+    rows = connection.execute(sql("tree"), (run_id,)).fetchall()
+    for num, *_ in rows:
+        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (by, num))
+    for num, found, tenant_id, epoch, position, status in rows:
+        if status == Status.in_progress:
+            wake(connection, num)
+        else:
+            _end_unowned(connection, codec, (num, found, tenant_id, epoch, position), (by, at))
+    return len(rows)
+
+
+def _end_unowned(
+    connection: apsw.Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], cause: tuple[str, int]
+) -> None:
+    num, run_id, tenant_id, epoch, position = run
+    by, at = cause
+    entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
+    frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
+    connection.execute("UPDATE runs SET epoch = epoch + 1, position = position + 1 WHERE num = ?", (num,))
+    write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
+    finish(connection, num, Finish(Status.canceled, StopReason.canceled, NOTHING), position + 1, at)

@@ -1,0 +1,152 @@
+"""Leases: who may run a run, and how it gets away from an owner that is dead.
+
+A lease belongs to one incarnation of a host process. On one machine it is never taken over on suspicion: the
+owner must be proven dead (its process is gone, or the machine has booted since) or is killed first, when it
+has not shown itself for longer than the lease. Operations of one transaction; no threads, no event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import apsw
+
+from retinue.runs.contracts import Json, Usage
+from retinue.runs.journal import Accepted, Answer, AnyEntry, Event, Frame, Group, HostInfo, LeasedRun, News
+from retinue.store.frames import FrameCodec
+from retinue.store.liveness import Owner, is_alive, kill
+from retinue.store.owning import bound_to
+from retinue.store.statements import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs a host would lease: up to `limit` of a pool, or only one."""
+
+    pool: str
+    limit: int
+    only: str | None = None
+
+
+def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
+    """Announce a host."""
+    connection.execute(
+        "INSERT INTO hosts (host_id, kind, actor_id, pid, pid_started, boot_id, node, beat) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (host.host_id, host.kind, host.actor_id, host.pid, host.pid_started, host.boot_id, host.node, beat),
+    )
+
+
+def host_number(connection: apsw.Connection, host_id: str) -> int | None:
+    """The row of a host that is alive."""
+    row = connection.execute("SELECT num FROM hosts WHERE host_id = ? AND state = 'alive'", (host_id,)).fetchone()
+    return row[0] if row else None
+
+
+def lease(
+    connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted: Wanted, at: int
+) -> list[LeasedRun]:
+    """Take runs for a host; each gets a new epoch."""
+    num = host_number(connection, host.host_id)
+    if num is None:
+        return []
+    values = {"host": num, "at": at}
+    if wanted.only is not None:
+        rows = connection.execute(sql("lease_one"), values | {"only": wanted.only}).fetchall()
+    else:
+        rows = connection.execute(sql("lease"), values | {"pool": wanted.pool, "limit": wanted.limit}).fetchall()
+    return [_load(connection, codec, row) for row in rows]
+
+
+def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...]) -> LeasedRun:
+    num, run_id, tenant_id, epoch, position, checkpoint_at, news, cancel, started_at = row
+    since = checkpoint_at or 2
+    frames = [
+        Frame(seq, run_id, tenant_id, at, frame_epoch, decode(connection, codec, (run_id, tenant_id, at), stored))
+        for seq, at, frame_epoch, *stored in connection.execute(sql("frames_for_lease"), {"num": num, "since": since})
+    ]
+    accepted = frames[0].entries[0]
+    assert isinstance(accepted, Accepted), f"run {run_id} does not begin with its acceptance"
+    return LeasedRun(
+        num=num,
+        request=accepted.request,
+        input=accepted.content,
+        epoch=epoch,
+        position=position,
+        started_at=started_at,
+        frames=tuple(frames[1:]),
+        news=load_news(connection, codec, (num, tenant_id, news, cancel)),
+    )
+
+
+def decode(
+    connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str, int], stored: tuple[Json, ...] | list[Json]
+) -> tuple[AnyEntry, ...]:
+    """The entries of a stored frame (schema, facts, sealed) of (run, tenant, position)."""
+    run_id, tenant_id, position = place
+    schema, facts, sealed = stored
+
+    def fetch(address: bytes) -> bytes | None:
+        row = connection.execute("SELECT sealed FROM contents WHERE hash = ?", (address,)).fetchone()
+        return row[0] if row else None
+
+    return codec.decode(tenant_id, bound_to(run_id, position), (schema, facts, sealed), fetch)
+
+
+def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, str, int, str | None]) -> News:
+    """All that has arrived for a run; `row` is (number, tenant, counter, cancel)."""
+    num, tenant_id, seq, cancel = row
+    if seq == 0:
+        return News(seq, cancel=cancel)
+    groups = {found[0]: _group(found) for found in connection.execute(sql("groups_of"), (num,))}
+    answers = {
+        key: Answer(request_id, status, by, at, codec.open(tenant_id, answer, request_id))
+        for key, request_id, status, by, at, answer in connection.execute(sql("answers_of"), (num,))
+        if status != "withdrawn"
+    }
+    events = tuple(
+        Event(number, name, at, codec.open(tenant_id, sealed, f"event:{num}"))
+        for number, name, at, sealed in connection.execute(
+            "SELECT num, name, at, sealed FROM events WHERE run = ? ORDER BY num", (num,)
+        )
+    )
+    return News(seq, groups, answers, events, cancel)
+
+
+def _group(row: tuple[Json, ...]) -> Group:
+    key, total, pending, ok, failed, rejected, low, need, cursor, exhausted, tokens, micros, *used = row
+    return Group(
+        key=key,
+        total=total,
+        pending=pending,
+        ok=ok,
+        failed=failed,
+        rejected=rejected,
+        low=low,
+        need=need,
+        cursor=json.loads(cursor),
+        exhausted=bool(exhausted),
+        reserved=Usage(input_tokens=tokens, micros=micros),
+        used=Usage(steps=used[0], hops=used[1], input_tokens=used[2], output_tokens=used[3], micros=used[4]),
+    )
+
+
+def retire(connection: apsw.Connection, host_id: str) -> int:
+    """A host stops: its runs are queued again."""
+    num = host_number(connection, host_id)
+    if num is None:
+        return 0
+    connection.execute("UPDATE hosts SET state = 'gone' WHERE num = ?", (num,))
+    return len(connection.execute(sql("take_back"), (num,)).fetchall())
+
+
+def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: float, patience: float) -> list[str]:
+    """Which hosts are proven dead; rows are (id, pid, started, boot, beat). Kills those silent for too long."""
+    dead = []
+    for host_id, pid, started, host_boot, last_beat in rows:
+        owner = Owner(pid, started)
+        if host_boot != boot or not is_alive(owner):
+            dead.append(host_id)
+        elif beat - last_beat > patience:
+            kill(owner)
+    return dead

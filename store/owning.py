@@ -1,0 +1,250 @@
+"""What the owner of a run does to the store: lease, append, park, finish, spawn. Operations of one transaction.
+
+Every function takes the writing connection first and runs inside the writer's transaction. The rules they
+keep are written on `runs.journal`. Knows no threads and no event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import apsw
+
+from retinue.runs import machine
+from retinue.runs.contracts import NOTHING, Status, Usage
+from retinue.runs.errors import Fenced
+from retinue.runs.journal import SCHEMA, Accepted, Append, Appended, DeadLetter, Finish, NewRun, Park, Parked, Spawn
+from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.statements import sql
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAppend:
+    """An append with everything expensive already done: frames encoded, children and prompts sealed."""
+
+    append: Append
+    frame: Encoded
+    parked: Encoded | None
+    children: tuple[Encoded, ...]
+    rejected: tuple[bytes | None, ...]
+    prompt: bytes | None
+
+
+def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
+    """Do outside the transaction what needs no connection."""
+    entries = append.entries
+    parked = None
+    if entries and isinstance(entries[-1], Parked):
+        bound = bound_to(append.run_id, append.expected + len(entries))
+        parked = codec.encode(append.tenant_id, bound, entries[-1:])
+        entries = entries[:-1]
+    spawn = append.spawn or Spawn("")
+    request = append.request
+    return EncodedAppend(
+        append,
+        codec.encode(append.tenant_id, bound_to(append.run_id, append.expected + 1), entries),
+        parked,
+        tuple(encode_new(codec, child) for child in spawn.children),
+        tuple(seal_letter(codec, append.tenant_id, letter) for letter in spawn.rejected),
+        request and codec.seal(append.tenant_id, request.prompt, request.request_id),
+    )
+
+
+def encode_new(codec: FrameCodec, new: NewRun) -> Encoded:
+    """The first frame of a run."""
+    request = new.request
+    entry = Accepted(at=new.at, content=new.input, request=request)
+    return codec.encode(request.tenant_id, bound_to(request.run_id, 1), (entry,))
+
+
+def seal_letter(codec: FrameCodec, tenant_id: str, letter: DeadLetter) -> bytes | None:
+    """The content of a dead letter, sealed under where it came from."""
+    return None if letter.content is None else codec.seal(tenant_id, letter.content, f"{letter.source}:{letter.line}")
+
+
+def bound_to(run_id: str, position: int) -> str:
+    """What a frame is sealed to: a frame moved to another place does not open."""
+    return f"{run_id}:{position}"
+
+
+def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
+    """Apply an append whole, or raise Fenced."""
+    wanted = job.append
+    position = wanted.expected + job.frame.count
+    row = connection.execute(
+        sql("fence"),
+        {"position": position, "seen": wanted.seen, "num": wanted.num, "epoch": wanted.epoch, "expected": wanted.expected},
+    ).fetchone()
+    if row is None:
+        return _recognise(connection, job, position)
+    if job.frame.count:
+        write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
+    if any(entry.kind == "checkpoint" for entry in wanted.entries):
+        connection.execute(sql("mark_checkpoint"), (wanted.expected + 1, wanted.num))
+    if wanted.spawn is not None:
+        _spawn(connection, job, wanted.spawn)
+    if wanted.request is not None:
+        _ask(connection, job)
+    match wanted.end:
+        case Park() as park:
+            return _park(connection, job, park, row[0], position)
+        case Finish() as end:
+            finish(connection, wanted.num, end, wanted.expected + 1, wanted.entries[-1].at)
+    return Appended(position)
+
+
+def write_frame(
+    connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded
+) -> None:
+    """Insert a frame at (position, epoch) with the shared contents it refers to."""
+    if frame.shared:
+        connection.executemany(
+            sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
+        )
+    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
+
+
+def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: tuple[int | None, ...]) -> int:
+    """Insert a run with its first frame; `links` are (parent, root, group) row numbers. Returns its number."""
+    request, (parent, root, group) = new.request, links
+    num: int = connection.execute(
+        sql("insert_run"),
+        (
+            request.run_id,
+            parent,
+            root,
+            group,
+            request.group_index,
+            request.tenant_id,
+            request.target,
+            request.kind,
+            request.input_id,
+            request.job_id,
+            request.idempotency_key,
+            request.pool,
+            request.priority,
+            request.depth,
+            new.reserved.tokens,
+            new.reserved.micros,
+            new.at,
+        ),
+    ).fetchone()[0]
+    write_frame(connection, num, request.tenant_id, (1, 0), frame)
+    return num
+
+
+def finish(connection: apsw.Connection, num: int, end: Finish, final: int, at: int) -> None:
+    """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
+    usage = end.usage
+    spent = {
+        "steps": usage.steps,
+        "hops": usage.hops,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "micros": usage.micros,
+    }
+    values = {"num": num, "status": end.status, "reason": end.reason, "at": at, "final": final, **spent}
+    group, tokens, micros = connection.execute(sql("finish"), values).fetchone()
+    connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
+    if group is None:
+        return
+    ok = int(end.status is Status.completed)
+    settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
+    parent, pending, low, need, done, exhausted = connection.execute(sql("settle_group"), settled).fetchone()
+    decided = need is not None and (done >= need or (exhausted and done + pending < need))
+    if pending <= low or decided:
+        wake(connection, parent)
+
+
+def wake(connection: apsw.Connection, num: int) -> bool:
+    """Count news for a run that has not ended and queue it if it waits. False when it has ended."""
+    return connection.execute(sql("wake"), (num,)).fetchone() is not None
+
+
+def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -> Appended:
+    """After an ambiguous commit the same append may come again: found with its content, it was applied."""
+    wanted = job.append
+    found = connection.execute(sql("frame_at"), (wanted.num, wanted.expected + 1)).fetchone()
+    if found == (wanted.epoch, job.frame.facts):
+        status = connection.execute("SELECT status FROM runs WHERE num = ?", (wanted.num,)).fetchone()[0]
+        parked = Status(status) in machine.WAITING
+        return Appended(position + int(parked), parked)
+    raise Fenced(
+        f"run {wanted.run_id}: epoch {wanted.epoch} at position {wanted.expected} is not its newest: "
+        "another owner continued it, or it has ended; this owner must stop"
+    )
+
+
+def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int, position: int) -> Appended:
+    if news != job.append.seen or job.parked is None:
+        return Appended(position, parked=False)
+    write_frame(connection, job.append.num, job.append.tenant_id, (position + 1, job.append.epoch), job.parked)
+    values = {
+        "status": park.status,
+        "reason": park.reason,
+        "wake_at": park.wake_at,
+        "position": position + 1,
+        "num": job.append.num,
+    }
+    connection.execute(sql("park"), values)
+    return Appended(position + 1, parked=True)
+
+
+def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> None:
+    parent = job.append.num
+    root, cancel = connection.execute("SELECT coalesce(root, num), cancel FROM runs WHERE num = ?", (parent,)).fetchone()
+    if cancel is not None:
+        spawn = replace(spawn, children=())
+        wake(connection, parent)
+    reserved = sum((child.reserved for child in spawn.children), NOTHING)
+    num, pending, _ = connection.execute(sql("upsert_group"), _group_values(parent, spawn, reserved)).fetchone()
+    for child, frame in zip(spawn.children, job.children, strict=False):
+        insert_run(connection, child, frame, (parent, root, num))
+    for letter, sealed in zip(spawn.rejected, job.rejected, strict=True):
+        bury(connection, parent, letter, sealed)
+    if spawn.exhausted and pending <= spawn.low and not spawn.children:
+        wake(connection, parent)
+
+
+def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, object]:
+    return {
+        "run": parent,
+        "key": spawn.key,
+        "created": len(spawn.children),
+        "rejected": len(spawn.rejected),
+        "low": spawn.low,
+        "need": spawn.need,
+        "cursor": json.dumps(spawn.cursor),
+        "exhausted": int(spawn.exhausted),
+        "reserved_tokens": reserved.tokens,
+        "reserved_micros": reserved.micros,
+    }
+
+
+def bury(connection: apsw.Connection, num: int | None, letter: DeadLetter, sealed: bytes | None) -> None:
+    """Insert a dead letter."""
+    connection.execute(
+        "INSERT INTO dead_letters (run, run_id, source, line, reason, message, at, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (num, letter.run_id, letter.source, letter.line, letter.reason, letter.message, letter.at, sealed),
+    )
+
+
+def _ask(connection: apsw.Connection, job: EncodedAppend) -> None:
+    request = job.append.request
+    assert request is not None
+    connection.execute(
+        "INSERT INTO requests (request_id, run, kind, key, facts, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (run, key) DO NOTHING",
+        (
+            request.request_id,
+            job.append.num,
+            request.kind,
+            request.key,
+            json.dumps(request.facts),
+            job.prompt,
+            request.created_at,
+        ),
+    )
+
+

@@ -1,0 +1,162 @@
+"""Reading the store: records, results, requests, frames. Short reads on a connection of their own.
+
+Knows no writing and no event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import apsw
+
+from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
+from retinue.runs.journal import DeadLetter, Finished, Frame, RunQuery
+from retinue.store.control import find
+from retinue.store.frames import FrameCodec
+from retinue.store.leasing import decode
+from retinue.store.statements import sql
+
+
+def record(connection: apsw.Connection, run_id: str) -> RunRecord:
+    """The record of one run."""
+    num, _ = find(connection, run_id)
+    return _record(connection.execute(sql("record") + " WHERE r.num = ?", (num,)).fetchone())
+
+
+def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
+    """The records a query asks for, newest first."""
+    clauses: list[str] = []
+    values: list[Any] = []
+    wanted = {
+        "r.status = ?": query.status,
+        "r.tenant_id = ?": query.tenant_id,
+        "p.run_id = ?": query.parent_run_id,
+        "coalesce(o.run_id, r.run_id) = ?": query.root_run_id,
+        "r.job_id = ?": query.job_id,
+    }
+    for clause, value in wanted.items():
+        if value is not None:
+            clauses.append(clause)
+            values.append(value)
+    if query.roots_only:
+        clauses.append("r.parent IS NULL")
+    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+    rows = connection.execute(sql("record") + where + " ORDER BY r.num DESC LIMIT ?", (*values, query.limit))
+    return [_record(row) for row in rows]
+
+
+def _record(row: tuple[Any, ...]) -> RunRecord:
+    names = (
+        "run_id parent_run_id root_run_id tenant_id target kind input_id job_id pool depth status reason epoch "
+        "position created_at started_at finished_at wake_at cancel"
+    ).split()
+    return RunRecord(
+        **dict(zip(names, row, strict=False)),
+        usage=_usage(row[19:24]),
+        actor_id=row[24],
+        pid=row[25],
+        node=row[26],
+    )
+
+
+def _usage(row: tuple[int, ...]) -> Usage:
+    return Usage(steps=row[0], hops=row[1], input_tokens=row[2], output_tokens=row[3], micros=row[4])
+
+
+def branches(connection: apsw.Connection, codec: FrameCodec, run_id: str, key: str) -> list[Branch]:
+    """The ended children of a group, in index order."""
+    return [_branch(connection, codec, row) for row in connection.execute(sql("branches"), (run_id, key))]
+
+
+def result(connection: apsw.Connection, codec: FrameCodec, run_id: str) -> Branch | None:
+    """The result of a run that ended."""
+    num, _ = find(connection, run_id)
+    row = connection.execute(
+        "SELECT coalesce(r.grp_index, 0), r.run_id, r.tenant_id, r.status, r.reason, r.steps, r.hops, r.input_tokens,"
+        " r.output_tokens, r.micros, j.position, j.schema, j.facts, j.sealed FROM runs r JOIN journal j"
+        " ON j.run = r.num AND j.position = r.final WHERE r.num = ?",
+        (num,),
+    ).fetchone()
+    return None if row is None else _branch(connection, codec, row)
+
+
+def _branch(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Branch:
+    index, run_id, tenant_id, status, reason, *rest = row
+    usage, position, stored = _usage(tuple(rest[:5])), rest[5], rest[6:]
+    last = decode(connection, codec, (run_id, tenant_id, position), stored)[-1]
+    assert isinstance(last, Finished), f"run {run_id} is {status} but its last entry is {last.kind}"
+    return Branch(
+        index=index or 0,
+        run_id=run_id,
+        status=Status(status),
+        reason=StopReason(reason),
+        value=last.content,
+        error=last.error,
+        usage=usage,
+        facts=last.facts,
+    )
+
+
+def requests(connection: apsw.Connection, codec: FrameCodec, open_only: bool) -> list[PendingRequest]:
+    """What people are asked, oldest first."""
+    where = " WHERE q.status = 'open'" if open_only else ""
+    rows = connection.execute(sql("requests") + where + " ORDER BY q.num")
+    return [_request(codec, row) for row in rows]
+
+
+def request(connection: apsw.Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
+    """One request by its full id."""
+    row = connection.execute(sql("requests") + " WHERE q.request_id = ?", (request_id,)).fetchone()
+    return _request(codec, row)
+
+
+def _request(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
+    request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by = row
+    prompt: Json = codec.open(tenant_id, sealed, request_id)
+    return PendingRequest(
+        request_id=request_id,
+        run_id=run_id,
+        root_run_id=root,
+        tenant_id=tenant_id,
+        kind=kind,
+        key=key,
+        prompt=prompt if isinstance(prompt, str) else "(content erased)",
+        facts=json.loads(facts),
+        status=status,
+        created_at=created,
+        resolved_at=resolved,
+        resolved_by=by,
+    )
+
+
+def frames_of(connection: apsw.Connection, codec: FrameCodec, run_id: str, after: int, limit: int) -> list[Frame]:
+    """Frames of one run after a position."""
+    return [_frame(connection, codec, row) for row in connection.execute(sql("read_run"), (run_id, after, limit))]
+
+
+def tail(connection: apsw.Connection, codec: FrameCodec, after: int, limit: int) -> list[Frame]:
+    """Frames of all runs in commit order."""
+    return [_frame(connection, codec, row) for row in connection.execute(sql("tail"), (after, limit)).fetchall()]
+
+
+def _frame(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
+    seq, run_id, tenant_id, position, epoch, *stored = row
+    entries = decode(connection, codec, (run_id, tenant_id, position), stored)
+    return Frame(seq, run_id, tenant_id, position, epoch, entries)
+
+
+def dead_letters(
+    connection: apsw.Connection, codec: FrameCodec, parent_run_id: str | None, limit: int
+) -> list[DeadLetter]:
+    """Dead letters of one job or of all, oldest first."""
+    where = "WHERE r.run_id = ?" if parent_run_id else ""
+    rows = connection.execute(
+        "SELECT d.source, d.line, d.reason, d.message, d.at, d.sealed, d.run_id, r.tenant_id FROM dead_letters d"
+        f" LEFT JOIN runs r ON r.num = d.run {where} ORDER BY d.num LIMIT ?",
+        ((parent_run_id,) if parent_run_id else ()) + (limit,),
+    )
+    return [
+        DeadLetter(source, line, reason, message, at, codec.open(tenant, sealed, f"{source}:{line}"), run_id)
+        for source, line, reason, message, at, sealed, run_id, tenant in rows
+    ]

@@ -1,0 +1,130 @@
+"""Sealing of content: a key per tenant, AES-GCM, and addresses that only the tenant's key can compute.
+
+Owns the key files and what is done with them. Losing a tenant's key is erasing the tenant's content; no
+key is ever shared between tenants, so equal content of two tenants has two addresses. Knows no entries.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from retinue.runs.errors import StoreError
+
+_NONCE = 12
+_KEY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKey:
+    """What one tenant's content is sealed and addressed with."""
+
+    cipher: AESGCM
+    address_key: bytes
+
+
+class Vault:
+    """Seals, opens and addresses content by tenant. Thread-safe; keys are read once per process.
+
+    `seal` makes a tenant's key when there is none. `open` returns None when the key was destroyed, and
+    raises StoreError when the key is there but the bytes are not what was sealed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._keys: dict[str, TenantKey] = {}
+
+    def seal(self, tenant_id: str, plain: bytes, bound_to: bytes = b"") -> bytes:
+        """Nonce and ciphertext; `bound_to` must be given again to open."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._key(tenant_id).cipher.encrypt(nonce, plain, bound_to)
+
+    def open(self, tenant_id: str, sealed: bytes, bound_to: bytes = b"") -> bytes | None:
+        """The plain bytes, or None when the tenant's key is gone."""
+        key = self._keys.get(tenant_id) or self._load(tenant_id)
+        if key is None:
+            return None
+        try:
+            return key.cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound_to)
+        except InvalidTag:
+            raise StoreError(
+                f"content of tenant {tenant_id!r} does not open with its key: the store or {self._folder} "
+                "was changed from outside; restore both from the same backup"
+            ) from None
+
+    def address(self, tenant_id: str, plain: bytes) -> bytes:
+        """A 20-byte keyed hash: the same for equal content of the tenant, meaningless to anyone else."""
+        return blake2b(plain, digest_size=20, key=self._key(tenant_id).address_key).digest()
+
+    def destroy(self, tenant_id: str) -> bool:
+        """Erase the tenant's content everywhere by destroying its key. False when there was none."""
+        self._keys.pop(tenant_id, None)
+        path = self._path(tenant_id)
+        if not path.exists():
+            return False
+        with path.open("r+b") as file:
+            file.write(os.urandom(_KEY))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        return True
+
+    def _key(self, tenant_id: str) -> TenantKey:
+        key = self._keys.get(tenant_id) or self._load(tenant_id)
+        return key or self._create(tenant_id)
+
+    def _path(self, tenant_id: str) -> Path:
+        return self._folder / f"{quote(tenant_id, safe='')}.key"
+
+    def _load(self, tenant_id: str) -> TenantKey | None:
+        try:
+            raw = self._path(tenant_id).read_bytes()
+        except FileNotFoundError:
+            return None
+        if len(raw) != _KEY:
+            raise StoreError(f"{self._path(tenant_id)} holds {len(raw)} bytes, not {_KEY}: restore the key from a backup")
+        key = self._keys[tenant_id] = _derive(raw)
+        return key
+
+    def _create(self, tenant_id: str) -> TenantKey:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(tenant_id)
+        draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(os.urandom(_KEY))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            made = self._load(tenant_id)
+        else:
+            sync_folder(self._folder)
+            made = self._load(tenant_id)
+        draft.unlink()
+        if made is None:
+            raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self._folder} while it was made")
+        return made
+
+
+@lru_cache(maxsize=1024)
+def _derive(raw: bytes) -> TenantKey:
+    sealing = blake2b(raw, digest_size=32, person=b"retinue-seal").digest()
+    address = blake2b(raw, digest_size=32, person=b"retinue-address").digest()
+    return TenantKey(AESGCM(sealing), address)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, as fsync does for a file's bytes."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

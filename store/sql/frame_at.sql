@@ -1,0 +1,1 @@
+SELECT epoch, facts FROM journal WHERE run = ? AND position = ?

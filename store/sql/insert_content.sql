@@ -1,0 +1,1 @@
+INSERT OR IGNORE INTO contents (hash, tenant_id, sealed) VALUES (?, ?, ?)

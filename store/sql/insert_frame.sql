@@ -1,0 +1,1 @@
+INSERT INTO journal (run, position, epoch, schema, facts, sealed) VALUES (?, ?, ?, ?, ?, ?)

@@ -1,0 +1,1 @@
+UPDATE runs SET checkpoint_at = ? WHERE num = ?

@@ -1,0 +1,2 @@
+SELECT runs.num, runs.run_id, runs.tenant_id, runs.news, runs.cancel FROM runs
+WHERE runs.host = ? AND runs.status = 'in_progress' AND runs.news > runs.seen

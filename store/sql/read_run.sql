@@ -1,0 +1,4 @@
+SELECT journal.seq, runs.run_id, runs.tenant_id, journal.position, journal.epoch, journal.schema, journal.facts,
+  journal.sealed
+FROM journal JOIN runs ON runs.num = journal.run
+WHERE runs.run_id = ? AND journal.position > ? ORDER BY journal.position LIMIT ?

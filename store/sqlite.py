@@ -1,0 +1,242 @@
+"""The embedded store: one SQLite file that every process on the machine opens itself.
+
+Implements the ports `Journal` and `Control` of `runs.journal`. WAL, synchronous=FULL: what it acknowledges
+survives the death of every process and of the machine. Writes go through the process's writer thread, reads
+through a connection of their own; both are short. Only SQLite may open SQLite's files: copying them from
+inside a process that has them open would drop its locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
+from retinue.runs.errors import StoreBusy, StoreError
+from retinue.runs.journal import (
+    Append,
+    Appended,
+    DeadLetter,
+    Frame,
+    HostInfo,
+    LeasedRun,
+    NewRun,
+    News,
+    RunQuery,
+)
+from retinue.store import control, leasing, owning, reading
+from retinue.store.blobs import Blobs
+from retinue.store.frames import FrameCodec
+from retinue.store.liveness import boot_id
+from retinue.store.lock import WriterLock
+from retinue.store.opening import connect, migrate
+from retinue.store.sealing import Vault
+from retinue.store.statements import migrations, sql
+from retinue.store.writer import Writer
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Journal and control of one data folder. Open it in each process; close it when done.
+
+    Raises StoreBusy, StoreFull, SchemaMismatch and Fenced as their docstrings say.
+    """
+
+    def __init__(self, folder: Path, *, patience: float = 10.0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        path = folder / "store.db"
+        self._vault = Vault(folder / "keys")
+        self._codec = FrameCodec(self._vault, Blobs(folder / "blobs", self._vault))
+        self._lock = WriterLock(folder / "store.lock", patience)
+        self.incarnation = migrate(path, self._lock)
+        self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
+        self._reader = connect(path)
+        self._peek = connect(path)
+        self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
+
+    async def close(self) -> None:
+        """Finish what was submitted, then let go of every file."""
+        await asyncio.to_thread(self._writer.close)
+        self._readers.shutdown()
+        self._reader.close()
+        self._peek.close()
+        await asyncio.to_thread(self._lock.close)
+
+    # -- owning runs: the port Journal ------------------------------------------------------------------
+
+    async def register(self, host: HostInfo) -> None:
+        """See Journal."""
+        beat = time.monotonic()
+        await self._writer.submit(lambda connection: leasing.register(connection, host, beat))
+
+    async def retire(self, host_id: str) -> None:
+        """See Journal."""
+        await self._writer.submit(lambda connection: leasing.retire(connection, host_id))
+
+    async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
+        """See Journal. Free when nothing is queued: it only looks."""
+        if only is None and not self.has_queued(pool):
+            return []
+        wanted = leasing.Wanted(pool, limit, only)
+        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
+
+    def append(self, append: Append) -> asyncio.Future[Appended]:
+        """See Journal. Submitted at once, in order; the future resolves when it is durable."""
+        job = owning.encode_append(self._codec, append)
+        encoded = (job.frame, *job.children, *((job.parked,) if job.parked else ()))
+        blobs = [blob for frame in encoded for blob in frame.blobs]
+        prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
+        return self._writer.submit(lambda connection: owning.append(connection, job), prepare)
+
+    async def news(self, host_id: str) -> dict[str, News]:
+        """See Journal."""
+
+        def read(connection: apsw.Connection) -> dict[str, News]:
+            num = leasing.host_number(connection, host_id)
+            rows = connection.execute(sql("news_of_host"), (num,)).fetchall()
+            return {
+                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel))
+                for run, run_id, tenant_id, seq, cancel in rows
+            }
+
+        return await self._read(read)
+
+    async def look(self, run_id: str) -> News:
+        """See Journal."""
+
+        def read(connection: apsw.Connection) -> News:
+            row = connection.execute("SELECT num, tenant_id, news, cancel FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            return leasing.load_news(connection, self._codec, row)
+
+        return await self._read(read)
+
+    async def branches(self, run_id: str, key: str) -> list[Branch]:
+        """See Journal."""
+        return await self._read(lambda connection: reading.branches(connection, self._codec, run_id, key))
+
+    async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
+        """See Journal. Proof of death is sought outside the transaction."""
+        beat = time.monotonic()
+        rows = await self._read(
+            lambda c: c.execute("SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'").fetchall()
+        )
+        others = [row for row in rows if row[0] != host.host_id]
+        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), beat, lease_seconds)
+
+        def write(connection: apsw.Connection) -> int:
+            connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (beat, host.host_id))
+            queued = len(connection.execute(sql("due"), (at,)).fetchall())
+            return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
+
+        return await self._writer.submit(write)
+
+    def has_queued(self, pool: str) -> bool:
+        """Whether a lease could find something; a look of some microseconds."""
+        query = "SELECT 1 FROM runs WHERE status = 'queued' AND pool = ? LIMIT 1"
+        return self._peek.execute(query, (pool,)).fetchone() is not None
+
+    def version(self) -> int:
+        """A number that changes when any process has committed; a look of some microseconds."""
+        return int(self._peek.execute("PRAGMA data_version").fetchone()[0])
+
+    # -- everyone else: the port Control ---------------------------------------------------------------
+
+    async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
+        """See Control."""
+        encoded = [(new, owning.encode_new(self._codec, new)) for new in runs]
+
+        def prepare() -> None:
+            for new, frame in encoded:
+                self._codec.keep(new.request.tenant_id, frame.blobs)
+
+        accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
+        return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
+
+    async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
+        """See Control."""
+        said = control.Resolution(request_id, status, by, at, value)
+        full_id = await self._writer.submit(lambda connection: control.resolve(connection, self._codec, said))
+        return await self._read(lambda connection: reading.request(connection, self._codec, full_id))
+
+    async def signal(self, run_id: str, name: str, value: Json, at: int) -> None:
+        """See Control."""
+        await self._writer.submit(lambda c: control.signal(c, self._codec, (run_id, name), value, at))
+
+    async def cancel(self, run_id: str, by: str, at: int) -> int:
+        """See Control."""
+        found = await self.get(run_id)
+        return await self._writer.submit(lambda c: control.cancel(c, self._codec, found.run_id, by, at))
+
+    async def get(self, run_id: str) -> RunRecord:
+        """See Control."""
+        return await self._read(lambda connection: reading.record(connection, run_id))
+
+    async def result(self, run_id: str) -> Branch | None:
+        """See Control."""
+        return await self._read(lambda connection: reading.result(connection, self._codec, run_id))
+
+    async def list_runs(self, query: RunQuery) -> list[RunRecord]:
+        """See Control."""
+        return await self._read(lambda connection: reading.records(connection, query))
+
+    async def requests(self, open_only: bool = True) -> list[PendingRequest]:
+        """See Control."""
+        return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
+
+    async def dead_letters(self, parent_run_id: str | None = None, limit: int = 1_000) -> list[DeadLetter]:
+        """Inputs and runs that could not be completed, oldest first."""
+        return await self._read(lambda c: reading.dead_letters(c, self._codec, parent_run_id, limit))
+
+    async def group(self, run_id: str, key: str) -> tuple[int, int, int, int, int]:
+        """The join state of a fan-out: (total, pending, ok, failed, rejected); zeros when there is none yet."""
+        query = (
+            "SELECT total, pending, ok, failed, rejected FROM groups WHERE key = ?"
+            " AND run = (SELECT num FROM runs WHERE run_id = ?)"
+        )
+        row = await self._read(lambda connection: connection.execute(query, (key, run_id)).fetchone())
+        return row or (0, 0, 0, 0, 0)
+
+    async def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
+        """See Control. Reads in pages, so that no read is long."""
+        found = await self.get(run_id)
+        while frames := await self._frames_of(found.run_id, after):
+            for frame in frames:
+                yield frame
+            after = frames[-1].position
+
+    async def _frames_of(self, run_id: str, after: int) -> list[Frame]:
+        return await self._read(lambda connection: reading.frames_of(connection, self._codec, run_id, after, 200))
+
+    async def tail(self, after_seq: int, limit: int) -> list[Frame]:
+        """See Control."""
+        return await self._read(lambda connection: reading.tail(connection, self._codec, after_seq, limit))
+
+    async def newest(self) -> int:
+        """The newest commit's number: where a tail from now on begins."""
+        return await self._read(lambda c: c.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0])
+
+    async def hosts(self) -> list[tuple[str, str, int, str, str | None]]:
+        """The hosts that are alive: (id, kind, pid, node, actor id)."""
+        query = "SELECT host_id, kind, pid, node, actor_id FROM hosts WHERE state = 'alive' ORDER BY num"
+        return await self._read(lambda connection: connection.execute(query).fetchall())
+
+    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
+        def guarded() -> T:
+            try:
+                return read(self._reader)
+            except apsw.BusyError as error:
+                raise StoreBusy(f"the store in {self.folder} stayed locked for too long: {error}") from None
+            except apsw.Error as error:
+                raise StoreError(f"the store in {self.folder} cannot be read: {error}") from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, guarded)
+
+
