@@ -25,12 +25,13 @@ under the tenant's key. Facts never hold content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
 
+from retinue.runs.arrivals import News
 from retinue.runs.contracts import (
     NOTHING,
     Branch,
@@ -38,7 +39,6 @@ from retinue.runs.contracts import (
     Frozen,
     Json,
     PendingRequest,
-    RunRecord,
     RunRequest,
     Status,
     StopReason,
@@ -74,9 +74,7 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "recall", "gate"
-]
+EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "recall", "gate"]
 
 
 class Intent(Entry):
@@ -122,23 +120,32 @@ class Attempt(Entry):
     number: int
     error: ErrorInfo
     not_before: int
+    charged: Usage = NOTHING
 
 
 class Record(Entry):
-    """Something worth knowing that replay does not need: a decision, a context packet, a validation."""
+    """Something worth knowing that replay does not need: a decision, a context packet, a validation.
+
+    `by` tells whose it is: the function says the same again on replay, the runtime does not.
+    """
 
     kind: Literal["record"] = "record"
     topic: str
+    by: Literal["function", "runtime"] = "function"
     facts: dict[str, Json] = {}
 
 
 class Checkpoint(Entry):
-    """Continue as new from here. Content: the state the function is called with."""
+    """Continue as new from here. Content: the state the function is called with.
+
+    `events` holds the number of the newest event taken, by name.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     name: str
     number: int
     spent: Usage = NOTHING
+    events: dict[str, int] = {}
 
 
 class Parked(Entry):
@@ -193,47 +200,11 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Children that one step of a parent waits for; the children's rows are the join state.
-
-    The parent has news when `pending <= low`, or when `need` successes are reached or out of reach.
-    `cursor` is where the input goes on and `exhausted` says that no child will be added. `total` counts
-    the children created; `rejected` the inputs that could not become one.
-    """
-
-    key: str
-    total: int = 0
-    pending: int = 0
-    ok: int = 0
-    failed: int = 0
-    rejected: int = 0
-    low: int = 0
-    need: int | None = None
-    cursor: Json = None
-    exhausted: bool = False
-    reserved: Usage = NOTHING
-    used: Usage = NOTHING
-
-    @property
-    def waiting(self) -> int:
-        """Children that have not ended."""
-        return self.pending
-
-    @property
-    def decided(self) -> bool:
-        """True when enough is known: all ended, or `need` is reached or out of reach."""
-        if self.exhausted and self.pending == 0:
-            return True
-        if self.need is None:
-            return False
-        return self.ok >= self.need or (self.exhausted and self.ok + self.pending < self.need)
-
-
-@dataclass(frozen=True, slots=True)
 class Spawn:
     """A change of a group with the children that go with it; the group is created when it is new.
 
-    `created` and `rejected` are added to the group's counters, the other fields replace the group's.
+    Children and rejected inputs are added to the group's counters, the other fields replace the group's.
+    `cancel_rest` cancels, as of `at`, the children that have not ended.
     """
 
     key: str
@@ -244,6 +215,7 @@ class Spawn:
     cursor: Json = None
     exhausted: bool = True
     cancel_rest: bool = False
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,38 +274,6 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What has arrived for a run: the counter to park with, its groups, resolved requests, events, cancel."""
-
-    seq: int
-    groups: dict[str, Group] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
-    cancel: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a person said to a request: approved, denied or answered, by whom, with what value."""
-
-    request_id: str
-    status: Literal["approved", "denied", "answered"]
-    by: str
-    at: int
-    value: Json = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A signal sent to a run. `number` orders the signals of one run."""
-
-    number: int
-    name: str
-    at: int
-    value: Json = None
-
-
-@dataclass(frozen=True, slots=True)
 class LeasedRun:
     """A run in its new owner's hands: what it takes to continue it, and nothing older than its checkpoint."""
 
@@ -375,8 +315,8 @@ class Journal(Protocol):
         """Take up to `limit` queued runs of the pool (or just the run `only`): new epoch, `Leased` entry."""
         ...
 
-    async def append(self, append: Append) -> Appended:
-        """Write as the module's docstring guarantees. Raises Fenced or StoreError."""
+    def append(self, append: Append) -> Awaitable[Appended]:
+        """Submit at once, in order; awaited, it is durable. Raises Fenced or StoreError when awaited."""
         ...
 
     async def news(self, host_id: str) -> dict[str, News]:
@@ -394,60 +334,3 @@ class Journal(Protocol):
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """One round of the duties: beat, queue what is due, take over from the dead. Returns runs queued."""
         ...
-
-
-class Control(Protocol):
-    """The port for everyone who does not own runs: submit, answer, cancel, and read."""
-
-    async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
-        """Accept runs, durably. A known (tenant, idempotency key) gives the run that has it."""
-        ...
-
-    async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
-        """Approve, deny or answer an open request; wakes its run. InvalidInput when it is not open."""
-        ...
-
-    async def signal(self, run_id: str, name: str, value: Json, at: int) -> None:
-        """Send an event to a run that has not ended."""
-        ...
-
-    async def cancel(self, run_id: str, by: str, at: int) -> int:
-        """Mark the run and all below it, children first; returns how many were marked or ended."""
-        ...
-
-    async def get(self, run_id: str) -> RunRecord:
-        """The record of a run; an unambiguous prefix or suffix of its id will do. UnknownName otherwise."""
-        ...
-
-    async def result(self, run_id: str) -> Branch | None:
-        """The result of a run that ended, as a value; None while it has not."""
-        ...
-
-    async def list_runs(self, query: RunQuery) -> list[RunRecord]:
-        """Newest first."""
-        ...
-
-    async def requests(self, open_only: bool = True) -> list[PendingRequest]:
-        """What people are asked, oldest first."""
-        ...
-
-    def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
-        """The frames of a run from position `after` + 1 on; ends at the newest."""
-        ...
-
-    async def tail(self, after_seq: int, limit: int) -> list[Frame]:
-        """Frames of all runs in commit order after `after_seq`; misses nothing, repeats nothing."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunQuery:
-    """Which runs to list. None: any."""
-
-    status: Status | None = None
-    tenant_id: str | None = None
-    parent_run_id: str | None = None
-    root_run_id: str | None = None
-    job_id: str | None = None
-    roots_only: bool = False
-    limit: int = 50

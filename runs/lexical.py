@@ -24,8 +24,8 @@ STOP_WORDS = frozenset(
     """.split()
 )
 
-_WORD = re.compile(r"[^\W_]+(?:['’](?=[^\W\d_]{3})[^\W_]+)?")
-_CODE_BEFORE = frozenset(".:@<#-/$`")
+_WORD = re.compile(r"[^\W_]+")
+_CODE_BEFORE = frozenset(".:@<#-`")
 _CODE_AFTER = frozenset("(-`>")
 
 
@@ -43,9 +43,10 @@ def fold(word: str) -> str:
 
 
 def is_content(text: str, word: re.Match[str]) -> bool:
-    """Whether a word carries meaning: no stop word, or one that is part of a code name (`:has()`, `Array.at`)."""
-    if fold(word.group()) not in STOP_WORDS:
-        return len(word.group()) > 1 or word.group().isalnum() and not word.group().islower()
+    """Whether a word carries meaning. Stop words and single small letters do as parts of code: `:has()`."""
+    found = word.group()
+    if fold(found) not in STOP_WORDS and (len(found) > 1 or not found.islower()):
+        return True
     before = text[word.start() - 1] if word.start() else " "
     after = text[word.end()] if word.end() < len(text) else " "
     return before in _CODE_BEFORE or after in _CODE_AFTER

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import apsw
 
-from retinue.runs.contracts import NOTHING, Json, Status, StopReason
+from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
-from retinue.runs.journal import Finish, Finished, NewRun
+from retinue.runs.journal import NewRun
 from retinue.store.frames import Encoded, FrameCodec
-from retinue.store.owning import bound_to, finish, insert_run, wake, write_frame
+from retinue.store.owning import insert_run
+from retinue.store.rows import many
+from retinue.store.settling import cancel_runs, wake
 from retinue.store.statements import sql
 
 
@@ -48,11 +50,12 @@ def submit(connection: apsw.Connection, runs: list[tuple[NewRun, Encoded]]) -> l
 
 def resolve(connection: apsw.Connection, codec: FrameCodec, said: Resolution) -> str:
     """Close an open request and wake its run. Returns the full request id."""
-    rows = connection.execute(
+    rows = many(
+        connection,
         "SELECT q.num, q.run, q.kind, q.status, q.request_id, r.tenant_id FROM requests q JOIN runs r ON r.num = q.run"
         " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ?",
         (said.request_id, said.request_id),
-    ).fetchall()
+    )
     if len(rows) != 1:
         what = "no request has" if not rows else f"{len(rows)} requests match"
         raise UnknownName(f"{what} id {said.request_id!r}: `retinue inbox` lists the open ones")
@@ -87,7 +90,8 @@ def find(connection: apsw.Connection, run_id: str) -> tuple[int, str]:
     row = connection.execute("SELECT num, tenant_id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is None and len(run_id) >= 4:
         rows = connection.execute(
-            "SELECT num, tenant_id FROM runs WHERE run_id LIKE ? || '%' OR run_id LIKE '%' || ? LIMIT 3", (run_id, run_id)
+            "SELECT num, tenant_id FROM runs WHERE run_id LIKE ? || '%' OR run_id LIKE '%' || ? LIMIT 3",
+            (run_id, run_id),
         ).fetchall()
         if len(rows) > 1:
             raise UnknownName(f"{run_id!r} matches more than one run: give more of its id (`retinue ps`)")
@@ -98,25 +102,5 @@ def find(connection: apsw.Connection, run_id: str) -> tuple[int, str]:
 
 
 def cancel(connection: apsw.Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
-    """Mark a run and all below it; those that nobody owns end here, children first."""
-    rows = connection.execute(sql("tree"), (run_id,)).fetchall()
-    for num, *_ in rows:
-        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (by, num))
-    for num, found, tenant_id, epoch, position, status in rows:
-        if status == Status.in_progress:
-            wake(connection, num)
-        else:
-            _end_unowned(connection, codec, (num, found, tenant_id, epoch, position), (by, at))
-    return len(rows)
-
-
-def _end_unowned(
-    connection: apsw.Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], cause: tuple[str, int]
-) -> None:
-    num, run_id, tenant_id, epoch, position = run
-    by, at = cause
-    entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
-    frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
-    connection.execute("UPDATE runs SET epoch = epoch + 1, position = position + 1 WHERE num = ?", (num,))
-    write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
-    finish(connection, num, Finish(Status.canceled, StopReason.canceled, NOTHING), position + 1, at)
+    """Mark a run and all below it, children first."""
+    return cancel_runs(connection, codec, many(connection, sql("tree"), (run_id,)), (by, at))

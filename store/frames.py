@@ -135,4 +135,6 @@ def _dump(value: Json) -> bytes:
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
     except ValueError as error:
-        raise StoreError(f"a value of type {type(value).__name__} is not JSON and cannot be journaled: {error}") from None
+        raise StoreError(
+            f"a value of type {type(value).__name__} is not JSON and cannot be journaled: {error}"
+        ) from None

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import apsw
 
+from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import Json, Usage
-from retinue.runs.journal import Accepted, Answer, AnyEntry, Event, Frame, Group, HostInfo, LeasedRun, News
+from retinue.runs.journal import Accepted, AnyEntry, Frame, HostInfo, LeasedRun
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import Owner, is_alive, kill
-from retinue.store.owning import bound_to
+from retinue.store.rows import many
+from retinue.store.settling import bound_to
 from retinue.store.statements import sql
 
 
@@ -43,16 +45,14 @@ def host_number(connection: apsw.Connection, host_id: str) -> int | None:
     return row[0] if row else None
 
 
-def lease(
-    connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted: Wanted, at: int
-) -> list[LeasedRun]:
+def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted: Wanted, at: int) -> list[LeasedRun]:
     """Take runs for a host; each gets a new epoch."""
     num = host_number(connection, host.host_id)
     if num is None:
         return []
     values = {"host": num, "at": at}
     if wanted.only is not None:
-        rows = connection.execute(sql("lease_one"), values | {"only": wanted.only}).fetchall()
+        rows = many(connection, sql("lease_one"), values | {"only": wanted.only})
     else:
         rows = connection.execute(sql("lease"), values | {"pool": wanted.pool, "limit": wanted.limit}).fetchall()
     return [_load(connection, codec, row) for row in rows]
@@ -61,9 +61,17 @@ def lease(
 def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...]) -> LeasedRun:
     num, run_id, tenant_id, epoch, position, checkpoint_at, news, cancel, started_at = row
     since = checkpoint_at or 2
+    fresh = position == 1 and news == 0
     frames = [
-        Frame(seq, run_id, tenant_id, at, frame_epoch, decode(connection, codec, (run_id, tenant_id, at), stored))
-        for seq, at, frame_epoch, *stored in connection.execute(sql("frames_for_lease"), {"num": num, "since": since})
+        Frame(
+            seq,
+            run_id,
+            tenant_id,
+            at,
+            frame_epoch,
+            decode(connection, codec, (run_id, tenant_id, at), stored),
+        )
+        for seq, at, frame_epoch, *stored in many(connection, sql("frames_for_lease"), {"num": num, "since": since})
     ]
     accepted = frames[0].entries[0]
     assert isinstance(accepted, Accepted), f"run {run_id} does not begin with its acceptance"
@@ -75,12 +83,17 @@ def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...])
         position=position,
         started_at=started_at,
         frames=tuple(frames[1:]),
-        news=load_news(connection, codec, (num, tenant_id, news, cancel)),
+        news=News(news, cancel=cancel)
+        if fresh
+        else load_news(connection, codec, (num, tenant_id, news, cancel)),
     )
 
 
 def decode(
-    connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str, int], stored: tuple[Json, ...] | list[Json]
+    connection: apsw.Connection,
+    codec: FrameCodec,
+    place: tuple[str, str, int],
+    stored: tuple[Json, ...] | list[Json],
 ) -> tuple[AnyEntry, ...]:
     """The entries of a stored frame (schema, facts, sealed) of (run, tenant, position)."""
     run_id, tenant_id, position = place
@@ -96,18 +109,16 @@ def decode(
 def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, str, int, str | None]) -> News:
     """All that has arrived for a run; `row` is (number, tenant, counter, cancel)."""
     num, tenant_id, seq, cancel = row
-    if seq == 0:
-        return News(seq, cancel=cancel)
-    groups = {found[0]: _group(found) for found in connection.execute(sql("groups_of"), (num,))}
+    groups = {found[0]: _group(found) for found in many(connection, sql("groups_of"), (num,))}
     answers = {
         key: Answer(request_id, status, by, at, codec.open(tenant_id, answer, request_id))
-        for key, request_id, status, by, at, answer in connection.execute(sql("answers_of"), (num,))
+        for key, request_id, status, by, at, answer in many(connection, sql("answers_of"), (num,))
         if status != "withdrawn"
     }
     events = tuple(
         Event(number, name, at, codec.open(tenant_id, sealed, f"event:{num}"))
-        for number, name, at, sealed in connection.execute(
-            "SELECT num, name, at, sealed FROM events WHERE run = ? ORDER BY num", (num,)
+        for number, name, at, sealed in many(
+            connection, "SELECT num, name, at, sealed FROM events WHERE run = ? ORDER BY num", (num,)
         )
     )
     return News(seq, groups, answers, events, cancel)

@@ -12,6 +12,7 @@ import apsw
 
 from retinue.runs.errors import SchemaMismatch, StoreError, StoreFull
 from retinue.store.lock import WriterLock
+from retinue.store.rows import one
 from retinue.store.statements import migrations
 
 OLDEST_SQLITE = (3, 51, 3)
@@ -25,7 +26,12 @@ def connect(path: Path) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), statementcachesize=200)
         connection.set_busy_timeout(_BUSY_MS)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -32000"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "wal_autocheckpoint = 4000",
+            "cache_size = -32000",
+        ):
             connection.execute(f"PRAGMA {pragma}")
     except apsw.FullError:
         raise StoreFull(f"the disk of {path} is full: free space and try again") from None
@@ -56,7 +62,7 @@ def migrate(path: Path, lock: WriterLock) -> str:
 
 def _migrate(connection: apsw.Connection, path: Path) -> str:
     steps = migrations()
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found = one(connection, "PRAGMA user_version")[0]
     if found > len(steps):
         raise SchemaMismatch(f"{path} has schema {found}, this version knows {len(steps)}: use the newer Retinue")
     for number, step in enumerate(steps[found:], start=found + 1):
@@ -66,4 +72,4 @@ def _migrate(connection: apsw.Connection, path: Path) -> str:
     with connection:
         fresh = uuid.UUID(bytes=apsw.randomness(16)).hex
         connection.execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('incarnation', ?)", (fresh,))
-    return str(connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()[0])
+    return str(one(connection, "SELECT value FROM meta WHERE name = 'incarnation'")[0])

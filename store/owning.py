@@ -14,8 +14,20 @@ import apsw
 from retinue.runs import machine
 from retinue.runs.contracts import NOTHING, Status, Usage
 from retinue.runs.errors import Fenced
-from retinue.runs.journal import SCHEMA, Accepted, Append, Appended, DeadLetter, Finish, NewRun, Park, Parked, Spawn
+from retinue.runs.journal import (
+    Accepted,
+    Append,
+    Appended,
+    DeadLetter,
+    Finish,
+    NewRun,
+    Park,
+    Parked,
+    Spawn,
+)
 from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.rows import many, one
+from retinue.store.settling import bound_to, cancel_runs, finish, wake, write_frame
 from retinue.store.statements import sql
 
 
@@ -24,6 +36,7 @@ class EncodedAppend:
     """An append with everything expensive already done: frames encoded, children and prompts sealed."""
 
     append: Append
+    codec: FrameCodec
     frame: Encoded
     parked: Encoded | None
     children: tuple[Encoded, ...]
@@ -43,11 +56,12 @@ def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
     request = append.request
     return EncodedAppend(
         append,
+        codec,
         codec.encode(append.tenant_id, bound_to(append.run_id, append.expected + 1), entries),
         parked,
         tuple(encode_new(codec, child) for child in spawn.children),
         tuple(seal_letter(codec, append.tenant_id, letter) for letter in spawn.rejected),
-        request and codec.seal(append.tenant_id, request.prompt, request.request_id),
+        None if request is None else codec.seal(append.tenant_id, request.prompt, request.request_id),
     )
 
 
@@ -63,18 +77,19 @@ def seal_letter(codec: FrameCodec, tenant_id: str, letter: DeadLetter) -> bytes 
     return None if letter.content is None else codec.seal(tenant_id, letter.content, f"{letter.source}:{letter.line}")
 
 
-def bound_to(run_id: str, position: int) -> str:
-    """What a frame is sealed to: a frame moved to another place does not open."""
-    return f"{run_id}:{position}"
-
-
 def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     """Apply an append whole, or raise Fenced."""
     wanted = job.append
     position = wanted.expected + job.frame.count
     row = connection.execute(
         sql("fence"),
-        {"position": position, "seen": wanted.seen, "num": wanted.num, "epoch": wanted.epoch, "expected": wanted.expected},
+        {
+            "position": position,
+            "seen": wanted.seen,
+            "num": wanted.num,
+            "epoch": wanted.epoch,
+            "expected": wanted.expected,
+        },
     ).fetchone()
     if row is None:
         return _recognise(connection, job, position)
@@ -94,21 +109,11 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     return Appended(position)
 
 
-def write_frame(
-    connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded
-) -> None:
-    """Insert a frame at (position, epoch) with the shared contents it refers to."""
-    if frame.shared:
-        connection.executemany(
-            sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
-        )
-    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
-
-
 def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: tuple[int | None, ...]) -> int:
     """Insert a run with its first frame; `links` are (parent, root, group) row numbers. Returns its number."""
     request, (parent, root, group) = new.request, links
-    num: int = connection.execute(
+    num: int = one(
+        connection,
         sql("insert_run"),
         (
             request.run_id,
@@ -129,37 +134,9 @@ def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: 
             new.reserved.micros,
             new.at,
         ),
-    ).fetchone()[0]
+    )[0]
     write_frame(connection, num, request.tenant_id, (1, 0), frame)
     return num
-
-
-def finish(connection: apsw.Connection, num: int, end: Finish, final: int, at: int) -> None:
-    """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
-    usage = end.usage
-    spent = {
-        "steps": usage.steps,
-        "hops": usage.hops,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "micros": usage.micros,
-    }
-    values = {"num": num, "status": end.status, "reason": end.reason, "at": at, "final": final, **spent}
-    group, tokens, micros = connection.execute(sql("finish"), values).fetchone()
-    connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
-    if group is None:
-        return
-    ok = int(end.status is Status.completed)
-    settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
-    parent, pending, low, need, done, exhausted = connection.execute(sql("settle_group"), settled).fetchone()
-    decided = need is not None and (done >= need or (exhausted and done + pending < need))
-    if pending <= low or decided:
-        wake(connection, parent)
-
-
-def wake(connection: apsw.Connection, num: int) -> bool:
-    """Count news for a run that has not ended and queue it if it waits. False when it has ended."""
-    return connection.execute(sql("wake"), (num,)).fetchone() is not None
 
 
 def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -> Appended:
@@ -167,7 +144,7 @@ def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -
     wanted = job.append
     found = connection.execute(sql("frame_at"), (wanted.num, wanted.expected + 1)).fetchone()
     if found == (wanted.epoch, job.frame.facts):
-        status = connection.execute("SELECT status FROM runs WHERE num = ?", (wanted.num,)).fetchone()[0]
+        status = one(connection, "SELECT status FROM runs WHERE num = ?", (wanted.num,))[0]
         parked = Status(status) in machine.WAITING
         return Appended(position + int(parked), parked)
     raise Fenced(
@@ -193,18 +170,21 @@ def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int
 
 def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> None:
     parent = job.append.num
-    root, cancel = connection.execute("SELECT coalesce(root, num), cancel FROM runs WHERE num = ?", (parent,)).fetchone()
+    root, cancel = one(connection, "SELECT coalesce(root, num), cancel FROM runs WHERE num = ?", (parent,))
     if cancel is not None:
         spawn = replace(spawn, children=())
         wake(connection, parent)
     reserved = sum((child.reserved for child in spawn.children), NOTHING)
-    num, pending, _ = connection.execute(sql("upsert_group"), _group_values(parent, spawn, reserved)).fetchone()
+    num, pending, _ = one(connection, sql("upsert_group"), _group_values(parent, spawn, reserved))
     for child, frame in zip(spawn.children, job.children, strict=False):
         insert_run(connection, child, frame, (parent, root, num))
     for letter, sealed in zip(spawn.rejected, job.rejected, strict=True):
         bury(connection, parent, letter, sealed)
     if spawn.exhausted and pending <= spawn.low and not spawn.children:
         wake(connection, parent)
+    if spawn.cancel_rest:
+        rows = many(connection, sql("rest_of_group"), (num,))
+        cancel_runs(connection, job.codec, rows, (f"the join of {job.append.run_id}", spawn.at))
 
 
 def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, object]:
@@ -246,5 +226,3 @@ def _ask(connection: apsw.Connection, job: EncodedAppend) -> None:
             request.created_at,
         ),
     )
-
-

@@ -11,17 +11,19 @@ from typing import Any
 import apsw
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
-from retinue.runs.journal import DeadLetter, Finished, Frame, RunQuery
+from retinue.runs.control import RunQuery
+from retinue.runs.journal import DeadLetter, Finished, Frame
 from retinue.store.control import find
 from retinue.store.frames import FrameCodec
 from retinue.store.leasing import decode
+from retinue.store.rows import one
 from retinue.store.statements import sql
 
 
 def record(connection: apsw.Connection, run_id: str) -> RunRecord:
     """The record of one run."""
     num, _ = find(connection, run_id)
-    return _record(connection.execute(sql("record") + " WHERE r.num = ?", (num,)).fetchone())
+    return _record(one(connection, sql("record") + " WHERE r.num = ?", (num,)))
 
 
 def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
@@ -107,7 +109,7 @@ def requests(connection: apsw.Connection, codec: FrameCodec, open_only: bool) ->
 
 def request(connection: apsw.Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
     """One request by its full id."""
-    row = connection.execute(sql("requests") + " WHERE q.request_id = ?", (request_id,)).fetchone()
+    row = one(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
     return _request(codec, row)
 
 

@@ -89,7 +89,9 @@ class Vault:
         except FileNotFoundError:
             return None
         if len(raw) != _KEY:
-            raise StoreError(f"{self._path(tenant_id)} holds {len(raw)} bytes, not {_KEY}: restore the key from a backup")
+            raise StoreError(
+                f"{self._path(tenant_id)} holds {len(raw)} bytes, not {_KEY}: restore the key from a backup"
+            )
         key = self._keys[tenant_id] = _derive(raw)
         return key
 

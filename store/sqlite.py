@@ -17,7 +17,9 @@ from typing import TypeVar
 
 import apsw
 
+from retinue.runs.arrivals import News
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
+from retinue.runs.control import RunQuery
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -27,8 +29,6 @@ from retinue.runs.journal import (
     HostInfo,
     LeasedRun,
     NewRun,
-    News,
-    RunQuery,
 )
 from retinue.store import control, leasing, owning, reading
 from retinue.store.blobs import Blobs
@@ -36,6 +36,7 @@ from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
 from retinue.store.opening import connect, migrate
+from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
 from retinue.store.statements import migrations, sql
 from retinue.store.writer import Writer
@@ -101,7 +102,7 @@ class SqliteStore:
 
         def read(connection: apsw.Connection) -> dict[str, News]:
             num = leasing.host_number(connection, host_id)
-            rows = connection.execute(sql("news_of_host"), (num,)).fetchall()
+            rows = many(connection, sql("news_of_host"), (num,))
             return {
                 run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel))
                 for run, run_id, tenant_id, seq, cancel in rows
@@ -113,8 +114,9 @@ class SqliteStore:
         """See Journal."""
 
         def read(connection: apsw.Connection) -> News:
-            row = connection.execute("SELECT num, tenant_id, news, cancel FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-            return leasing.load_news(connection, self._codec, row)
+            row = one(connection, "SELECT num, tenant_id, news, cancel FROM runs WHERE run_id = ?", (run_id,))
+            num, tenant_id, seq, cancel = row
+            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel))
 
         return await self._read(read)
 
@@ -126,9 +128,9 @@ class SqliteStore:
         """See Journal. Proof of death is sought outside the transaction."""
         beat = time.monotonic()
         rows = await self._read(
-            lambda c: c.execute("SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'").fetchall()
+            lambda c: many(c, "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'")
         )
-        others = [row for row in rows if row[0] != host.host_id]
+        others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
         dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), beat, lease_seconds)
 
         def write(connection: apsw.Connection) -> int:
@@ -143,9 +145,47 @@ class SqliteStore:
         query = "SELECT 1 FROM runs WHERE status = 'queued' AND pool = ? LIMIT 1"
         return self._peek.execute(query, (pool,)).fetchone() is not None
 
+    def has_news(self, host_id: str) -> bool:
+        """Whether any run of this host has news it has not seen; a look of some microseconds."""
+        query = (
+            "SELECT 1 FROM runs WHERE host = (SELECT num FROM hosts WHERE host_id = ?)"
+            " AND status = 'in_progress' AND news > seen LIMIT 1"
+        )
+        return self._peek.execute(query, (host_id,)).fetchone() is not None
+
+    async def release(self, leased: LeasedRun) -> None:
+        """Give one lease back without writing to its journal: the run is queued again."""
+        query = "UPDATE runs SET status = 'queued', host = NULL WHERE num = ? AND epoch = ? AND status = 'in_progress'"
+        await self._writer.submit(lambda c: c.execute(query, (leased.num, leased.epoch)).fetchall())
+
+    def stream(self, deltas: Sequence[tuple[str, str, str, int, str]]) -> asyncio.Future[None]:
+        """Keep pieces of streamed text: (run id, tenant, step key, attempt, text). They are not the journal."""
+
+        def write(connection: apsw.Connection) -> None:
+            for run_id, tenant_id, key, attempt, text in deltas:
+                sealed = self._codec.seal(tenant_id, text, f"delta:{run_id}")
+                connection.execute(
+                    "INSERT INTO deltas (run, key, attempt, sealed) SELECT num, ?, ?, ? FROM runs WHERE run_id = ?",
+                    (key, attempt, sealed, run_id),
+                )
+
+        return self._writer.submit(write)
+
+    async def deltas(self, run_id: str, after: int) -> list[tuple[int, str, int, str]]:
+        """Streamed pieces of a run after a sequence number: (sequence, step key, attempt, text)."""
+        query = (
+            "SELECT deltas.seq, deltas.key, deltas.attempt, runs.tenant_id, deltas.sealed FROM deltas"
+            " JOIN runs ON runs.num = deltas.run WHERE runs.run_id = ? AND deltas.seq > ? ORDER BY deltas.seq LIMIT 1000"
+        )
+        rows = await self._read(lambda connection: many(connection, query, (run_id, after)))
+        return [
+            (seq, key, attempt, self._codec.open(tenant, sealed, f"delta:{run_id}") or "")
+            for seq, key, attempt, tenant, sealed in rows
+        ]
+
     def version(self) -> int:
         """A number that changes when any process has committed; a look of some microseconds."""
-        return int(self._peek.execute("PRAGMA data_version").fetchone()[0])
+        return int(one(self._peek, "PRAGMA data_version")[0])
 
     # -- everyone else: the port Control ---------------------------------------------------------------
 
@@ -201,8 +241,9 @@ class SqliteStore:
             "SELECT total, pending, ok, failed, rejected FROM groups WHERE key = ?"
             " AND run = (SELECT num FROM runs WHERE run_id = ?)"
         )
-        row = await self._read(lambda connection: connection.execute(query, (key, run_id)).fetchone())
-        return row or (0, 0, 0, 0, 0)
+        rows = await self._read(lambda connection: many(connection, query, (key, run_id)))
+        total, pending, ok, failed, rejected = rows[0] if rows else (0, 0, 0, 0, 0)
+        return total, pending, ok, failed, rejected
 
     async def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
         """See Control. Reads in pages, so that no read is long."""
@@ -221,12 +262,13 @@ class SqliteStore:
 
     async def newest(self) -> int:
         """The newest commit's number: where a tail from now on begins."""
-        return await self._read(lambda c: c.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0])
+        return await self._read(lambda c: int(one(c, "SELECT coalesce(max(seq), 0) FROM journal")[0]))
 
     async def hosts(self) -> list[tuple[str, str, int, str, str | None]]:
         """The hosts that are alive: (id, kind, pid, node, actor id)."""
         query = "SELECT host_id, kind, pid, node, actor_id FROM hosts WHERE state = 'alive' ORDER BY num"
-        return await self._read(lambda connection: connection.execute(query).fetchall())
+        rows = await self._read(lambda connection: many(connection, query))
+        return [(host_id, kind, pid, node, actor_id) for host_id, kind, pid, node, actor_id in rows]
 
     async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
         def guarded() -> T:
@@ -238,5 +280,3 @@ class SqliteStore:
                 raise StoreError(f"the store in {self.folder} cannot be read: {error}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, guarded)
-
-

@@ -18,4 +18,6 @@ def sql(name: str) -> str:
 def migrations() -> list[str]:
     """The migrations in order; the schema version of a store is how many of them it has seen."""
     folder = files("retinue.store").joinpath("migrations")
-    return [path.read_text() for path in sorted(folder.iterdir(), key=lambda path: path.name) if path.name.endswith(".sql")]
+    return [
+        path.read_text() for path in sorted(folder.iterdir(), key=lambda path: path.name) if path.name.endswith(".sql")
+    ]

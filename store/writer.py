@@ -21,6 +21,7 @@ import apsw
 
 from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
 from retinue.store.lock import WriterLock
+from retinue.store.rows import one
 
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], Any]
@@ -116,7 +117,7 @@ class Writer:
                 self._lock.release()
 
     def _check_schema(self, connection: apsw.Connection) -> None:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        found = one(connection, "PRAGMA user_version")[0]
         if found != self._schema:
             raise SchemaMismatch(
                 f"the store has schema {found} and this process writes schema {self._schema}: "

@@ -1,0 +1,166 @@
+"""A process that runs runs: it leases them from the store, hosts each as a coroutine, and tends the store.
+
+A cache of durable state: it may die at any moment, and the next host continues what it held. Knows no Ray;
+actors put it into Ray processes and the inline host into the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retinue.host.clock import now_ns
+from retinue.runs import ending
+from retinue.runs.errors import Fenced, StoreError
+from retinue.runs.execution import Execution
+from retinue.runs.journal import HostInfo, LeasedRun
+from retinue.runs.ports import Services
+from retinue.store.sqlite import SqliteStore
+
+_LOG = logging.getLogger("retinue.host")
+_POLL = 0.005
+_SWEEP = 0.02
+_TEND = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostShape:
+    """What a host takes: from which pools, how many runs at once, and how long (s) it may be silent."""
+
+    pools: Sequence[str]
+    capacity: int = 256
+    lease_seconds: float = 15.0
+    tends: bool = True
+
+
+class Host:
+    """Hosts runs until it is stopped. One per process and event loop."""
+
+    def __init__(self, info: HostInfo, shape: HostShape, store: SqliteStore, services: Services) -> None:
+        self.info = info
+        self._shape = shape
+        self._store = store
+        self._services = services
+        self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
+        self._stranded: list[LeasedRun] = []
+        self._hint = asyncio.Event()
+        self._stopping = False
+        self.finished = 0
+
+    @property
+    def active(self) -> int:
+        """How many runs it holds now."""
+        return len(self._active)
+
+    def hint(self) -> None:
+        """Something may be queued: look now instead of at the next poll."""
+        self._hint.set()
+
+    async def serve(self) -> None:
+        """Register, then host runs until `stop`; what is not finished then goes back into its queue."""
+        await self._store.register(self.info)
+        duties = [asyncio.create_task(duty()) for duty in (self._sweep_for_ever, self._tend_for_ever)]
+        try:
+            await self._lease_for_ever()
+        finally:
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
+            await self._let_go()
+
+    def stop(self) -> None:
+        """Ask `serve` to end."""
+        self._stopping = True
+        self._hint.set()
+
+    async def _lease_for_ever(self) -> None:
+        seen = -1
+        while not self._stopping:
+            version = self._store.version()
+            if version != seen or self._hint.is_set():
+                seen = version
+                self._hint.clear()
+                try:
+                    await self._look()
+                except StoreError as error:
+                    _LOG.warning("%s; trying again", error)
+                    await asyncio.sleep(_TEND)
+            try:
+                async with asyncio.timeout(_POLL):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> None:
+        for pool in self._shape.pools:
+            free = self._shape.capacity - len(self._active)
+            if free > 0:
+                for leased in await self._store.lease(self.info, pool, free, now_ns()):
+                    self._begin(leased)
+        if self._active and self._store.has_news(self.info.host_id):
+            for run_id, news in (await self._store.news(self.info.host_id)).items():
+                if run_id in self._active:
+                    self._active[run_id][0].take(news)
+
+    def _begin(self, leased: LeasedRun) -> None:
+        run_id = leased.request.run_id
+        execution = Execution(leased, self._services, self.info)
+        self._active[run_id] = (execution, asyncio.create_task(self._carry(execution, leased)))
+
+    async def _carry(self, execution: Execution, leased: LeasedRun) -> None:
+        run_id = leased.request.run_id
+        try:
+            await execution.drive()
+            self.finished += 1
+        except Fenced as error:
+            _LOG.info("%s", error)
+        except StoreError as error:
+            _LOG.warning("run %s goes back to its queue: %s", run_id, error)
+            self._stranded.append(leased)
+        except Exception as error:  # a defect of the engine must end the run, not the host
+            await self._bury(execution, leased, error)
+        finally:
+            self._active.pop(run_id, None)
+            self._hint.set()
+
+    async def _bury(self, execution: Execution, leased: LeasedRun, error: Exception) -> None:
+        try:
+            await ending.fail(execution, error)
+        except StoreError as failure:
+            _LOG.error("run %s: %s, and it cannot be ended: %s", leased.request.run_id, error, failure)
+            self._stranded.append(leased)
+
+    async def _sweep_for_ever(self) -> None:
+        """Let free steps ride along, but not for long."""
+        while True:
+            await asyncio.sleep(_SWEEP)
+            for execution, _ in list(self._active.values()):
+                execution.flush()
+
+    async def _tend_for_ever(self) -> None:
+        """Show that this host lives, queue what is due, take over from the dead."""
+        while True:
+            try:
+                if self._shape.tends:
+                    await self._store.tend(self.info, now_ns(), self._shape.lease_seconds)
+                await self._return_stranded()
+            except StoreError as error:
+                _LOG.warning("%s; trying again", error)
+            await asyncio.sleep(_TEND)
+
+    async def _return_stranded(self) -> None:
+        for leased in list(self._stranded):
+            await self._store.release(leased)
+            self._stranded.remove(leased)
+
+    async def _let_go(self) -> None:
+        tasks = [task for _, task in self._active.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._store.retire(self.info.host_id)
+        except StoreError as error:
+            _LOG.warning("%s; its leases are taken over when this process is gone", error)

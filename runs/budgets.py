@@ -1,0 +1,112 @@
+"""The ledger of one run: what it may spend, what it has spent, what is held in reserve.
+
+Limits are the runtime's. A reservation is made before anything is paid; it becomes spending when the outcome
+is known, or whole when nobody knows. Children's money and tokens are reserved in their groups. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from retinue.runs.arrivals import Group
+from retinue.runs.contracts import NOTHING, Budget, Usage
+from retinue.runs.errors import BudgetExhausted
+
+
+class Ledger:
+    """Accounts of one run in its owner's memory, rebuilt from the journal when the owner changes."""
+
+    def __init__(self, run_id: str, budget: Budget, spent: Usage = NOTHING) -> None:
+        self._run_id = run_id
+        self.budget = budget
+        self.spent = spent
+        self._held: dict[str, Usage] = {}
+        self._groups: dict[str, Group] = {}
+
+    def reserve(self, key: str, usage: Usage) -> None:
+        """Hold `usage` for a step. Raises BudgetExhausted naming the limit; then nothing is held."""
+        for name, limit, used, more in self._accounts(usage):
+            if limit is not None and more and used + more > limit:
+                raise BudgetExhausted(
+                    f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} spent or "
+                    f"reserved, {_show(name, more)} more wanted; raise the budget and submit again",
+                    run_id=self._run_id,
+                )
+        self._held[key] = usage
+
+    def hold(self, key: str, usage: Usage) -> None:
+        """Hold what an earlier owner had reserved, without asking again."""
+        self._held[key] = usage
+
+    def settle(self, key: str, usage: Usage) -> None:
+        """Turn the reservation of a step into what it really spent."""
+        self._held.pop(key, None)
+        self.spent = self.spent + usage
+
+    def release(self, key: str) -> None:
+        """Give back a reservation of a step that spent nothing."""
+        self._held.pop(key, None)
+
+    def groups(self, groups: Iterable[Group]) -> None:
+        """Take over the state of the children's accounts."""
+        for group in groups:
+            self._groups[group.key] = group
+
+    def children(self, count: int, own: Budget) -> Budget:
+        """The budget for each of `count` children: their own limits, cut to an equal share of what is left.
+
+        Raises BudgetExhausted when a share would be nothing.
+        """
+        remaining = self.remaining()
+        tokens = _share(own.tokens, remaining.get("tokens"), count)
+        micros = _share(own.micros, remaining.get("micros"), count)
+        if (tokens == 0 and own.tokens != 0) or (micros == 0 and own.micros != 0 and remaining.get("micros") == 0):
+            raise BudgetExhausted(
+                f"run {self._run_id}: nothing is left for {count} more children; raise the budget and submit again",
+                run_id=self._run_id,
+            )
+        depth = None if self.budget.depth is None else self.budget.depth - 1
+        changes: dict[str, object] = {"tokens": tokens, "usd": None if micros is None else _usd(micros)}
+        if own.depth is None or (depth is not None and depth < own.depth):
+            changes["depth"] = depth
+        return own.model_copy(update=changes)
+
+    def remaining(self) -> dict[str, int]:
+        """What is left of every limit that is set: steps, hops, tokens, micros."""
+        return {name: limit - used for name, limit, used, _ in self._accounts(NOTHING) if limit is not None}
+
+    def total(self) -> Usage:
+        """Own spending, what nobody knows the outcome of, and the children's."""
+        return sum((group.used for group in self._groups.values()), self.spent)
+
+    def _accounts(self, more: Usage) -> tuple[tuple[str, int | None, int, int], ...]:
+        groups = self._groups.values()
+        below = sum((group.used + group.reserved for group in groups), NOTHING)
+        held = sum(self._held.values(), self.spent)
+        budget = self.budget
+        return (
+            ("steps", budget.steps, held.steps, more.steps),
+            ("hops", budget.hops, held.hops, more.hops),
+            ("tokens", budget.tokens, held.tokens + below.tokens, more.tokens),
+            ("micros", budget.micros, held.micros + below.micros, more.micros),
+        )
+
+
+def reservation(budget: Budget) -> Usage:
+    """What a child's limits hold against its parent's."""
+    return Usage(input_tokens=budget.tokens or 0, micros=budget.micros or 0)
+
+
+def _share(own: int | None, remaining: int | None, count: int) -> int | None:
+    if remaining is None:
+        return own
+    share = max(remaining, 0) // max(count, 1)
+    return share if own is None else min(own, share)
+
+
+def _usd(micros: int) -> str:
+    return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
+
+
+def _show(name: str, value: int) -> str:
+    return f"{_usd(value)} USD" if name == "micros" else f"{value}"

@@ -1,0 +1,229 @@
+"""The context: what a workflow's function may do, and the only way to an effect.
+
+Every method that awaits is a journaled step, keyed by branch, name and ordinal. Knows nothing of how a step
+is carried out; it hands commands to the execution and waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn, Protocol
+
+from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
+from retinue.runs.determinism import SCOPE
+from retinue.runs.errors import (
+    InvalidInput,
+    PermanentError,
+    PermanentModelError,
+    PolicyDenied,
+    RunError,
+    RunFailed,
+    SideEffectUnknown,
+)
+from retinue.runs.joins import Join, all_of, seconds
+from retinue.runs.journal import EffectKind, Outcome
+from retinue.runs.sources import Source
+
+
+class Executor(Protocol):
+    """What the context needs of the execution behind it."""
+
+    request: RunRequest
+
+    def issue(self, effect: EffectKind, name: str, arguments: Json, options: dict[str, Any]) -> Awaitable[Outcome]: ...
+
+    def record(self, topic: str, facts: dict[str, Json], content: Json) -> None: ...
+
+    def continue_as_new(self, name: str, state: Json) -> Awaitable[Any]: ...
+
+    def definition(self, target: Definition | str) -> Definition: ...
+
+    def now_ns(self) -> int: ...
+
+
+class Context:
+    """Given to every workflow as its first argument."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._random: random.Random | None = None
+
+    @property
+    def request(self) -> RunRequest:
+        """Who this run is: ids, tenant, principal, budget, version."""
+        return self._executor.request
+
+    # -- effects -----------------------------------------------------------------------------------------
+
+    async def call(self, tool: ToolLike | str, /, **arguments: Json) -> Any:
+        """Call a capability through the gateway; returns its result as JSON.
+
+        Raises PolicyDenied, SideEffectUnknown, or the EffectError (Transient or Permanent) it ended with.
+        """
+        name = tool if isinstance(tool, str) else tool.capability.name
+        outcome = await self._executor.issue("call", name, arguments, {})
+        return value_of(outcome)
+
+    async def step(self, function: Callable[..., Any], /, *arguments: Json, repeatable: bool = True) -> Any:
+        """Run a plain function with effects as one durable step; its result must be JSON.
+
+        With `repeatable=False` a crash while it runs leaves it unknown (SideEffectUnknown) instead of running
+        it again.
+        """
+        name = getattr(function, "__qualname__", repr(function))
+        options = {"function": function, "repeatable": repeatable}
+        return value_of(await self._executor.issue("step", name, list(arguments), options))
+
+    async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
+        """Run a child and return its output. Raises RunFailed with the child's reason when it failed."""
+        definition = self._executor.definition(target)
+        branches = await self._children(definition, [input], all_of(), budget)
+        branch = branches[0]
+        if not branch.ok:
+            said = branch.error.message if branch.error else branch.reason.value
+            raise RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+        return typed(definition, branch.value)
+
+    def spawn(self, target: Definition | str, input: Any, budget: Budget | None = None) -> asyncio.Task[Any]:
+        """Start a child and go on; await the task for its output."""
+        return asyncio.ensure_future(self.run(target, input, budget))
+
+    async def map(
+        self,
+        target: Definition | str,
+        items: Sequence[Any] | Source,
+        join: Join | None = None,
+        window: int | None = None,
+    ) -> list[Branch]:
+        """Run a child for every item, at most `window` at a time; returns one Branch an item, in order.
+
+        A failed branch is a value. `join` says when to go on: `all_of()` (default), `first_success()`,
+        `quorum(k)`, `best_effort(deadline)`; branches that had not ended by then are absent and canceled.
+        """
+        definition = self._executor.definition(target)
+        if not isinstance(items, Source) and not items:
+            return []
+        return await self._children(definition, items, join or all_of(), None, window)
+
+    async def count(
+        self, target: Definition | str, items: Source, window: int | None = None, budget: Budget | None = None
+    ) -> dict[str, int]:
+        """Like `map` for more items than memory should hold: returns {total, ok, failed, rejected} only."""
+        definition = self._executor.definition(target)
+        arguments = {"target": definition.name, "source": items.model_dump(mode="json")}
+        options = {
+            "definition": definition,
+            "items": items,
+            "join": all_of(),
+            "window": window,
+            "budget": budget,
+        }
+        outcome = await self._executor.issue("children", definition.name, arguments, {**options, "count": True})
+        return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
+
+    async def ask(self, prompt: str, /, **facts: Json) -> Any:
+        """Ask a person; returns what they answered. The run waits in the inbox, holding nothing."""
+        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, {}))
+
+    async def approve(self, prompt: str, /, **facts: Json) -> bool:
+        """Ask a person for a yes or no."""
+        arguments = {"prompt": prompt, "facts": facts}
+        return bool(value_of(await self._executor.issue("approval", "approve", arguments, {})))
+
+    async def sleep(self, duration: float | str | timedelta) -> None:
+        """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""
+        until = self._executor.now_ns() + int(seconds(duration) * 1e9)
+        await self._executor.issue("timer", "sleep", {"until": until}, {})
+
+    async def until(self, moment: datetime) -> None:
+        """Wait durably until a moment (with a time zone)."""
+        if moment.tzinfo is None:
+            raise InvalidInput(f"ctx.until({moment!r}) needs a time zone: use datetime(..., tzinfo=UTC)")
+        await self._executor.issue("timer", "until", {"until": int(moment.timestamp() * 1e9)}, {})
+
+    async def event(self, name: str) -> Any:
+        """Wait for the next event of that name; events that arrived before are kept in order."""
+        return value_of(await self._executor.issue("event", name, {"event": name}, {}))
+
+    def checkpoint(self, name: str, state: Any) -> Awaitable[NoReturn]:
+        """Continue as new: the function is called again with this state, and replay starts here.
+
+        Use it as `await ctx.checkpoint("page", state)`: nothing after it runs. Only at the top of the function,
+        with nothing in flight.
+        """
+        if SCOPE.get():
+            raise InvalidInput(f"checkpoint {name!r} inside a branch: a checkpoint belongs to the top of the function")
+        return self._executor.continue_as_new(name, state)
+
+    # -- what needs no waiting ---------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The time of the newest outcome the function has seen (UTC): the same on replay."""
+        return datetime.fromtimestamp(self._executor.now_ns() / 1e9, tz=UTC)
+
+    @property
+    def random(self) -> random.Random:
+        """Randomness that is the same on replay."""
+        if self._random is None:
+            self._random = random.Random(self.request.run_id)
+        return self._random
+
+    def record(self, topic: str, content: Json = None, /, **facts: Json) -> None:
+        """Write something worth knowing into the journal, for traces. Facts are plain, content is sealed."""
+        self._executor.record(topic, facts, content)
+
+    async def _children(
+        self,
+        definition: Definition,
+        items: Sequence[Any] | Source,
+        join: Join,
+        budget: Budget | None,
+        window: int | None = None,
+    ) -> list[Branch]:
+        if isinstance(items, Source):
+            arguments: Json = {"target": definition.name, "source": items.model_dump(mode="json")}
+        else:
+            items = [to_json_value(item) for item in items]
+            arguments = {"target": definition.name, "items": items}
+        options = {"definition": definition, "items": items, "join": join, "window": window, "budget": budget}
+        outcome = await self._executor.issue("children", definition.name, arguments, options)
+        branches: list[Branch] = value_of(outcome)
+        return branches
+
+
+def value_of(outcome: Outcome) -> Any:
+    """The value of an outcome, or the error it stands for, raised."""
+    if outcome.result == "ok":
+        return outcome.content
+    error = outcome.error
+    message = error.message if error else f"{outcome.name} ended as {outcome.result}"
+    if outcome.result == "refused":
+        raise PolicyDenied(message)
+    if outcome.result == "unknown":
+        raise SideEffectUnknown(message)
+    if error is None or error.reason == "tool_failure":
+        raise PermanentError(message, code=error.code if error else "error")
+    if error.reason == "model_failure":
+        raise PermanentModelError(message, code=error.code)
+    failure = RunError(message)
+    failure.reason = error.reason
+    raise failure
+
+
+def typed(definition: Definition, value: Json) -> Any:
+    """A child's output as the type its definition declares."""
+    if type_of(definition.output) is Any:
+        return value
+    return parse_as(definition.output, value, f"output of {definition.name}")
+
+
+def to_json_value(value: Any) -> Json:
+    """A value as JSON: pydantic models and dataclasses become objects. InvalidInput when it cannot be."""
+    from_model = getattr(value, "model_dump", None)
+    if from_model is not None:
+        return from_model(mode="json")
+    return value

@@ -1,0 +1,70 @@
+"""The port of the store for everyone who does not own runs: submit, answer, cancel, read.
+
+Nothing here touches the journal of a run that somebody owns: it leaves news, and the owner acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status
+from retinue.runs.journal import Frame, NewRun
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs to list. None: any."""
+
+    status: Status | None = None
+    tenant_id: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    job_id: str | None = None
+    roots_only: bool = False
+    limit: int = 50
+
+
+class Control(Protocol):
+    """The port for everyone who does not own runs: submit, answer, cancel, and read."""
+
+    async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
+        """Accept runs, durably. A known (tenant, idempotency key) gives the run that has it."""
+        ...
+
+    async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
+        """Approve, deny or answer an open request; wakes its run. InvalidInput when it is not open."""
+        ...
+
+    async def signal(self, run_id: str, name: str, value: Json, at: int) -> None:
+        """Send an event to a run that has not ended."""
+        ...
+
+    async def cancel(self, run_id: str, by: str, at: int) -> int:
+        """Mark the run and all below it, children first; returns how many were marked or ended."""
+        ...
+
+    async def get(self, run_id: str) -> RunRecord:
+        """The record of a run; an unambiguous prefix or suffix of its id will do. UnknownName otherwise."""
+        ...
+
+    async def result(self, run_id: str) -> Branch | None:
+        """The result of a run that ended, as a value; None while it has not."""
+        ...
+
+    async def list_runs(self, query: RunQuery) -> list[RunRecord]:
+        """Newest first."""
+        ...
+
+    async def requests(self, open_only: bool = True) -> list[PendingRequest]:
+        """What people are asked, oldest first."""
+        ...
+
+    def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
+        """The frames of a run from position `after` + 1 on; ends at the newest."""
+        ...
+
+    async def tail(self, after_seq: int, limit: int) -> list[Frame]:
+        """Frames of all runs in commit order after `after_seq`; misses nothing, repeats nothing."""
+        ...

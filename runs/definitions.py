@@ -1,0 +1,283 @@
+"""What users write: agents and workflows as plain data and functions, found in their modules by name.
+
+Owns the definitions, their versions and the registry. Code travels by import path, never by pickle. Knows
+no model and no tool in use: a tool is anything with a `capability`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, get_type_hints, overload, runtime_checkable
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from retinue.runs.capabilities import Capability
+from retinue.runs.contracts import Budget, Json
+from retinue.runs.determinism import refuse_side_doors
+from retinue.runs.errors import ConfigError, InvalidInput, UnknownName
+
+
+@runtime_checkable
+class ToolLike(Protocol):
+    """Anything agents can be given: it carries the specification of a capability."""
+
+    @property
+    def capability(self) -> Capability: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template under version: `prompts/<name>/<version>.md` beside the module that names it."""
+
+    name: str
+    text: str = ""
+
+
+def prompt(name: str) -> Prompt:
+    """Instructions from a file under version, for example `prompt("research/v3")`. InvalidInput for a bad name."""
+    if not name or name.startswith(("/", ".")) or ".." in name:
+        raise InvalidInput(f"prompt name {name!r}: give a path below prompts/ without its .md, such as 'research/v3'")
+    return Prompt(name)
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """A model in a loop with tools, limits and a typed answer. Made by `agent(...)`."""
+
+    name: str
+    instructions: Prompt | str
+    tools: tuple[ToolLike | str, ...] = ()
+    input: Any = None
+    output: Any = None
+    model: str | None = None
+    budget: Budget = Budget()
+    handoffs: tuple[str, ...] = ()
+    follow_ups: tuple[Workflow | str, ...] = ()
+    parameters: dict[str, Json] = field(default_factory=dict)
+    max_tokens: int = 1024
+    corrections: int = 2
+    asks: bool = False
+    explicit_version: str | None = None
+    kind = "agent"
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names of its capabilities."""
+        return tuple(tool if isinstance(tool, str) else tool.capability.name for tool in self.tools)
+
+    @cached_property
+    def version(self) -> str:
+        """The explicit version, or `~` and a digest of the definition."""
+        text = self.instructions.text if isinstance(self.instructions, Prompt) else self.instructions
+        parts = (
+            self.name,
+            text,
+            self.tool_names,
+            repr(self.output),
+            self.model,
+            self.handoffs,
+            self.parameters,
+        )
+        return self.explicit_version or _digest(repr(parts))
+
+    @cached_property
+    def output_schema(self) -> dict[str, Json] | None:
+        """JSON Schema of the answer; None for free text."""
+        return None if self.output is None else TypeAdapter(self.output).json_schema()
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A deterministic async function over a context. Made by `@workflow`."""
+
+    name: str
+    function: Callable[..., Awaitable[Any]]
+    input: Any
+    output: Any
+    takes_state: bool
+    budget: Budget = Budget()
+    follow_ups: tuple[Workflow | str, ...] = ()
+    explicit_version: str | None = None
+    kind = "workflow"
+
+    def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
+        """The plain function, for tests of its own."""
+        return self.function(*args, **options)
+
+    @cached_property
+    def version(self) -> str:
+        """The explicit version, or `~` and a digest of the code."""
+        code = self.function.__code__
+        return self.explicit_version or _digest(f"{self.name}{code.co_code.hex()}{code.co_names}")
+
+
+Definition = AgentSpec | Workflow
+
+
+def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
+    """Define an agent.
+
+    Options: `tools` (tools or names), `input` and `output` (types; the answer is free text without one),
+    `model` (full name; the configuration's default otherwise), `budget`, `handoffs` (names of agents it may
+    pass the run to), `follow_ups` (workflows that run after its answer with {input, output, run_id}),
+    `parameters` (sent to the model as they are), `max_tokens`, `corrections` (how often a bad decision or
+    answer is returned to the model), `asks` (it may ask a person), `version`.
+    """
+    options["explicit_version"] = options.pop("version", None)
+    for listed in ("tools", "handoffs", "follow_ups"):
+        options[listed] = tuple(options.get(listed, ()))
+    unknown = set(options) - set(AgentSpec.__dataclass_fields__)
+    if unknown:
+        known = ", ".join(sorted(set(AgentSpec.__dataclass_fields__) - {"name", "instructions", "explicit_version"}))
+        raise InvalidInput(f"agent {name!r}: unknown option {sorted(unknown)[0]!r}; there are {known}, version")
+    spec = AgentSpec(name, instructions, **options)
+    for tool in spec.tools:
+        if not isinstance(tool, str | ToolLike):
+            raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
+    if spec.output is not None:
+        _adapter(f"agent {name!r}: output", spec.output)
+    return spec
+
+
+@overload
+def workflow(function: Callable[..., Awaitable[Any]]) -> Workflow: ...
+
+
+@overload
+def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., Awaitable[Any]]], Workflow]: ...
+
+
+def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
+    """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
+    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`. InvalidInput when the
+    function is not async or uses time, randomness or I/O directly.
+    """
+
+    def define(function: Callable[..., Awaitable[Any]]) -> Workflow:
+        name = options.get("name", getattr(function, "__name__", ""))
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidInput(f"workflow {name!r} must be an `async def` function")
+        parameters = list(inspect.signature(function).parameters)
+        if len(parameters) not in (2, 3):
+            raise InvalidInput(f"workflow {name!r} takes (ctx, input) or (ctx, input, state), not {parameters}")
+        refuse_side_doors(function)
+        return Workflow(
+            name=name,
+            function=function,
+            input=_Hint(function, parameters[1]),
+            output=_Hint(function, "return"),
+            takes_state=len(parameters) == 3,
+            budget=options.get("budget", Budget()),
+            follow_ups=tuple(options.get("follow_ups", ())),
+            explicit_version=options.get("version"),
+        )
+
+    return define if function is None else define(function)
+
+
+@dataclass(frozen=True)
+class _Hint:
+    """A type hint that is looked up when it is needed: names may be defined later in the module."""
+
+    function: Callable[..., Any]
+    name: str
+
+    def resolve(self) -> Any:
+        return get_type_hints(self.function, include_extras=True).get(self.name, Any)
+
+
+def type_of(hint: Any) -> Any:
+    """The type behind an input or output declaration; Any when there is none."""
+    return hint.resolve() if isinstance(hint, _Hint) else Any if hint is None else hint
+
+
+def parse_as(hint: Any, value: Json, what: str) -> Any:
+    """A JSON value as the declared type. InvalidInput names the field and the value."""
+    try:
+        return _adapter(what, type_of(hint)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the value"
+        raise InvalidInput(f"{what}: {place}: {first['msg']} (got {str(first['input'])[:100]!r})") from None
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(what: str, hint: Any) -> TypeAdapter[Any]:
+    try:
+        if hint not in _ADAPTERS:
+            _ADAPTERS[hint] = TypeAdapter(hint)
+        return _ADAPTERS[hint]
+    except PydanticSchemaGenerationError as error:
+        raise InvalidInput(f"{what}: {hint!r} cannot be validated: {error}") from None
+
+
+def _digest(text: str) -> str:
+    return "~" + blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+class Registry:
+    """Everything runnable in a project, by name. Two definitions of one name are refused."""
+
+    def __init__(self, modules: Iterable[ModuleType], extra: Sequence[Definition] = ()) -> None:
+        self._found: dict[str, Definition] = {}
+        self.tools: dict[str, ToolLike] = {}
+        for definition in extra:
+            self._add(definition)
+        for module in modules:
+            for value in list(vars(module).values()):
+                if isinstance(value, AgentSpec | Workflow):
+                    self._add(_with_prompt(value, module))
+                elif isinstance(value, ToolLike) and not isinstance(value, type):
+                    self.tools[value.capability.name] = value
+        for definition in list(self._found.values()):
+            self._link(definition)
+
+    def get(self, name: str) -> Definition:
+        """The definition; UnknownName lists close matches."""
+        if name not in self._found:
+            near = get_close_matches(name, self._found, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(self.names()) or 'none'}"
+            raise UnknownName(
+                f"there is no agent or workflow {name!r}: {hint}; `modules:` in retinue.yaml names where they are"
+            )
+        return self._found[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted, without the runtime's own."""
+        return sorted(name for name in self._found if not name.startswith("retinue."))
+
+    def _add(self, definition: Definition) -> None:
+        known = self._found.get(definition.name)
+        if known is not None and known.version != definition.version:
+            raise ConfigError(f"two definitions are named {definition.name!r}: rename one of them")
+        self._found[definition.name] = definition
+
+    def _link(self, definition: Definition) -> None:
+        for follow_up in definition.follow_ups:
+            if isinstance(follow_up, Workflow):
+                self._add(follow_up)
+        if isinstance(definition, AgentSpec):
+            self.tools.update({t.capability.name: t for t in definition.tools if not isinstance(t, str)})
+
+
+def _with_prompt(definition: Definition, module: ModuleType) -> Definition:
+    if not isinstance(definition, AgentSpec) or not isinstance(definition.instructions, Prompt):
+        return definition
+    if definition.instructions.text:
+        return definition
+    path = Path(module.__file__ or ".").parent / "prompts" / f"{definition.instructions.name}.md"
+    if not path.is_file():
+        raise ConfigError(
+            f"agent {definition.name!r} names prompt {definition.instructions.name!r}: there is no file {path}"
+        )
+    text = path.read_text(encoding="utf-8").strip()
+    return replace(definition, instructions=Prompt(definition.instructions.name, text))

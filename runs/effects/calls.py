@@ -1,0 +1,156 @@
+"""Capability calls: validate, gate, reserve, intend, act, validate, settle. The order is the guarantee.
+
+An intent of a write is durable before the call is made and its outcome before anything depends on it. A call
+that was interrupted between the two is never repeated in silence: its idempotency contract decides.
+"""
+
+from __future__ import annotations
+
+from retinue.runs.capabilities import Caller, CallResult, Prepared
+from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
+from retinue.runs.effects import asking, retrying
+from retinue.runs.effects.run import Run
+from retinue.runs.errors import EffectError, TransientError
+from retinue.runs.gate import GateDecision
+from retinue.runs.identity import effect_key
+from retinue.runs.journal import Intent
+from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.tracing import span_id_of, traceparent
+
+_SETTLE_NS = 1_000_000_000
+
+
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Make a capability call, or go on with one."""
+    call = run.services.gateway.prepare(command.name, command.arguments)
+    waiting = retrying.due(run, command)
+    if waiting is not None:
+        return waiting
+    intent = run.history.intents.get(command.key)
+    if intent is not None and command.interrupted:
+        command.interrupted = False
+        return await _recover(run, command, call, intent)
+    caller = _caller(run, command, call)
+    decision = run.services.gateway.decide(call, caller, asking.approval(run, command, call.digest))
+    if decision.outcome == "approval_required":
+        return await asking.for_approval(run, command, call, decision)
+    if decision.outcome == "deny":
+        return _refused(decision)
+    asking.record_yes(run, command)
+    run.ledger.reserve(command.key, Usage(hops=1))
+    intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
+    if intended is not None:
+        await intended
+    elif intent is None:
+        run.note(_intent(run, command, call, decision))
+    return await _execute(run, command, call, caller)
+
+
+async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
+    started = run.services.now_ns()
+    try:
+        result = await run.services.gateway.execute(call, caller)
+    except EffectError as error:
+        return _failed(run, command, call, error)
+    return _done(run, call, result, started)
+
+
+def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
+    facts: dict[str, Json] = {
+        "size": result.size,
+        "cut": result.cut,
+        "micros": (run.services.now_ns() - started) // 1000,
+    }
+    hard = _is_write(call) or call.capability.durable or run.services.defaults.strict
+    return Done(value=result.value, usage=Usage(hops=1), facts=facts, hard=hard)
+
+
+def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
+    """A failed call: retry what may be repeated, else say honestly what is known."""
+    if call.capability.repeatable:
+        return retrying.after(run, command, error, Usage(hops=1))
+    if isinstance(error, TransientError) or error.code == "timeout":
+        return _unknown(call, f"{error}; whether it took effect is not known")
+    return Done(result="error", error=_info(error), usage=Usage(hops=1))
+
+
+async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
+    """The call may have happened: its owner died between intent and outcome."""
+    caller = _caller(run, command, call)
+    if call.capability.repeatable:
+        run.ledger.reserve(command.key, Usage(hops=1))
+        return await _execute(run, command, call, caller)
+    if call.capability.idempotency != "reconcilable":
+        return _unknown(call, f"{call.capability.name} may have happened before a crash and must not be repeated")
+    settled_at = int(intent.facts.get("deadline", 0)) + _SETTLE_NS
+    if run.services.now_ns() < settled_at:
+        command.interrupted = True
+        return Wait(StopReason.retry_later, at=settled_at)
+    try:
+        found = await run.services.gateway.probe(call, caller)
+    except EffectError as error:
+        return _unknown(call, f"the probe of {call.capability.name} failed: {error}")
+    if found is not None:
+        return _done(run, call, found, run.services.now_ns())
+    run.ledger.reserve(command.key, Usage(hops=1))
+    return await _execute(run, command, call, caller)
+
+
+def _unknown(call: Prepared, message: str) -> Done:
+    error = ErrorInfo(reason="side_effect_unknown", code="unknown", message=message)
+    return Done(result="unknown", error=error, usage=Usage(hops=1), facts={"capability": call.capability.name})
+
+
+def _refused(decision: GateDecision) -> Done:
+    error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
+    return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")}, hard=False)
+
+
+def _info(error: EffectError) -> ErrorInfo:
+    return ErrorInfo(reason=error.reason, code=error.code, message=str(error))
+
+
+def _is_write(call: Prepared) -> bool:
+    return call.capability.side_effect == "write"
+
+
+def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) -> Intent:
+    capability = call.capability
+    now = run.services.now_ns()
+    return Intent(
+        at=now,
+        content=call.arguments,
+        key=command.key,
+        effect="call",
+        name=command.name,
+        digest=command.digest,
+        reserved=Usage(hops=1),
+        facts={
+            "version": capability.version,
+            "side_effect": capability.side_effect,
+            "idempotency": capability.idempotency,
+            "source": capability.source,
+            "call_id": command.options.get("call_id"),
+            "turn": command.options.get("turn"),
+            "deadline": now + int(capability.timeout * 1e9),
+            "gate": decision.model_dump(mode="json"),
+        },
+    )
+
+
+def _caller(run: Run, command: Command, call: Prepared) -> Caller:
+    request = run.request
+    return Caller(
+        run_id=request.run_id,
+        root_run_id=request.root_run_id,
+        tenant_id=request.tenant_id,
+        principal_id=request.principal_id,
+        agent=request.target,
+        route=request.route,
+        depth=request.depth,
+        key=effect_key(request.effect_scope, command.key),
+        epoch=run.leased.epoch,
+        deadline=run.services.now_ns() + int(call.capability.timeout * 1e9),
+        traceparent=traceparent(request.trace_id, span_id_of(request.run_id, command.key)),
+        budget=run.ledger.remaining(),
+    )

@@ -1,0 +1,236 @@
+"""Children: one intent and one outcome for the parent, a row for each child, created in windows.
+
+The children's table is the join state; the parent waits for it holding nothing, and what it has not created
+yet is found again by the cursor that is committed with each window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from retinue.runs.arrivals import Group
+from retinue.runs.budgets import reservation
+from retinue.runs.contracts import Branch, Budget, Json, RunRequest, StopReason
+from retinue.runs.definitions import Definition
+from retinue.runs.effects.run import Run
+from retinue.runs.errors import BudgetExhausted
+from retinue.runs.identity import child_id, effect_key
+from retinue.runs.joins import Join
+from retinue.runs.journal import Intent, NewRun, Spawn
+from retinue.runs.sources import Item, Page, Source
+from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.tracing import span_id_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a fan-out is to do: the command's options, read once."""
+
+    definition: Definition
+    items: list[Json] | Source
+    join: Join
+    window: int
+    budget: Budget
+    count: bool
+
+
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Create what is missing of the children, then wait for enough of them, then collect."""
+    plan = _plan(run, command)
+    group = run.news.groups.get(command.key, Group(command.key))
+    if command.key not in run.history.intents:
+        _check_limits(run, plan)
+    starved = await _fill(run, command, plan, group)
+    group = run.news.groups[command.key]
+    if starved is not None and group.pending == 0 and not group.decided:
+        raise starved
+    deadline = _deadline(run, command, plan)
+    if group.decided or (deadline is not None and run.services.now_ns() >= deadline):
+        return await _collect(run, command, plan, group)
+    return Wait(StopReason.child, at=deadline, group=command.key)
+
+
+async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> BudgetExhausted | None:
+    """Create children until the window is full or the input ends; returns why it could not, if so."""
+    starved = None
+    changed = command.key not in run.news.groups
+    while not group.exhausted and group.pending < plan.window and not _enough(plan, group):
+        room = min(plan.window - group.pending, run.services.defaults.spawn_chunk)
+        page = await _page(run, plan, group.cursor, room)
+        try:
+            children = _children(run, command, plan, (group.total, page.items))
+        except BudgetExhausted as error:
+            starved = error
+            break
+        spawn = Spawn(
+            key=command.key,
+            children=children,
+            rejected=page.rejected,
+            low=_low(plan, page.exhausted),
+            need=plan.join.need,
+            cursor=page.cursor,
+            exhausted=page.exhausted,
+        )
+        intents = () if command.key in run.history.intents else (_intent(run, command, plan),)
+        await run.write(*intents, spawn=spawn)
+        changed = True
+        group = _grown(group, spawn)
+        run.take_group(group)
+    if changed or starved is not None:
+        run.take(await run.services.journal.look(run.request.run_id))
+    return starved
+
+
+def _enough(plan: _Plan, group: Group) -> bool:
+    return plan.join.need is not None and group.ok >= plan.join.need
+
+
+def _low(plan: _Plan, exhausted: bool) -> int:
+    """How few may be left before the parent is woken: to collect, or to refill a quarter of the window."""
+    return 0 if exhausted else max(plan.window - max(plan.window // 4, 1), 0)
+
+
+def _grown(group: Group, spawn: Spawn) -> Group:
+    created = len(spawn.children)
+    return Group(
+        key=group.key,
+        total=group.total + created,
+        pending=group.pending + created,
+        ok=group.ok,
+        failed=group.failed,
+        rejected=group.rejected + len(spawn.rejected),
+        low=spawn.low,
+        need=spawn.need,
+        cursor=spawn.cursor,
+        exhausted=spawn.exhausted,
+        reserved=sum((child.reserved for child in spawn.children), group.reserved),
+        used=group.used,
+    )
+
+
+async def _page(run: Run, plan: _Plan, cursor: Json, room: int) -> Page:
+    if isinstance(plan.items, Source):
+        return await asyncio.to_thread(run.services.sources.read, plan.items, cursor, room)
+    start = int(cursor or 0)
+    items = tuple(Item(value, run.request.input_id) for value in plan.items[start : start + room])
+    end = start + len(items)
+    return Page(items, (), end, end >= len(plan.items))
+
+
+def _children(run: Run, command: Command, plan: _Plan, place: tuple[int, tuple[Item, ...]]) -> tuple[NewRun, ...]:
+    first, items = place
+    if not items:
+        return ()
+    shares = len(items) if not isinstance(plan.items, Source) else max(len(items), plan.window)
+    budget = run.ledger.children(shares, plan.budget)
+    held = reservation(budget)
+    template = _template(run, command, plan, budget)
+    now = run.services.now_ns()
+    return tuple(
+        NewRun(_child(template, run, command.key, (first + offset, item)), item.value, now, held)
+        for offset, item in enumerate(items)
+    )
+
+
+def _template(run: Run, command: Command, plan: _Plan, budget: Budget) -> RunRequest:
+    parent = run.request
+    return parent.model_copy(
+        update={
+            "parent_span_id": span_id_of(parent.run_id, command.key),
+            "kind": plan.definition.kind,
+            "target": plan.definition.name,
+            "target_version": plan.definition.version,
+            "parent_run_id": parent.run_id,
+            "job_id": parent.job_id or (parent.run_id if plan.count else None),
+            "idempotency_key": None,
+            "pool": "workers",
+            "depth": parent.depth + 1,
+            "budget": budget,
+            "group_key": command.key,
+        }
+    )
+
+
+def _child(template: RunRequest, run: Run, key: str, place: tuple[int, Item]) -> RunRequest:
+    index, item = place
+    run_id = child_id(run.request.run_id, key, index)
+    return template.model_copy(
+        update={
+            "run_id": run_id,
+            "span_id": run_id[:16],
+            "input_id": item.input_id,
+            "effect_scope": effect_key(run.request.effect_scope, f"{key}:{index}"),
+            "group_index": index,
+        }
+    )
+
+
+async def _collect(run: Run, command: Command, plan: _Plan, group: Group) -> Done:
+    """The outcome of the group; few branches are kept in it, many stay in the children's table."""
+    facts: dict[str, Json] = {
+        "total": group.total,
+        "ok": group.ok,
+        "failed": group.failed,
+        "rejected": group.rejected,
+    }
+    if group.pending:
+        await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
+    if plan.count:
+        return Done(facts=facts)
+    branches = await run.services.journal.branches(run.request.run_id, command.key)
+    if len(branches) > run.services.defaults.inline_branches:
+        return Done(facts=facts | {"stored": True}, live=branches)
+    return Done(value=[branch.model_dump(mode="json") for branch in branches], facts=facts, live=branches)
+
+
+def restore(content: Json) -> list[Branch]:
+    """The branches in a replayed outcome."""
+    return [Branch.model_validate(branch) for branch in content]
+
+
+def _plan(run: Run, command: Command) -> _Plan:
+    options = command.options
+    definition: Definition = options["definition"]
+    items = options["items"]
+    own = options.get("budget") or definition.budget
+    budget = own.within(run.services.defaults.budget)
+    window = options.get("window") or run.services.defaults.budget.width or 100_000
+    return _Plan(definition, items, options["join"], window, budget, bool(options.get("count")))
+
+
+def _check_limits(run: Run, plan: _Plan) -> None:
+    budget = run.ledger.budget
+    if budget.depth is not None and budget.depth <= 0:
+        raise BudgetExhausted(
+            f"run {run.request.run_id}: no children allowed at depth {run.request.depth}; raise budget.depth",
+            run_id=run.request.run_id,
+        )
+    width = len(plan.items) if not isinstance(plan.items, Source) else 0
+    if budget.width is not None and width > budget.width:
+        raise BudgetExhausted(
+            f"run {run.request.run_id}: {width} children at once, {budget.width} allowed; raise budget.width",
+            run_id=run.request.run_id,
+        )
+
+
+def _intent(run: Run, command: Command, plan: _Plan) -> Intent:
+    return Intent(
+        at=run.services.now_ns(),
+        content=command.arguments,
+        key=command.key,
+        effect="children",
+        name=command.name,
+        digest=command.digest,
+        facts={
+            "target_version": plan.definition.version,
+            "join": plan.join.model_dump(mode="json"),
+            "window": plan.window,
+        },
+    )
+
+
+def _deadline(run: Run, command: Command, plan: _Plan) -> int | None:
+    if plan.join.deadline is None:
+        return None
+    return run.history.intents[command.key].at + int(plan.join.deadline * 1e9)

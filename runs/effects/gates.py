@@ -1,0 +1,44 @@
+"""The gate as a step of its own: stages that are not about one capability call.
+
+Request pre-check, context, model and output pass here; capability calls are gated by the gateway.
+"""
+
+from __future__ import annotations
+
+from retinue.runs.contracts import Json
+from retinue.runs.effects.run import Run
+from retinue.runs.gate import GateDecision, GateRequest, Stage
+from retinue.runs.journal import Record
+from retinue.runs.steps import Command, Done, Wait
+
+
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Decide a stage the function has reached; the decision is the outcome, replayed ever after."""
+    decision = decide(run, command.options["stage"], command.name, command.arguments)
+    return Done(value=decision.model_dump(mode="json"), hard=False)
+
+
+def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json]) -> GateDecision:
+    """Ask the gate and put the decision on record."""
+    request = run.request
+    decision = run.services.gate.decide(
+        GateRequest(
+            stage=stage,
+            run_id=request.run_id,
+            tenant=request.tenant_id,
+            principal=request.principal_id,
+            agent=request.target,
+            route=request.route,
+            depth=request.depth,
+            resource=resource,
+            budget=run.ledger.remaining(),
+            facts=facts,
+        )
+    )
+    said: dict[str, Json] = {
+        "stage": stage,
+        "resource": resource,
+        "decision": decision.model_dump(mode="json"),
+    }
+    run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))
+    return decision

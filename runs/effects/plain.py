@@ -1,0 +1,66 @@
+"""Plain functions as durable steps: `ctx.step(fn)`.
+
+The function is passed by the code that runs, not by the journal: replay needs its outcome, not the function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from retinue.runs.contracts import ErrorInfo
+from retinue.runs.effects import retrying
+from retinue.runs.effects.run import Run
+from retinue.runs.errors import EffectError, PermanentError
+from retinue.runs.journal import Intent
+from retinue.runs.steps import Command, Done, Wait
+
+
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Run the function once, or again when it may be repeated and nobody knows how it ended."""
+    waiting = retrying.due(run, command)
+    if waiting is not None:
+        return waiting
+    repeatable = bool(command.options["repeatable"])
+    if command.interrupted and not repeatable:
+        message = f"step {command.name} may have happened before a crash and must not be repeated"
+        return Done(result="unknown", error=ErrorInfo(reason="side_effect_unknown", code="unknown", message=message))
+    if command.key not in run.history.intents:
+        intent = Intent(
+            at=run.services.now_ns(),
+            content=command.arguments,
+            key=command.key,
+            effect="step",
+            name=command.name,
+            digest=command.digest,
+        )
+        if repeatable:
+            run.note(intent)
+        else:
+            await run.write(intent)
+    try:
+        return Done(value=await _run(command))
+    except EffectError as error:
+        return retrying.after(run, command, error) if repeatable else _failed(error)
+
+
+def _failed(error: EffectError) -> Done:
+    return Done(result="error", error=ErrorInfo(reason=error.reason, code=error.code, message=str(error)))
+
+
+async def _run(command: Command) -> object:
+    function = command.options["function"]
+    try:
+        if inspect.iscoroutinefunction(function):
+            value = await function(*command.arguments)
+        else:
+            value = await asyncio.to_thread(function, *command.arguments)
+        return from_json(to_json(value))
+    except PydanticSerializationError as error:
+        raise PermanentError(f"step {command.name} returned what is not JSON: {error}", code="invalid_output") from None
+    except EffectError:
+        raise
+    except Exception as error:
+        raise PermanentError(f"step {command.name} raised {type(error).__name__}: {error}", code="raised") from error

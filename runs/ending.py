@@ -1,0 +1,156 @@
+"""How a run ends: from what its function returned or raised to one final entry, follow-ups included.
+
+Every end is a status and a reason of the transition table. Knows no effect in particular.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.definitions import Definition
+from retinue.runs.errors import EffectError, ReplayMismatch, RunError, RunFailed
+from retinue.runs.identity import child_id, effect_key
+from retinue.runs.journal import Finish, Finished, NewRun, Spawn
+from retinue.runs.machine import STATUS_OF
+from retinue.runs.steps import error_info
+from retinue.runs.tracing import span_id_of
+
+if TYPE_CHECKING:
+    from retinue.runs.execution import Execution
+
+_LOG = logging.getLogger("retinue.runs")
+_FOLLOW_UPS = "follow-ups"
+
+
+class Ended:
+    """What a function may return instead of a plain value: a value with the reason and facts of its end."""
+
+    def __init__(
+        self, value: Any, reason: StopReason = StopReason.success, facts: dict[str, Json] | None = None
+    ) -> None:
+        self.value = value
+        self.reason = reason
+        self.facts = facts or {}
+
+
+def check_version(definition: Definition, request: RunRequest) -> None:
+    """An explicit version is a promise: a run that began with another one stops with ReplayMismatch."""
+    pinned, found = request.target_version, definition.version
+    if pinned != found and not (pinned.startswith("~") and found.startswith("~")):
+        raise ReplayMismatch(
+            f"run {request.run_id} began with version {pinned} of {definition.name}, the project has {found}: bring "
+            "back that version, or submit the run anew",
+            run_id=request.run_id,
+        )
+
+
+async def finish(run: Execution, body: asyncio.Task[Any]) -> None:
+    """End the run with what its function returned or raised."""
+    error = asyncio.CancelledError() if body.cancelled() else body.exception()
+    if error is not None:
+        await fail(run, error)
+        return
+    result = body.result()
+    ended = result if isinstance(result, Ended) else Ended(result)
+    try:
+        value = from_json(to_json(ended.value))
+    except PydanticSerializationError as error:
+        message = f"{run.request.target} returned what is not JSON: {error}"
+        await _end(run, StopReason.output_rejected, error=_info(StopReason.output_rejected, message))
+        return
+    await _end(run, ended.reason, value=value, facts=ended.facts)
+
+
+async def fail(run: Execution, error: BaseException) -> None:
+    """End the run with an error."""
+    reason = _reason(error)
+    if reason is StopReason.internal_error:
+        _LOG.warning("run %s failed: %s", run.request.run_id, error, exc_info=error)
+    info = error_info(error)
+    facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else {}
+    await _end(run, reason, error=info.model_copy(update={"reason": reason.value}), facts=facts)
+
+
+async def _end(
+    run: Execution,
+    reason: StopReason,
+    value: Json = None,
+    error: ErrorInfo | None = None,
+    facts: dict[str, Json] | None = None,
+) -> None:
+    status = STATUS_OF[reason]
+    usage = run.ledger.total()
+    spawn = None
+    if status is Status.completed and run.services.defaults.follow_ups:
+        spawn = _follow_ups(run, value)
+    entry = Finished(
+        at=run.services.now_ns(),
+        content=value,
+        status=status,
+        reason=reason,
+        usage=usage,
+        error=error,
+        facts=(facts or {}) | ({"follow_ups": [child.request.target for child in spawn.children]} if spawn else {}),
+    )
+    await run.write(entry, spawn=spawn, end=Finish(status, reason, usage))
+
+
+def _reason(error: BaseException) -> StopReason:
+    if isinstance(error, RunError | RunFailed | EffectError):
+        known = error.reason in StopReason.__members__
+        reason = StopReason(error.reason) if known else StopReason.internal_error
+        return reason if STATUS_OF[reason] is not Status.completed else StopReason.internal_error
+    if isinstance(error, asyncio.CancelledError):
+        return StopReason.canceled
+    return StopReason.internal_error
+
+
+def _info(reason: StopReason, message: str) -> ErrorInfo:
+    return ErrorInfo(reason=reason.value, code=reason.value, message=message)
+
+
+def _follow_ups(run: Execution, output: Json) -> Spawn | None:
+    """Runs that begin when the answer is there, and cannot touch it."""
+    parent = run.request
+    names = [f if isinstance(f, str) else f.name for f in run.definition(parent.target).follow_ups]
+    if not names:
+        return None
+    payload = {
+        "input": run.leased.input,
+        "output": output,
+        "run_id": parent.run_id,
+        "input_id": parent.input_id,
+    }
+    children = tuple(_follow_up(run, name, index) for index, name in enumerate(names))
+    now = run.services.now_ns()
+    return Spawn(_FOLLOW_UPS, tuple(NewRun(child, payload, now) for child in children))
+
+
+def _follow_up(run: Execution, name: str, index: int) -> RunRequest:
+    parent, definition = run.request, run.definition(name)
+    run_id = child_id(parent.run_id, _FOLLOW_UPS, index)
+    return parent.model_copy(
+        update={
+            "run_id": run_id,
+            "span_id": run_id[:16],
+            "parent_span_id": span_id_of(parent.run_id, _FOLLOW_UPS),
+            "kind": definition.kind,
+            "target": definition.name,
+            "target_version": definition.version,
+            "parent_run_id": parent.run_id,
+            "idempotency_key": None,
+            "pool": "workers",
+            "priority": parent.priority - 1,
+            "depth": parent.depth + 1,
+            "budget": definition.budget.within(run.services.defaults.budget),
+            "deadline": None,
+            "effect_scope": effect_key(parent.effect_scope, f"{_FOLLOW_UPS}:{index}"),
+            "group_key": _FOLLOW_UPS,
+            "group_index": index,
+        }
+    )

@@ -1,0 +1,429 @@
+"""The execution of one leased run: it brings the function to where it was and carries it on.
+
+The function runs on its own deterministic loop and asks for effects; the execution journals and performs
+them and delivers what came of them, in recorded order on replay and in order of completion live. When nothing
+is left but waiting, it parks the run and is gone. Knows no store but the journal port, no Ray, no provider.
+
+    issue ──▶ effect (gate, intent, act) ──▶ settle ──▶ outcome journaled ──▶ deliver ──▶ function runs on
+                   └──▶ wait ──▶ news or time ──▶ the effect again, from its start
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
+
+from retinue.runs import ending, waiting
+from retinue.runs.arrivals import Group, News
+from retinue.runs.budgets import Ledger
+from retinue.runs.context import to_json_value
+from retinue.runs.contracts import ErrorInfo, Frozen, Json
+from retinue.runs.definitions import Definition
+from retinue.runs.determinism import SCOPE, body_loop
+from retinue.runs.effects import children, perform
+from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
+from retinue.runs.history import fold
+from retinue.runs.identity import digest_of
+from retinue.runs.journal import (
+    AnyEntry,
+    Append,
+    Appended,
+    Checkpoint,
+    EffectKind,
+    HostInfo,
+    Intent,
+    Leased,
+    LeasedRun,
+    Outcome,
+    Record,
+)
+from retinue.runs.ports import Services
+from retinue.runs.starting import start
+from retinue.runs.steps import Command, Done, Wait, error_info
+
+_SOFT_ENTRIES = 64
+
+
+class Execution:
+    """One run in its owner's hands. `drive` returns when the run has parked, ended, or changed owner."""
+
+    def __init__(self, leased: LeasedRun, services: Services, host: HostInfo) -> None:
+        self.leased = leased
+        self.request = leased.request
+        self.services = services
+        self.history = fold(leased.frames, leased.started_at)
+        self.news: News = leased.news
+        self.ledger = Ledger(self.request.run_id, self.request.budget, self.history.spent)
+        self.ledger.groups(leased.news.groups.values())
+        self.position = leased.position
+        self.commands: dict[str, Command] = {}
+        self.waits: dict[str, Wait] = {}
+        self.settled: list[tuple[Command, Done]] = []
+        self._issued: list[Command] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.failure: BaseException | None = None
+        self.parked = False
+        self._buffer: list[AnyEntry] = [_leased(leased, host, services.now_ns())]
+        self._signal = asyncio.Event()
+        self._host_loop = asyncio.get_running_loop()
+        self._ordinals: dict[str, int] = {}
+        self._records = 0
+        self._activation = 0
+        self._next: tuple[str, Json] | None = None
+        self._live = False
+        self._closed = False
+        self._body: asyncio.Task[Any] | None = None
+        self._loop = body_loop(0.0)
+
+    # -- the host's side ---------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Carry the run on until it parks or ends. Raises StoreError when it cannot be written any more:
+        Fenced when another owner has it.
+        """
+        try:
+            await self._drive()
+        except StoreError:
+            raise
+        except RetinueError as error:
+            await self._settle_tasks()
+            await ending.fail(self, error)
+        finally:
+            self._close()
+
+    def take_group(self, group: Group) -> None:
+        """Adopt what this owner itself changed of a group."""
+        self.ledger.groups([group])
+        self.news.groups[group.key] = group
+
+    def take(self, news: News) -> None:
+        """The host found news; may be called at any time on the host's loop."""
+        self.news = news
+        self.ledger.groups(news.groups.values())
+        self._signal.set()
+
+    def flush(self) -> None:
+        """Submit what is buffered, without waiting: free steps ride along, but not for long."""
+        if self._buffer and not self._closed:
+            self._submit(())
+
+    async def _drive(self) -> None:
+        self._guard()
+        await self._restore_branches()
+        self._start(self.history.state)
+        self._replay()
+        while not self._closed:
+            self._guard()
+            self._admit()
+            if self._next is not None:
+                self._continue()
+            elif self._body is not None and self._body.done() and not self.tasks:
+                await ending.finish(self, self._body)
+                return
+            elif self.settled:
+                await self._deliver()
+            elif not self._retry_ready() and await self._rest():
+                return
+
+    async def _rest(self) -> bool:
+        """Wait in memory while something is in flight or due soon, else park. True when parked."""
+        if not self.tasks and waiting.should_park(self) and await waiting.park(self):
+            return True
+        if not self.tasks and self._retry_ready():
+            return False
+        timeout = waiting.seconds_to_next(self)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._signal.wait()
+        self._signal.clear()
+        return False
+
+    def _guard(self) -> None:
+        """A cancel or a passed deadline ends the run at the next moment nothing is half done."""
+        if self.failure is not None:
+            raise self.failure
+        if self.news.cancel is not None:
+            raise RunCanceled(f"canceled by {self.news.cancel}", run_id=self.request.run_id)
+        elif (deadline := waiting.deadline(self)) is not None and self.services.now_ns() >= deadline:
+            raise DeadlineExceeded("the run's wall time has passed", run_id=self.request.run_id)
+
+    # -- the function's side (Executor of the context) -----------------------------------------------------
+
+    async def issue(self, effect: EffectKind, name: str, arguments: Json, options: dict[str, Any]) -> Outcome:
+        """Called by the context on the function's loop: ask for an effect and wait for its outcome."""
+        if self._closed:
+            raise asyncio.CancelledError
+        place = f"{SCOPE.get()}/{name}"
+        ordinal = self._ordinals[place] = self._ordinals.get(place, -1) + 1
+        command = Command(
+            key=f"{self.history.checkpoint}{place}#{ordinal}",
+            effect=effect,
+            name=name,
+            digest=digest_of(arguments),
+            arguments=arguments,
+            future=self._loop.create_future(),
+            options=options,
+        )
+        self._match(command)
+        self.commands[command.key] = command
+        self._issued.append(command)
+        outcome: Outcome = await command.future
+        return outcome
+
+    def record(self, topic: str, facts: dict[str, Json], content: Json) -> None:
+        """Called by the context: a record of the function; on replay the journal has it already."""
+        self._records += 1
+        if self._records > self.history.records or self._live:
+            self._buffer.append(Record(at=self.services.now_ns(), topic=topic, facts=facts, content=content))
+
+    async def continue_as_new(self, name: str, state: Json) -> Any:
+        """Called by the context: end this call of the function, begin the next with `state`."""
+        self._next = (name, state)
+        self._signal.set()
+        return await self._loop.create_future()
+
+    def definition(self, target: Definition | str) -> Definition:
+        """Called by the context: what a child would run."""
+        return self.services.registry.get(target if isinstance(target, str) else target.name)
+
+    def now_ns(self) -> int:
+        """Called by the context: the time of the newest delivery, Unix ns."""
+        return int(self._loop.now * 1e9)
+
+    # -- what effects use ----------------------------------------------------------------------------------
+
+    def note(self, *entries: AnyEntry) -> None:
+        """Buffer entries; they ride with the next append."""
+        self._buffer.extend(entries)
+        for entry in entries:
+            self.history.add(entry)
+
+    def write(self, *entries: AnyEntry, **extra: Any) -> Awaitable[Appended]:
+        """Append durably, in order, with everything buffered before; await it before anything depends on it."""
+        for entry in entries:
+            self.history.add(entry)
+        return self._submit(entries, **extra)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _submit(self, entries: tuple[AnyEntry, ...], **extra: Any) -> Awaitable[Appended]:
+        everything = (*self._buffer, *entries)
+        self._buffer.clear()
+        append = Append(
+            run_id=self.request.run_id,
+            tenant_id=self.request.tenant_id,
+            num=self.leased.num,
+            epoch=self.leased.epoch,
+            expected=self.position,
+            entries=everything,
+            seen=self.news.seq,
+            **extra,
+        )
+        self.position += len(everything)
+        future = asyncio.ensure_future(self.services.journal.append(append))
+        future.add_done_callback(self._appended)
+        return future
+
+    def _appended(self, future: asyncio.Future[Appended]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self.failure = self.failure or error
+            self._signal.set()
+
+    async def _restore_branches(self) -> None:
+        """Fetch what a fan-out's outcome left in the children's table, before it is replayed."""
+        for number, delivery in enumerate(self.history.deliveries):
+            for place, outcome in enumerate(delivery):
+                if outcome.effect != "children" or outcome.result != "ok":
+                    continue
+                if outcome.facts.get("stored"):
+                    branches = await self.services.journal.branches(self.request.run_id, outcome.key)
+                else:
+                    branches = children.restore(outcome.content or [])
+                restored = outcome.model_copy(update={"content": branches})
+                self.history.deliveries[number][place] = restored
+
+    def _start(self, state: Json) -> None:
+        definition = self.definition(self.request.target)
+        ending.check_version(definition, self.request)
+        self._ordinals.clear()
+        self._records = 0
+        self._activation = 0
+        self._loop = body_loop(self.history.started_at / 1e9)
+        self._body = self._loop.start_body(start(definition, self, self.leased.input, state))
+
+    def _replay(self) -> None:
+        """Bring the function to where it was, then begin what it asked for and nobody has finished."""
+        self._loop.run_until_quiet()
+        for delivery in list(self.history.deliveries):
+            self._activation += 1
+            self._loop.now = delivery[0].at / 1e9
+            for outcome in delivery:
+                command = self.commands.pop(outcome.key, None)
+                if command is None:
+                    raise ReplayMismatch(_expected(self.request.run_id, outcome.key, list(self.commands)))
+                command.future.set_result(outcome)
+            self._loop.run_until_quiet()
+        lost = [key for key in self.history.intents if "!" not in key and not self._explained(key)]
+        if lost:
+            raise ReplayMismatch(_expected(self.request.run_id, lost[0], list(self.commands)))
+        self._live = True
+        for key, reserved in self.history.unsettled().items():
+            self.ledger.hold(key, reserved)
+        self._issued = list(self.commands.values())
+        for command in self._issued:
+            command.interrupted = self.history.interrupted(command.key)
+
+    def _explained(self, key: str) -> bool:
+        return key in self.commands or key in self.history.outcomes
+
+    def _match(self, command: Command) -> None:
+        recorded = self.history.intents.get(command.key) or self.history.outcomes.get(command.key)
+        digest = getattr(recorded, "digest", command.digest)
+        if recorded is not None and (digest != command.digest or recorded.effect != command.effect):
+            self.failure = ReplayMismatch(
+                f"run {self.request.run_id}: step {command.key} was recorded as {recorded.effect} with other arguments "
+                f"(digest {digest}, now {command.digest}): the code or its inputs changed since the run began; run it "
+                "with the version it began with, or submit it anew",
+                run_id=self.request.run_id,
+            )
+            self._signal.set()
+            raise asyncio.CancelledError
+
+    def _admit(self) -> None:
+        """Begin what the function asked for since it last stood still."""
+        issued, self._issued = self._issued, []
+        for command in issued:
+            self._perform(command)
+        if len(self._buffer) >= _SOFT_ENTRIES:
+            self._submit(())
+
+    def _perform(self, command: Command) -> None:
+        self.waits.pop(command.key, None)
+        task = self._host_loop.create_task(self._effect(command))
+        self.tasks[command.key] = task
+
+    async def _effect(self, command: Command) -> None:
+        try:
+            ended = await perform(self, command)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # an effect's error is its outcome
+            ended = Done(result="error", error=error_info(error))
+        finally:
+            self.tasks.pop(command.key, None)
+            self._signal.set()
+        if isinstance(ended, Wait):
+            self.waits[command.key] = ended
+        else:
+            self.settled.append((command, ended))
+
+    def _retry_ready(self) -> bool:
+        """Begin again what waits for something that has come. True when there was any."""
+        ready = [key for key, wait in self.waits.items() if waiting.is_ready(self, key, wait)]
+        for key in ready:
+            self._perform(self.commands[key])
+        return bool(ready)
+
+    async def _deliver(self) -> None:
+        batch, self.settled = self.settled, []
+        self._activation += 1
+        at = self.services.now_ns()
+        outcomes = [
+            Outcome(
+                at=at,
+                content=done.value,
+                key=command.key,
+                effect=command.effect,
+                name=command.name,
+                activation=self._activation,
+                result=done.result,
+                error=done.error,
+                usage=done.usage,
+                facts=done.facts,
+            )
+            for command, done in batch
+        ]
+        for command, done in batch:
+            self.ledger.settle(command.key, done.usage)
+        self._buffer.extend(outcomes)
+        if any(done.hard for _, done in batch):
+            await self.write()
+        self._loop.now = at / 1e9
+        for outcome, (command, done) in zip(outcomes, batch, strict=True):
+            self.commands.pop(command.key)
+            self.history.forget(command.key)
+            seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
+            command.future.set_result(seen)
+        self._loop.run_until_quiet()
+
+    def _continue(self) -> None:
+        """Continue as new. The next call starts from what a resumed one would start from."""
+        name, state = self._next or ("", None)
+        self._next = None
+        self._end_call()
+        number = self.history.checkpoint + 1
+        at = self.services.now_ns()
+        self.note(
+            Checkpoint(
+                at=at,
+                content=to_json_value(state),
+                name=name,
+                number=number,
+                spent=self.ledger.spent,
+                events=self.history.events,
+            )
+        )
+        self._start(state if isinstance(state, Frozen) else self.history.state)
+        self._loop.run_until_quiet()
+
+    def _end_call(self) -> None:
+        if self.commands:
+            pending = ", ".join(self.commands)
+            raise ReplayMismatch(f"run {self.request.run_id}: checkpoint while {pending} is in flight; await it before")
+        self._closed = True
+        self._loop.abandon()
+        self._closed = False
+
+    async def _settle_tasks(self) -> None:
+        """Stop what is in flight; writes among it become outcomes that nobody knows."""
+        self._closed = True
+        tasks = list(self.tasks.items())
+        for _, task in tasks:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+        for key, _ in tasks:
+            intent = self.history.intents.get(key)
+            if intent is not None and intent.facts.get("side_effect") == "write":
+                self.note(_cut_short(intent, self.services.now_ns()))
+
+    def _close(self) -> None:
+        self._closed = True
+        for task in list(self.tasks.values()):
+            task.cancel()
+        self._loop.abandon()
+
+
+def _leased(leased: LeasedRun, host: HostInfo, at: int) -> Leased:
+    return Leased(at=at, epoch=leased.epoch, host_id=host.host_id, actor_id=host.actor_id, pid=host.pid, node=host.node)
+
+
+def _cut_short(intent: Intent, at: int) -> Outcome:
+    message = f"{intent.name} was stopped in flight: whether it took effect is not known"
+    return Outcome(
+        at=at,
+        key=intent.key,
+        effect=intent.effect,
+        name=intent.name,
+        activation=0,
+        result="unknown",
+        error=ErrorInfo(reason="side_effect_unknown", code="canceled", message=message),
+    )
+
+
+def _expected(run_id: str, expected: str, found: list[str]) -> str:
+    return (
+        f"run {run_id}: the journal continues with step {expected}, the code now asks for {', '.join(found) or 'nothing'}: "
+        "the code changed since the run began; run it with the version it began with, or submit it anew"
+    )

@@ -1,0 +1,93 @@
+"""What the journal says of a run since its newest checkpoint, in the form that replay needs. Pure.
+
+Folds frames into: the state to start with, the steps that were intended and ended, the deliveries in order,
+the tries that failed, and what was spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from retinue.runs.contracts import NOTHING, Json, Usage
+from retinue.runs.journal import Attempt, Checkpoint, Finished, Frame, Intent, Outcome, Record
+
+
+@dataclass(slots=True)
+class History:
+    """The past of a run as its owner holds it; a live owner keeps adding to it."""
+
+    checkpoint: int = 0
+    name: str | None = None
+    state: Json = None
+    started_at: int = 0
+    intents: dict[str, Intent] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    deliveries: list[list[Outcome]] = field(default_factory=list)
+    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    records: int = 0
+    spent: Usage = NOTHING
+    finished: Finished | None = None
+
+    def add(self, entry: object) -> None:
+        """Take in one entry, in journal order."""
+        match entry:
+            case Intent():
+                self.intents[entry.key] = entry
+            case Outcome():
+                self._add_outcome(entry)
+            case Attempt():
+                self.attempts.setdefault(entry.key, []).append(entry)
+                self.spent = self.spent + entry.charged
+            case Record() if entry.by == "function":
+                self.records += 1
+            case Checkpoint():
+                self._restart(entry)
+            case Finished():
+                self.finished = entry
+
+    def interrupted(self, key: str) -> bool:
+        """True when the step was intended and nobody knows how it ended."""
+        return key in self.intents and key not in self.outcomes
+
+    def forget(self, key: str) -> None:
+        """The step has been delivered live: nothing of it is needed before the next replay."""
+        self.intents.pop(key, None)
+        self.attempts.pop(key, None)
+
+    def unsettled(self) -> dict[str, Usage]:
+        """What is held for steps that were intended and have not ended, by key."""
+        return {key: intent.reserved for key, intent in self.intents.items() if key not in self.outcomes}
+
+    def _add_outcome(self, entry: Outcome) -> None:
+        self.outcomes[entry.key] = entry
+        self.spent = self.spent + entry.usage
+        if "event" in entry.facts:
+            self.events[entry.name] = int(entry.facts["event"])
+        if entry.activation == 0:
+            return
+        while len(self.deliveries) < entry.activation:
+            self.deliveries.append([])
+        self.deliveries[entry.activation - 1].append(entry)
+
+    def _restart(self, entry: Checkpoint) -> None:
+        self.checkpoint = entry.number
+        self.name = entry.name
+        self.state = entry.content
+        self.started_at = entry.at
+        self.spent = entry.spent
+        self.events = dict(entry.events)
+        self.records = 0
+        for past in (self.intents, self.outcomes, self.attempts):
+            past.clear()
+        self.deliveries.clear()
+
+
+def fold(frames: Iterable[Frame], started_at: int) -> History:
+    """The history in the frames since the newest checkpoint (frames before it do no harm)."""
+    history = History(started_at=started_at)
+    for frame in frames:
+        for entry in frame.entries:
+            history.add(entry)
+    return history

@@ -1,0 +1,31 @@
+"""Names that must come out the same whenever they are computed: of children, steps, arguments, effects.
+
+Pure. Random ids for new root runs are made by the composition root.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from pydantic_core import to_json
+
+from retinue.runs.contracts import Json
+
+
+def child_id(parent_run_id: str, key: str, index: int) -> str:
+    """The id of a child: 32 hex digits from its parent, the step that made it and its place."""
+    return _hash(f"{parent_run_id}\0{key}\0{index}".encode(), 16)
+
+
+def digest_of(value: Json) -> str:
+    """A short hash of arguments: 24 hex digits over their JSON."""
+    return _hash(to_json(value), 12)
+
+
+def effect_key(effect_scope: str, step_key: str) -> str:
+    """The idempotency key of an effect: stable over retries and owners, new in a fork."""
+    return _hash(f"{effect_scope}\0{step_key}".encode(), 16)
+
+
+def _hash(data: bytes, size: int) -> str:
+    return blake2b(data, digest_size=size).hexdigest()

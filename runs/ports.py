@@ -1,0 +1,75 @@
+"""What a run needs from the rooms around it, bundled: the composition root fills it, nobody else builds it.
+
+Knows protocols only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from retinue.runs.capabilities import Gateway
+from retinue.runs.contracts import Budget
+from retinue.runs.definitions import Registry
+from retinue.runs.gate import Gate
+from retinue.runs.journal import Journal
+from retinue.runs.messages import ModelPort
+from retinue.runs.packets import ContextBuilder
+from retinue.runs.sources import SourceReader
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """One owner of retries: exponential backoff with full jitter, in seconds, within bounds.
+
+    A wait above `in_memory` seconds is a durable timer: the run parks.
+    """
+
+    attempts: int = 4
+    base: float = 0.5
+    cap: float = 60.0
+    in_memory: float = 5.0
+
+    def delay(self, attempt: int, random: Random, retry_after: float | None) -> float:
+        """Seconds before attempt number `attempt` + 1; the other side's wish is honoured, up to an hour."""
+        if retry_after is not None:
+            return min(retry_after, 3600.0)
+        return random.uniform(0, min(self.cap, self.base * 2 ** (attempt - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where a definition is silent. `strict` makes every step durable before the run goes on."""
+
+    model: str = "builtin:extractive"
+    budget: Budget = Budget(steps=32, hops=64, depth=8, width=100_000)
+    model_timeout: float = 120.0
+    context_tokens: int = 24_000
+    strict: bool = False
+    precheck: bool = True
+    follow_ups: bool = True
+    inline_branches: int = 32
+    spawn_chunk: int = 1_000
+
+
+DeltaSink = Callable[[str, str, int, str], None]
+"""Receives (run id, step key, attempt, text) as a model streams; must not block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The collaborators of every execution in a host."""
+
+    journal: Journal
+    models: ModelPort
+    gateway: Gateway
+    gate: Gate
+    contexts: ContextBuilder
+    registry: Registry
+    sources: SourceReader
+    now_ns: Callable[[], int]
+    deltas: DeltaSink
+    random: Random
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    defaults: Defaults = field(default_factory=Defaults)

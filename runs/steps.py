@@ -1,0 +1,74 @@
+"""The currency between a run's function and the runtime: commands, waits, and how an effect ended.
+
+Plain data. Knows neither the function's loop nor how any effect is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
+from retinue.runs.errors import EffectError, RetinueError, RunError, TransientError
+from retinue.runs.journal import EffectKind
+
+
+@dataclass(slots=True)
+class Command:
+    """An effect that the function asked for and waits for. `future` belongs to the function's loop.
+
+    `interrupted` says that its intent is in the journal from an earlier owner: it may have happened.
+    """
+
+    key: str
+    effect: EffectKind
+    name: str
+    digest: str
+    arguments: Json
+    future: asyncio.Future[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+@dataclass(slots=True)
+class Done:
+    """An effect ended. `hard` says that the outcome must be durable before the function goes on.
+
+    `live` is handed to the function instead of `value` when it is the same thing already parsed.
+    """
+
+    value: Json = None
+    result: Literal["ok", "refused", "error", "unknown", "canceled"] = "ok"
+    error: ErrorInfo | None = None
+    usage: Usage = NOTHING
+    facts: dict[str, Json] = field(default_factory=dict)
+    hard: bool = True
+    live: Any = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """An effect waits, holding nothing, for an arrival or for `at` (Unix ns), whichever comes first."""
+
+    reason: StopReason
+    at: int | None = None
+    request: str | None = None
+    group: str | None = None
+    event: str | None = None
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """An exception as a value."""
+    if isinstance(error, EffectError):
+        retryable = isinstance(error, TransientError)
+        after = error.retry_after if isinstance(error, TransientError) else None
+        return ErrorInfo(
+            reason=error.reason, code=error.code, message=str(error), retryable=retryable, retry_after=after
+        )
+    if isinstance(error, RunError):
+        return ErrorInfo(reason=error.reason, code=type(error).__name__, message=str(error))
+    if isinstance(error, RetinueError):
+        return ErrorInfo(reason="internal_error", code=type(error).__name__, message=str(error))
+    message = f"{type(error).__name__}: {error}"
+    return ErrorInfo(reason="internal_error", code=type(error).__name__, message=message)

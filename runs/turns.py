@@ -1,0 +1,100 @@
+"""The context of an agent's turns: the workflow context, and the stages only the loop has.
+
+Owns how a turn asks the gate, the model and the tools. Knows no journal.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from retinue.runs.capabilities import Capability
+from retinue.runs.context import Context, Executor, value_of
+from retinue.runs.contracts import Json
+from retinue.runs.decisions import ASK_HUMAN, STOP, hand_off_spec
+from retinue.runs.definitions import AgentSpec
+from retinue.runs.gate import GateDecision, Stage
+from retinue.runs.identity import digest_of
+from retinue.runs.journal import Outcome
+from retinue.runs.messages import ModelReply, ModelRequest, ToolCall, ToolSpec
+from retinue.runs.packets import ContextPacket, ContextRequest
+from retinue.runs.ports import Services
+
+
+class ServedExecutor(Executor, Protocol):
+    """An executor whose services a turn may ask what is pure: specifications, packets, defaults."""
+
+    services: Services
+
+
+class AgentContext(Context):
+    """Given to the agent loop instead of the plain context."""
+
+    def __init__(self, executor: ServedExecutor) -> None:
+        super().__init__(executor)
+        self._services = executor.services
+
+    @property
+    def now_ns(self) -> int:
+        """The time of the newest outcome, Unix ns."""
+        return self._executor.now_ns()
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens a packet may have."""
+        return self._services.defaults.context_tokens
+
+    @property
+    def model_timeout(self) -> float:
+        """Seconds a model call may take."""
+        return self._services.defaults.model_timeout
+
+    def model_name(self, spec: AgentSpec) -> str:
+        """The model to call: the run's, the agent's, or the configuration's."""
+        return self.request.model or spec.model or self._services.defaults.model
+
+    def build(self, request: ContextRequest) -> ContextPacket:
+        """The context packet of this turn."""
+        return self._services.contexts.build(request)
+
+    def disclosed(self, spec: AgentSpec) -> tuple[ToolSpec, ...]:
+        """The tools the model may name: the agent's capabilities and the decisions it may take."""
+        tools = [_disclose(self._services.gateway.capability(name)) for name in spec.tool_names]
+        if spec.asks:
+            tools.append(ASK_HUMAN)
+        if spec.handoffs:
+            tools.append(hand_off_spec(spec.handoffs))
+        return (*tools, STOP) if tools else ()
+
+    async def gate(self, stage: Stage, resource: str, facts: dict[str, Json]) -> GateDecision:
+        """Ask the gate at a stage of the loop; the decision is replayed."""
+        outcome = await self._executor.issue("gate", resource, facts, {"stage": stage})
+        return GateDecision.model_validate(value_of(outcome))
+
+    async def model(self, request: ModelRequest, prompt: str | None) -> ModelReply:
+        """Call the model. Raises what it ended with: PolicyDenied, PermanentModelError, ..."""
+        arguments: Json = {
+            "model": request.model,
+            "messages": digest_of([message.model_dump(mode="json") for message in request.messages]),
+            "tools": [tool.name for tool in request.tools],
+            "schema": request.output_schema,
+        }
+        options = {"request": request, "prompt": prompt, "stream": self.request.route == "stream"}
+        outcome = await self._executor.issue("model", request.model, arguments, options)
+        content = value_of(outcome)
+        return ModelReply(
+            text=content["text"],
+            tool_calls=tuple(ToolCall.model_validate(call) for call in content["tool_calls"]),
+            finish_reason=outcome.facts["finish_reason"],
+            usage=outcome.usage,
+            model=outcome.facts["model"],
+            provider=outcome.facts["provider"],
+        )
+
+    async def try_call(self, call: ToolCall, turn: int) -> Outcome:
+        """Call a capability; refusals and errors are outcomes too."""
+        options = {"call_id": call.id, "turn": turn}
+        return await self._executor.issue("call", call.name, call.arguments or {}, options)
+
+
+def _disclose(capability: Capability) -> ToolSpec:
+    return ToolSpec(name=capability.name, description=capability.description, input_schema=capability.input_schema)

@@ -1,0 +1,88 @@
+"""What an end or an arrival settles: the record, the group and its budget, the wake of whoever waits.
+
+Operations of one transaction, shared by owners and by everyone else. Knows no threads and no event loop.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from retinue.runs.contracts import NOTHING, Status, StopReason
+from retinue.runs.journal import SCHEMA, Finish, Finished
+from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.rows import one
+from retinue.store.statements import sql
+
+
+def bound_to(run_id: str, position: int) -> str:
+    """What a frame is sealed to: a frame moved to another place does not open."""
+    return f"{run_id}:{position}"
+
+
+def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> None:
+    """Insert a frame at (position, epoch) with the shared contents it refers to."""
+    if frame.shared:
+        connection.executemany(
+            sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
+        )
+    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
+
+
+def finish(connection: apsw.Connection, num: int, end: Finish, final: int, at: int) -> None:
+    """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
+    usage = end.usage
+    spent = {
+        "steps": usage.steps,
+        "hops": usage.hops,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "micros": usage.micros,
+    }
+    values = {"num": num, "status": end.status, "reason": end.reason, "at": at, "final": final, **spent}
+    group, tokens, micros = one(connection, sql("finish"), values)
+    connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
+    if group is None:
+        return
+    ok = int(end.status is Status.completed)
+    settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
+    parent, pending, low, need, done, exhausted = one(connection, sql("settle_group"), settled)
+    decided = need is not None and (done >= need or (exhausted and done + pending < need))
+    if pending <= low or decided:
+        wake(connection, parent)
+
+
+def wake(connection: apsw.Connection, num: int) -> bool:
+    """Count news for a run that has not ended and queue it if it waits. False when it has ended."""
+    return connection.execute(sql("wake"), (num,)).fetchone() is not None
+
+
+def cancel_runs(
+    connection: apsw.Connection,
+    codec: FrameCodec,
+    rows: list[tuple[int, str, str, int, int, str]],
+    cause: tuple[str, int],
+) -> int:
+    """Mark runs (number, id, tenant, epoch, position, status); those that nobody owns end here, in this order."""
+    for num, *_ in rows:
+        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (cause[0], num))
+    for num, run_id, tenant_id, epoch, position, status in rows:
+        if status == Status.in_progress:
+            wake(connection, num)
+        else:
+            _end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), cause)
+    return len(rows)
+
+
+def _end_unowned(
+    connection: apsw.Connection,
+    codec: FrameCodec,
+    run: tuple[int, str, str, int, int],
+    cause: tuple[str, int],
+) -> None:
+    num, run_id, tenant_id, epoch, position = run
+    by, at = cause
+    entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
+    frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
+    connection.execute("UPDATE runs SET epoch = epoch + 1, position = position + 1 WHERE num = ?", (num,))
+    write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
+    finish(connection, num, Finish(Status.canceled, StopReason.canceled, NOTHING), position + 1, at)
