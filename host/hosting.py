@@ -21,7 +21,7 @@ from retinue.store.sqlite import SqliteStore
 
 _LOG = logging.getLogger("retinue.host")
 _POLL = 0.005
-_SWEEP = 0.02
+_SWEEP = 0.25
 _TEND = 1.0
 
 

@@ -69,6 +69,7 @@ class Execution:
         self._signal = asyncio.Event()
         self._host_loop = asyncio.get_running_loop()
         self._ordinals: dict[str, int] = {}
+        self._stale = False
         self._records = 0
         self._activation = 0
         self._next: tuple[str, Json] | None = None
@@ -105,9 +106,10 @@ class Execution:
         self._signal.set()
 
     def flush(self) -> None:
-        """Submit what is buffered, without waiting: free steps ride along, but not for long."""
-        if self._buffer and not self._closed:
+        """Submit what has been buffered since the flush before: free steps ride along, but not for long."""
+        if self._buffer and self._stale and not self._closed:
             self._submit(())
+        self._stale = bool(self._buffer)
 
     async def _drive(self) -> None:
         self._guard()
@@ -211,6 +213,7 @@ class Execution:
     def _submit(self, entries: tuple[AnyEntry, ...], **extra: Any) -> Awaitable[Appended]:
         everything = (*self._buffer, *entries)
         self._buffer.clear()
+        self._stale = False
         append = Append(
             run_id=self.request.run_id,
             tenant_id=self.request.tenant_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +21,8 @@ from retinue.runs.errors import StoreError
 
 _NONCE = 12
 _KEY = 32
+_PREFIX = 7
+"""Random bytes of a nonce, drawn once per process; the rest counts, so that none repeats under a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,12 @@ class Vault:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._keys: dict[str, TenantKey] = {}
+        self._prefix = os.urandom(_PREFIX)
+        self._numbers = count()
 
     def seal(self, tenant_id: str, plain: bytes, bound_to: bytes = b"") -> bytes:
         """Nonce and ciphertext; `bound_to` must be given again to open."""
-        nonce = os.urandom(_NONCE)
+        nonce = self._prefix + next(self._numbers).to_bytes(_NONCE - _PREFIX, "big")
         return nonce + self._key(tenant_id).cipher.encrypt(nonce, plain, bound_to)
 
     def open(self, tenant_id: str, sealed: bytes, bound_to: bytes = b"") -> bytes | None:
