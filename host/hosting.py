@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retinue.host.clock import now_ns
 from retinue.runs import ending
@@ -23,6 +24,9 @@ _LOG = logging.getLogger("retinue.host")
 _POLL = 0.005
 _SWEEP = 0.25
 _TEND = 1.0
+
+Duty = Callable[[], Coroutine[Any, Any, None]]
+"""Something a host does beside hosting, for ever; canceled when the host stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,16 @@ class HostShape:
 class Host:
     """Hosts runs until it is stopped. One per process and event loop."""
 
-    def __init__(self, info: HostInfo, shape: HostShape, store: SqliteStore, services: Services) -> None:
+    def __init__(
+        self,
+        info: HostInfo,
+        shape: HostShape,
+        store: SqliteStore,
+        services: Services,
+        duties: Sequence[Duty] = (),
+    ) -> None:
         self.info = info
+        self._duties = duties
         self._shape = shape
         self._store = store
         self._services = services
@@ -61,7 +73,7 @@ class Host:
     async def serve(self) -> None:
         """Register, then host runs until `stop`; what is not finished then goes back into its queue."""
         await self._store.register(self.info)
-        duties = [asyncio.create_task(duty()) for duty in (self._sweep_for_ever, self._tend_for_ever)]
+        duties = [asyncio.create_task(duty()) for duty in (self._sweep_for_ever, self._tend_for_ever, *self._duties)]
         try:
             await self._lease_for_ever()
         finally:

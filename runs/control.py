@@ -26,6 +26,29 @@ class RunQuery:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """How far a job is: rows created and pending, ended well or not, inputs refused, open requests, cost."""
+
+    total: int
+    pending: int
+    ok: int
+    failed: int
+    rejected: int
+    exhausted: bool
+    cost_micros: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """An ended row of a job: its commit number, its id, its result."""
+
+    seq: int
+    input_id: str | None
+    branch: Branch
+
+
 class Control(Protocol):
     """The port for everyone who does not own runs: submit, answer, cancel, and read."""
 

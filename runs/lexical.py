@@ -71,6 +71,8 @@ _ABBREVIATIONS = frozenset(
     rep u.s u.k ph.d a.m p.m
     """.split()
 )
+MAX_SENTENCE_CHARS = 600
+"""A longer sentence (code, a table without ends) is cut at a blank."""
 _STOP = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+")
 _BLOCK = re.compile(
     r"\n[ \t\r]*\n\s*"  # a blank line
@@ -123,6 +125,12 @@ def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool
 
 
 def _append_trimmed(spans: list[Span], text: str, start: int, end: int) -> None:
+    while end - start > MAX_SENTENCE_CHARS:
+        stop = start + MAX_SENTENCE_CHARS
+        gap = max(text.rfind("\n", start + 1, stop), text.rfind(" ", start + 1, stop))
+        stop = gap if gap > start else stop
+        _append_trimmed(spans, text, start, stop)
+        start = stop
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     end = start + len(piece.strip())

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from retinue.runs.lexical import Span, content_words, find_words, fold, is_content, split_sentences, stem
@@ -30,6 +31,10 @@ RANK_DECAY = 0.85
 LENGTH_WEIGHT = 0.05
 """How much a sentence loses for each doubling beyond LENGTH_CHARS."""
 LENGTH_CHARS = 160
+HEADING_SHARE = 0.4
+"""What a heading is worth: it names a thing but states nothing."""
+WORD_COST = 0.001
+"""What each word costs, so that of two sentences with the same question words the shorter comes first."""
 JOIN_SHARE = 0.12
 """A neighbour joins a quote when it adds this share of the question's weight."""
 
@@ -126,7 +131,7 @@ def weigh_question(question: str, sentences: Sequence[Sentence]) -> Query:
     found = Counter(term for sentence in sentences for term in sentence.terms)
     count = len(sentences)
     weights = {term: math.log(1 + (count + 1) / (found[term] + 0.5)) for term in terms}
-    pairs = frozenset(zip(terms, terms[1:], strict=False))
+    pairs = frozenset(pairwise(terms))
     return Query(weights, pairs, kind_of(question), sum(weights.values()))
 
 
@@ -164,12 +169,15 @@ def _score(
             covered += weight * NEIGHBOUR_WEIGHT
         elif term in title:
             covered += weight * TITLE_WEIGHT
-    together = query.pairs.intersection(zip(sentence.words, sentence.words[1:], strict=False))
+    together = query.pairs.intersection(pairwise(sentence.words))
     covered += PAIR_WEIGHT * sum(min(query.weights[one], query.weights[two]) for one, two in together)
     if covered and holds_kind(query, texts[sentence.source][sentence.start : sentence.end]):
         covered += KIND_BONUS * query.total * min(1.0, 2 * covered / query.total)
     length = max(1.0, (sentence.end - sentence.start) / LENGTH_CHARS)
-    return covered / query.total * RANK_DECAY**sentence.source / (1 + LENGTH_WEIGHT * math.log2(length))
+    share = covered / query.total * RANK_DECAY**sentence.source / (1 + LENGTH_WEIGHT * math.log2(length))
+    if texts[sentence.source].startswith("#", sentence.start):
+        share *= HEADING_SHARE
+    return share - WORD_COST * len(sentence.words)
 
 
 def holds_kind(query: Query, sentence: str) -> bool:

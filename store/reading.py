@@ -6,17 +6,18 @@ Knows no writing and no event loop.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
-from retinue.runs.control import RunQuery
+from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.journal import DeadLetter, Finished, Frame
 from retinue.store.control import find
 from retinue.store.frames import FrameCodec
 from retinue.store.leasing import decode
-from retinue.store.rows import one
+from retinue.store.rows import many, one
 from retinue.store.statements import sql
 
 
@@ -146,6 +147,44 @@ def _frame(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...])
     seq, run_id, tenant_id, position, epoch, *stored = row
     entries = decode(connection, codec, (run_id, tenant_id, position), stored)
     return Frame(seq, run_id, tenant_id, position, epoch, entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which page of a job's ended rows is wanted."""
+
+    run_id: str
+    key: str
+    after: int
+    limit: int
+    ordered: bool
+
+
+def rows(connection: apsw.Connection, codec: FrameCodec, page: Rows) -> list[JobRow]:
+    """Ended rows of a job in order of commit, or of index."""
+    place = "runs.grp_index" if page.ordered else "runs.final_seq"
+    query = f"{sql('ended')} AND runs.final_seq IS NOT NULL AND {place} > :after ORDER BY {place} LIMIT :limit"
+    values = {"key": page.key, "run_id": page.run_id, "after": page.after, "limit": page.limit}
+    return [
+        JobRow(seq=seq, input_id=input_id, branch=_branch(connection, codec, tuple(row)))
+        for seq, input_id, *row in many(connection, query, values)
+    ]
+
+
+def job(connection: apsw.Connection, run_id: str, key: str) -> JobState:
+    """Counters of a job's group; zeros before the first window."""
+    found = many(connection, sql("job_state"), {"key": key, "run_id": run_id})
+    total, pending, ok, failed, rejected, exhausted, micros, waiting = found[0] if found else (0,) * 8
+    return JobState(
+        total=total,
+        pending=pending,
+        ok=ok,
+        failed=failed,
+        rejected=rejected,
+        exhausted=bool(exhausted),
+        cost_micros=micros,
+        waiting=waiting,
+    )
 
 
 def dead_letters(

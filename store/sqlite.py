@@ -19,7 +19,7 @@ import apsw
 
 from retinue.runs.arrivals import News
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import RunQuery
+from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -57,7 +57,7 @@ class SqliteStore:
         self._vault = Vault(folder / "keys")
         self._codec = FrameCodec(self._vault, Blobs(folder / "blobs", self._vault))
         self._lock = WriterLock(folder / "store.lock", patience)
-        self.incarnation = migrate(path, self._lock)
+        self._incarnation = migrate(path, self._lock)
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
         self._peek = connect(path)
@@ -158,15 +158,15 @@ class SqliteStore:
         query = "UPDATE runs SET status = 'queued', host = NULL WHERE num = ? AND epoch = ? AND status = 'in_progress'"
         await self._writer.submit(lambda c: c.execute(query, (leased.num, leased.epoch)).fetchall())
 
-    def stream(self, deltas: Sequence[tuple[str, str, str, int, str]]) -> asyncio.Future[None]:
-        """Keep pieces of streamed text: (run id, tenant, step key, attempt, text). They are not the journal."""
+    def stream(self, deltas: Sequence[tuple[str, str, int, str]]) -> asyncio.Future[None]:
+        """Keep pieces of streamed text: (run id, step key, attempt, text). They are not the journal."""
 
         def write(connection: apsw.Connection) -> None:
-            for run_id, tenant_id, key, attempt, text in deltas:
+            for run_id, key, attempt, text in deltas:
+                num, tenant_id = control.find(connection, run_id)
                 sealed = self._codec.seal(tenant_id, text, f"delta:{run_id}")
                 connection.execute(
-                    "INSERT INTO deltas (run, key, attempt, sealed) SELECT num, ?, ?, ? FROM runs WHERE run_id = ?",
-                    (key, attempt, sealed, run_id),
+                    "INSERT INTO deltas (run, key, attempt, sealed) VALUES (?, ?, ?, ?)", (num, key, attempt, sealed)
                 )
 
         return self._writer.submit(write)
@@ -235,15 +235,14 @@ class SqliteStore:
         """Inputs and runs that could not be completed, oldest first."""
         return await self._read(lambda c: reading.dead_letters(c, self._codec, parent_run_id, limit))
 
-    async def group(self, run_id: str, key: str) -> tuple[int, int, int, int, int]:
-        """The join state of a fan-out: (total, pending, ok, failed, rejected); zeros when there is none yet."""
-        query = (
-            "SELECT total, pending, ok, failed, rejected FROM groups WHERE key = ?"
-            " AND run = (SELECT num FROM runs WHERE run_id = ?)"
-        )
-        rows = await self._read(lambda connection: many(connection, query, (key, run_id)))
-        total, pending, ok, failed, rejected = rows[0] if rows else (0, 0, 0, 0, 0)
-        return total, pending, ok, failed, rejected
+    async def job(self, run_id: str, key: str) -> JobState:
+        """The join state of a job's rows while it runs."""
+        return await self._read(lambda connection: reading.job(connection, run_id, key))
+
+    async def rows(self, run_id: str, key: str, after: int, limit: int, ordered: bool) -> list[JobRow]:
+        """Ended rows of a job after a place: their commit number, or (ordered) their index; in that order."""
+        page = reading.Rows(run_id, key, after, limit, ordered)
+        return await self._read(lambda connection: reading.rows(connection, self._codec, page))
 
     async def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
         """See Control. Reads in pages, so that no read is long."""
@@ -259,6 +258,10 @@ class SqliteStore:
     async def tail(self, after_seq: int, limit: int) -> list[Frame]:
         """See Control."""
         return await self._read(lambda connection: reading.tail(connection, self._codec, after_seq, limit))
+
+    async def incarnation(self) -> str:
+        """The id of this store: another one after a restore from a backup."""
+        return self._incarnation
 
     async def newest(self) -> int:
         """The newest commit's number: where a tail from now on begins."""

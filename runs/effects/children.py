@@ -17,7 +17,7 @@ from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted
 from retinue.runs.identity import child_id, effect_key
 from retinue.runs.joins import Join
-from retinue.runs.journal import Intent, NewRun, Spawn
+from retinue.runs.journal import Intent, NewRun, Record, Spawn
 from retinue.runs.sources import Item, Page, Source
 from retinue.runs.steps import Command, Done, Wait
 from retinue.runs.tracing import span_id_of
@@ -73,13 +73,33 @@ async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> Budget
             exhausted=page.exhausted,
         )
         intents = () if command.key in run.history.intents else (_intent(run, command, plan),)
-        await run.write(*intents, spawn=spawn)
+        await run.write(*intents, *_letters(run, page), spawn=spawn)
         changed = True
         group = _grown(group, spawn)
         run.take_group(group)
     if changed or starved is not None:
         run.take(await run.services.journal.look(run.request.run_id))
     return starved
+
+
+def _letters(run: Run, page: Page) -> list[Record]:
+    """The journal's word on inputs that could not become a run."""
+    return [
+        Record(
+            at=letter.at,
+            content={"input": letter.content},
+            topic="dead_letter",
+            by="runtime",
+            facts={
+                "source": letter.source,
+                "line": letter.line,
+                "reason": letter.reason,
+                "message": letter.message,
+                "run_id": None,
+            },
+        )
+        for letter in page.rejected
+    ]
 
 
 def _enough(plan: _Plan, group: Group) -> bool:

@@ -37,6 +37,7 @@ CREATE TABLE runs (
   position INTEGER NOT NULL DEFAULT 0,
   checkpoint_at INTEGER,
   final INTEGER,
+  final_seq INTEGER,
   host INTEGER,
   news INTEGER NOT NULL DEFAULT 0,
   seen INTEGER NOT NULL DEFAULT 0,
@@ -58,6 +59,7 @@ CREATE INDEX runs_owned ON runs (host) WHERE status = 'in_progress';
 CREATE INDEX runs_timed ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX runs_group ON runs (grp, grp_index) WHERE grp IS NOT NULL;
+CREATE INDEX runs_ended ON runs (grp, final_seq) WHERE final_seq IS NOT NULL AND grp IS NOT NULL;
 CREATE UNIQUE INDEX runs_idempotency ON runs (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE journal (

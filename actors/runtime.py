@@ -1,0 +1,227 @@
+"""A runtime from outside: start Ray where there is none, join it where there is one, find the supervisor, stop.
+
+A runtime is a supervisor and its children on a Ray cluster, bound to one data folder. Knows no runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from retinue.actors.quiet import prepare
+
+prepare()
+
+import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
+import ray  # noqa: E402
+from ray.actor import ActorHandle  # noqa: E402
+
+from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
+from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
+from retinue.host.settings import Settings  # noqa: E402
+from retinue.runs import errors  # noqa: E402
+from retinue.runs.errors import RetinueError, StoreBusy  # noqa: E402
+
+T = TypeVar("T")
+_LOG = logging.getLogger("retinue.actors")
+_OBJECT_STORE = 100 * 1024 * 1024
+_START_TIMEOUT = 60.0
+
+
+class RuntimeFailed(RetinueError):
+    """Ray or the supervisor could not be started or reached; the message says what to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A live runtime that this process is connected to."""
+
+    supervisor: ActorHandle[Any]
+    namespace: str
+
+    async def query(self, sql: str, timeout: float) -> pa.Table:
+        """Ask the trace tables. Raises what the TraceActor raised."""
+        answer = await asyncio.to_thread(self._ask, sql, timeout)
+        if isinstance(answer, bytes):
+            return pa.ipc.open_stream(answer).read_all()
+        kind, message = answer
+        raise getattr(errors, kind, RetinueError)(message)
+
+    def _ask(self, sql: str, timeout: float) -> Any:
+        deadline = time.monotonic() + timeout + 15
+        while True:
+            try:
+                keeper = ray.get_actor("traces", namespace=self.namespace)
+                answer = ray.get(keeper.query.remote(sql, timeout), timeout=timeout + 15)
+            except (ray.exceptions.RayActorError, ValueError) as error:
+                answer = ("StoreBusy", f"the TraceActor is being replaced: {error}")
+            if isinstance(answer, bytes) or answer[0] != "StoreBusy" or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.2)
+
+
+@asynccontextmanager
+async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bool) -> AsyncIterator[Attachment]:
+    """Join the runtime, or start one that ends with the block. RuntimeFailed, StoreBusy."""
+    own = runtime is None
+    if own and not start:
+        raise RuntimeFailed(f"no runtime serves {settings.data_folder}: start one with `retinue up`")
+    address = runtime.address if runtime else None
+    await asyncio.to_thread(_init, settings, address)
+    try:
+        attachment = await asyncio.to_thread(_supervised, settings, None)
+        try:
+            yield attachment
+        finally:
+            if own:
+                await asyncio.to_thread(_stop, attachment)
+    finally:
+        await asyncio.to_thread(ray.shutdown)
+
+
+def namespace_of(settings: Settings) -> str:
+    """The Ray namespace of a data folder: one runtime a folder, many folders a cluster."""
+    return "retinue-" + blake2b(str(settings.data_folder).encode(), digest_size=6).hexdigest()
+
+
+def up(settings: Settings) -> dict[str, Any]:
+    """Start a runtime that outlives this process, or find the one that lives; returns its status."""
+    runtime = find_runtime(settings.data_folder)
+    if runtime is None:
+        address, head = _cluster_address(settings), None
+        if address is None:
+            address, head = _start_head(settings)
+        return _connected(settings, address, lambda: _status(_supervised(settings, head)))
+    return _connected(settings, runtime.address, lambda: _status(_supervised(settings, None)))
+
+
+def status(settings: Settings) -> dict[str, Any] | None:
+    """The status of the live runtime; None when there is none."""
+    runtime = find_runtime(settings.data_folder)
+    if runtime is None:
+        return None
+    return _connected(settings, runtime.address, lambda: _status(_supervised(settings, None)))
+
+
+def down(settings: Settings) -> bool:
+    """Stop the live runtime, and the Ray head that `up` started for it. False when there is none."""
+    runtime = find_runtime(settings.data_folder)
+    if runtime is None:
+        return False
+    _connected(settings, runtime.address, lambda: _stop(_supervised(settings, None)))
+    if runtime.head_pid is not None:
+        _end_head(runtime.head_pid)
+    return True
+
+
+def _connected(settings: Settings, address: str, act: Callable[[], T]) -> T:
+    _init(settings, address)
+    try:
+        return act()
+    finally:
+        ray.shutdown()
+
+
+def _cluster_address(settings: Settings) -> str | None:
+    return settings.cluster or os.environ.get("RAY_ADDRESS")
+
+
+def _init(settings: Settings, address: str | None) -> None:
+    address = address or _cluster_address(settings)
+    options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    for attempt in (1, 2):
+        try:
+            ray.init(
+                address=address or "local",
+                namespace=namespace_of(settings),
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=True,
+                **options,
+            )
+            return
+        except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+            if address is not None or attempt == 2:
+                where = f"Ray at {address}" if address else "a local Ray"
+                raise RuntimeFailed(f"{where} cannot be reached: {error}; `retinue run --local` needs no Ray") from error
+            _LOG.warning("Ray did not start, trying once more: %s", error)
+
+
+def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
+    address = ray.get_runtime_context().gcs_address
+    make = ray.remote(Keeper).options(
+        name=SUPERVISOR,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=8,
+    )
+    supervisor = make.remote(settings.model_dump_json(), address, head_pid)
+    try:
+        refused = ray.get(supervisor.ready.remote(), timeout=_START_TIMEOUT)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        raise RuntimeFailed(f"the supervisor did not start: {error}") from error
+    if refused is not None:
+        ray.kill(supervisor)
+        raise StoreBusy(refused)
+    return Attachment(supervisor, namespace_of(settings))
+
+
+def _status(attachment: Attachment) -> dict[str, Any]:
+    said: dict[str, Any] = ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT)
+    return said
+
+
+def _stop(attachment: Attachment) -> None:
+    try:
+        ray.get(attachment.supervisor.stop.remote(), timeout=120)
+    except ray.exceptions.RayError as error:
+        _LOG.warning("the supervisor did not stop by itself: %s", error)
+    ray.kill(attachment.supervisor)
+
+
+def _start_head(settings: Settings) -> tuple[str, int]:
+    """A Ray head in a session of its own, which survives this process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logs = settings.data_folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += ["--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--object-store-memory={_OBJECT_STORE}"]
+    with (logs / "ray-head.log").open("ab") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    address = f"127.0.0.1:{port}"
+    _await_head(head, port, logs / "ray-head.log")
+    return address, head.pid
+
+
+def _await_head(head: subprocess.Popen[bytes], port: int, log: Any) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < deadline:
+        if head.poll() is not None:
+            raise RuntimeFailed(f"the Ray head ended at once: see {log}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    head.terminate()
+    raise RuntimeFailed(f"the Ray head did not listen within {_START_TIMEOUT:.0f} s: see {log}")
+
+
+def _end_head(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGTERM)

@@ -1,0 +1,146 @@
+"""The composition root: from plain settings to a store, a gate, models, tools, traces and a host.
+
+The only place where collaborators are made; everything else is given them. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+
+from retinue.host import clock
+from retinue.host.hosting import Host, HostShape
+from retinue.host.rows import RowReader
+from retinue.host.settings import Settings
+from retinue.host.streaming import DeltaBuffer
+from retinue.inference.catalog import Models, models_from
+from retinue.memory.packets import PacketBuilder
+from retinue.policy.gate import CedarGate
+from retinue.policy.load import load_gate
+from retinue.runs.batch import batch
+from retinue.runs.contracts import Budget
+from retinue.runs.definitions import Registry
+from retinue.runs.errors import ConfigError, InvalidInput
+from retinue.runs.journal import HostInfo
+from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.sessions.catalog import Catalog
+from retinue.sessions.gateway import CapabilityGateway
+from retinue.sessions.native import NativeTool
+from retinue.store.liveness import boot_id, current_owner
+from retinue.store.sqlite import SqliteStore
+from retinue.traces.export import OtlpSettings
+from retinue.traces.file import FileSettings
+from retinue.traces.redaction import Redactor
+from retinue.traces.room import Traces
+
+DEFAULT_BUDGET = Budget(steps=32, hops=64, depth=8, width=1_000_000)
+"""What holds where neither a definition nor the configuration sets a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A user's project, loaded and checked: what can run in it and under which rules."""
+
+    settings: Settings
+    registry: Registry
+    gate: CedarGate
+    gateway: CapabilityGateway
+    models: Models
+
+
+def load_project(settings: Settings) -> Project:
+    """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
+    registry = Registry([_import(settings, name) for name in settings.modules], [batch])
+    folder = settings.folder / settings.policy.folder
+    kill_switch = settings.policy.kill_switch
+    gate = load_gate(
+        folder if folder.is_dir() else None,
+        kill_switch=settings.folder / kill_switch if kill_switch else False,
+    )
+    tools = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
+    gateway = CapabilityGateway(Catalog(tools), gate, clock=clock.now_ns)
+    models = models_from(root=settings.folder)
+    return Project(settings, registry, gate, gateway, models)
+
+
+def _import(settings: Settings, name: str) -> object:
+    folder = str(settings.folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.startswith(error.name):
+            raise ConfigError(
+                f"retinue.yaml: modules: there is no module {name!r} in {folder} or installed: correct the name"
+            ) from None
+        raise ConfigError(f"retinue.yaml: modules: {name!r} needs {error.name!r}, which is not installed") from error
+    except (SyntaxError, InvalidInput) as error:
+        raise ConfigError(f"retinue.yaml: modules: {name!r} cannot be imported: {error}") from error
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """The store of the project's data folder, made when there is none."""
+    return SqliteStore(settings.data_folder)
+
+
+def open_traces(settings: Settings, store: SqliteStore) -> Traces:
+    """The trace tables of the data folder, not opened yet."""
+    secrets = [os.environ[name] for name in settings.redact if os.environ.get(name)]
+    otlp = OtlpSettings(settings.otlp) if settings.otlp else None
+    file = FileSettings(memory=settings.traces.memory_limit)
+    return Traces(settings.data_folder / "traces", store, Redactor(secrets), otlp, file)
+
+
+def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Services:
+    """The collaborators of the executions in one host."""
+    settings = project.settings
+    budget = settings.budget.within(DEFAULT_BUDGET)
+    if settings.max_tool_hops is not None:
+        budget = budget.model_copy(update={"hops": settings.max_tool_hops})
+    return Services(
+        journal=store,
+        models=project.models,
+        gateway=project.gateway,
+        gate=project.gate,
+        contexts=PacketBuilder(),
+        registry=project.registry,
+        sources=RowReader(),
+        now_ns=clock.now_ns,
+        deltas=deltas.add,
+        random=random.Random(),
+        retry=RetryPolicy(settings.retry.attempts, settings.retry.base, settings.retry.cap),
+        defaults=Defaults(
+            model=settings.default_model,
+            budget=budget,
+            model_timeout=settings.model_timeout,
+            context_tokens=settings.context_tokens,
+            strict=settings.durability == "strict",
+            precheck=settings.policy.precheck_required,
+            follow_ups=settings.enable_background_updates,
+        ),
+    )
+
+
+def make_host(
+    project: Project, store: SqliteStore, shape: HostShape, kind: str, actor_id: str | None = None
+) -> Host:
+    """A host in this process, not serving yet."""
+    owner = current_owner()
+    info = HostInfo(
+        host_id=clock.new_run_id(),
+        kind=kind,
+        pid=owner.pid,
+        pid_started=owner.started,
+        boot_id=boot_id(),
+        node=socket.gethostname(),
+        actor_id=actor_id,
+    )
+    deltas = DeltaBuffer(store)
+    return Host(info, shape, store, services_of(project, store, deltas), duties=(deltas.flush_for_ever,))
+
+

@@ -1,0 +1,93 @@
+"""Whose data folder it is: one runtime at a time, named in a lock file that a dead process cannot keep.
+
+The supervisor holds the lock; anyone can read who it is. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from retinue.runs.errors import StoreBusy
+from retinue.store.liveness import Owner, boot_id, is_alive
+
+_FILE = "runtime.lock"
+_PATIENCE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """A live runtime: the Ray address and namespace to find it, and the process that holds the folder."""
+
+    address: str
+    namespace: str
+    pid: int
+    started: float
+    boot_id: str
+    node: str
+    head_pid: int | None = None
+
+
+class Presence:
+    """The lock on a data folder, held for as long as this object lives in its process."""
+
+    def __init__(self, data_folder: Path) -> None:
+        data_folder.mkdir(parents=True, exist_ok=True)
+        self._path = data_folder / _FILE
+        self._file: int | None = None
+
+    def claim(self, info: RuntimeInfo) -> None:
+        """Take the folder, waiting a moment for a predecessor to be gone. StoreBusy names who has it."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _PATIENCE
+        while not _locked(handle):
+            if time.monotonic() > deadline:
+                holder = _read(self._path)
+                os.close(handle)
+                who = f"pid {holder.pid} on {holder.node}, Ray at {holder.address}" if holder else "another process"
+                raise StoreBusy(
+                    f"{self._path.parent} has a runtime already ({who}): join it, stop it with `retinue down`, or use "
+                    "another data folder"
+                )
+            time.sleep(0.1)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(asdict(info)).encode(), 0)
+        os.fsync(handle)
+        self._file = handle
+
+    def leave(self) -> None:
+        """Let the folder go."""
+        if self._file is not None:
+            os.ftruncate(self._file, 0)
+            os.close(self._file)
+            self._file = None
+
+
+def find_runtime(data_folder: Path) -> RuntimeInfo | None:
+    """The live runtime of a data folder, or None. Never call it in the process that holds the claim."""
+    path = data_folder / _FILE
+    if not path.exists():
+        return None
+    info = _read(path)
+    if info is None or info.boot_id != boot_id() or not is_alive(Owner(info.pid, info.started)):
+        return None
+    return info
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read(path: Path) -> RuntimeInfo | None:
+    try:
+        return RuntimeInfo(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,321 @@
+"""The settings of a project: `retinue.yaml`, then `RETINUE_...` of the environment, then the defaults here.
+
+Owns the keys, where the file is looked for, and how mistakes are told. A `Settings` is plain data: it goes to
+actors as JSON. Each key's reader is named in docs/configuration.md. Knows nothing of what the settings build.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
+from retinue.runs.contracts import Budget, Frozen
+from retinue.runs.errors import ConfigError
+
+FILE = "retinue.yaml"
+PREFIX = "RETINUE_"
+POLICY = Path("policy")
+DEBUG = "RETINUE_DEBUG"
+"""Not a setting: shows tracebacks on the command line."""
+
+
+def _user() -> str:
+    """The name the operating system knows the user by; `local` where it knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "local"
+
+
+class Retry(Frozen):
+    """How often a transient failure is tried, and the pauses (s) between: full jitter up to base * 2**n."""
+
+    attempts: int = Field(default=4, ge=1, le=100)
+    base: float = Field(default=0.5, gt=0, le=3600)
+    cap: float = Field(default=60.0, gt=0, le=86_400)
+
+
+class Policy(Frozen):
+    """`folder` holds `*.cedar` rules (the shipped defaults when nobody names one and there is none);
+    `kill_switch` is a file whose existence denies everything."""
+
+    folder: Path = POLICY
+    precheck_required: bool = True
+    kill_switch: Path | None = None
+
+
+class Actors(Frozen):
+    """How many actors host top-level runs and children, how many runs each holds, and how long (s) one may
+    be silent before its runs are taken over."""
+
+    runs: int = Field(default=1, ge=1, le=1_000)
+    workers: int = Field(default=2, ge=1, le=10_000)
+    capacity: int = Field(default=256, ge=1, le=100_000)
+    lease_seconds: float = Field(default=15.0, ge=1, le=3_600)
+
+
+class Models(Frozen):
+    """`prices`: full model name to dollars per million [input, output] tokens. `keys`: base URL of an
+    OpenAI-compatible endpoint to the environment variable that holds its key."""
+
+    prices: dict[str, tuple[Decimal, Decimal]] = {}
+    keys: dict[str, str] = {}
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _no_binary_money(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: [str(part) if isinstance(part, float) else part for part in pair]
+            if isinstance(pair, list | tuple)
+            else pair
+            for name, pair in value.items()
+        }
+
+
+class Traces(Frozen):
+    """`memory_limit` is a size DuckDB knows, such as `1GB`; `query_timeout` is in seconds."""
+
+    memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
+    query_timeout: float = Field(default=30.0, gt=0, le=86_400)
+
+
+class Keys(Frozen):
+    """Every key that `retinue.yaml` may have. docs/configuration.md says what each does and who reads it."""
+
+    modules: tuple[str, ...] = ()
+    data: Path = Path(".retinue")
+    default_model: str = Field(default="builtin:extractive", min_length=1)
+    tenant: str = Field(default="default", min_length=1)
+    principal: str = Field(default_factory=_user, min_length=1)
+    budget: Budget = Budget()
+    max_tool_hops: int | None = Field(default=None, ge=0)
+    durability: Literal["normal", "strict"] = "normal"
+    model_timeout: float = Field(default=120.0, gt=0, le=86_400)
+    context_tokens: int = Field(default=24_000, ge=256)
+    retry: Retry = Retry()
+    policy: Policy = Policy()
+    enable_background_updates: bool = True
+    actors: Actors = Actors()
+    cluster: str | None = None
+    models: Models = Models()
+    otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    redact: tuple[str, ...] = ()
+    traces: Traces = Traces()
+
+    @field_validator("modules")
+    @classmethod
+    def _importable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
+        return names
+
+    @field_validator("budget")
+    @classmethod
+    def _one_limit_of_hops(cls, budget: Budget) -> Budget:
+        if budget.hops is not None:
+            raise ValueError("`hops` of every run is set by `max_tool_hops`; write it there")
+        return budget
+
+
+class Settings(Keys):
+    """All settings of one project. `folder` is the absolute project folder, `file` what was read, if any.
+
+    Plain data: `Settings.model_validate_json(settings.model_dump_json())` is equal, in any process.
+    """
+
+    folder: Path
+    file: Path | None = None
+
+    @property
+    def data_folder(self) -> Path:
+        """Where store, blobs and traces live, absolute."""
+        return self.folder / self.data.expanduser()
+
+    @property
+    def policy_folder(self) -> Path | None:
+        """Where the rules are, absolute. None, for the shipped defaults, when there is no folder `policy`;
+        a folder of another name has to be there, and loading it tells when it is not."""
+        folder = self.folder / self.policy.folder.expanduser()
+        return None if self.policy.folder == POLICY and not folder.is_dir() else folder
+
+    @property
+    def kill_switch(self) -> Path | None:
+        """The file whose existence denies everything, absolute."""
+        return None if self.policy.kill_switch is None else self.folder / self.policy.kill_switch.expanduser()
+
+
+class _Layers(Keys, BaseSettings):
+    """The file as given values, the environment over them."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", validate_default=False
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        **others: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def find_project(start: Path) -> Path | None:
+    """The `retinue.yaml` of a folder or of the nearest folder above it; None when there is none."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder / FILE
+    return None
+
+
+def load_settings(project: Path | None = None) -> Settings:
+    """The settings of a project: a folder, its `retinue.yaml`, or None for the current folder or one above.
+
+    Works without a file. Raises ConfigError naming file, line, key and remedy (or the environment variable).
+    """
+    file, folder = _locate(project)
+    read = read_yaml(file) if file is not None else YamlFile(folder / FILE)
+    _refuse_unknown_variables(os.environ)
+    try:
+        layers = _Layers(**read.values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_tell(read, item) for item in _in_order(read, error))) from None
+    except SettingsError as error:
+        raise ConfigError(_tell_unreadable(error)) from None
+    values = layers.model_dump(exclude_unset=True)
+    return Settings(folder=folder, file=file, **values)
+
+
+def _locate(project: Path | None) -> tuple[Path | None, Path]:
+    if project is None:
+        file = find_project(Path.cwd())
+        return file, file.parent if file is not None else Path.cwd()
+    project = project.expanduser().resolve()
+    if project.is_file():
+        return project, project.parent
+    if not project.is_dir():
+        raise ConfigError(f"project {project} does not exist: name a folder or its {FILE} (`retinue init` makes one)")
+    return (project / FILE if (project / FILE).is_file() else None), project
+
+
+# -- telling mistakes ------------------------------------------------------------------------------------
+
+_SHAPES = {
+    "tuple_type": "must be a list, such as [one, two]",
+    "model_type": "must hold keys of its own, indented on the lines below it",
+    "dict_type": "must hold `name: value` lines, indented below it",
+    "missing": "a value is missing",
+}
+_PATTERNS: dict[str | int, str] = {
+    "otlp": "must be an address such as http://localhost:4318",
+    "memory_limit": "must be a size such as 512MB or 1GB",
+}
+
+
+def _in_order(read: YamlFile, error: ValidationError) -> list[Any]:
+    """The faults, in the order of their lines; those of the environment come first."""
+    return sorted(error.errors(), key=lambda item: read.line(_place(item["loc"])) or 0)[:10]
+
+
+def _place(loc: tuple[str | int, ...]) -> KeyPath:
+    """The place of a fault without pydantic's marks for the key of a mapping."""
+    return tuple(part for part in loc if part != "[key]")
+
+
+def _tell(read: YamlFile, item: Any) -> str:
+    place = _place(item["loc"])
+    name = ".".join(map(str, place))
+    variable = _variable(place)
+    if variable is not None:
+        where = f"environment variable {variable}"
+    else:
+        line = read.line(place)
+        where = f"{read.path} line {line}" if line else str(read.path)
+    if item["type"] == "extra_forbidden":
+        return f"{where}: there is no key {name!r}; {_suggest(place)}"
+    got = json.dumps(item["input"], default=str, ensure_ascii=False)
+    said = _SHAPES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch":
+        said = _PATTERNS[place[-1]]
+    return f"{where}: key {name!r}: {said} (got {got[:100]}); correct it or remove it for the default"
+
+
+def _variable(place: KeyPath) -> str | None:
+    """The environment variable that gave the value of a place; variables win over the file."""
+    parts = [str(part).upper() for part in place]
+    for length in range(len(parts), 0, -1):
+        name = PREFIX + "__".join(parts[:length])
+        for variable in os.environ:
+            if variable.upper() == name:
+                return variable
+    return None
+
+
+def _suggest(place: KeyPath) -> str:
+    """Close matches among the keys of that level, or all of them."""
+    known = [".".join(map(str, (*place[:-1], key))) for key in _keys_at(Keys, place[:-1])]
+    name = ".".join(map(str, place))
+    near = get_close_matches(name, known, n=2, cutoff=0.6)
+    near += [each for each in _all_keys(Keys) if each.split(".")[-1] == place[-1] and each not in near]
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"the keys here are {', '.join(known)}; correct or remove it"
+
+
+def _keys_at(model: type[BaseModel], place: KeyPath) -> list[str]:
+    for part in place:
+        inner = _model_of(model, str(part))
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    found = model.model_fields.get(key)
+    kinds = (found.annotation, *get_args(found.annotation)) if found else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key in model.model_fields:
+        inner = _model_of(model, key)
+        yield f"{prefix}{key}"
+        if inner is not None:
+            yield from _all_keys(inner, f"{prefix}{key}.")
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would be ignored in silence otherwise."""
+    known = {PREFIX + key.upper().replace(".", "__"): key for key in _all_keys(Keys)}
+    open_ended = tuple(f"{PREFIX}MODELS__{part}__" for part in ("PRICES", "KEYS"))
+    for variable in sorted(environ):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in known or name == DEBUG or name.startswith(open_ended):
+            continue
+        near = get_close_matches(name, known, n=2, cutoff=0.7)
+        hint = f"did you mean {' or '.join(near)}?" if near else "docs/configuration.md lists them"
+        raise ConfigError(f"environment variable {variable} sets no key of {FILE}: {hint} Correct or unset it")
+
+
+def _tell_unreadable(error: SettingsError) -> str:
+    field = re.search(r'"([a-z_]+)"', str(error))
+    name = PREFIX + field[1].upper() if field else f"{PREFIX}..."
+    cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+    return f"environment variable {name} is not JSON{cause}; lists and mappings are given as JSON, such as '[\"agents\"]'"

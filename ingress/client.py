@@ -1,0 +1,312 @@
+"""The client: submit, watch, answer and ask, from Python and from the command line alike.
+
+Talks to the store for everything about runs and to the runtime only where a process is needed: hosting and
+the trace tables. Knows Ray only through `actors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinue.host import clock
+from retinue.host.composition import Project, load_project, open_store, open_traces
+from retinue.host.inline import inline_host
+from retinue.host.projecting import catch_up
+from retinue.host.presence import find_runtime
+from retinue.host.settings import Settings, load_settings
+from retinue.ingress.events import RunEvent, events_of
+from retinue.runs.batch import JOB, BatchJob, rows_key
+from retinue.runs.context import typed
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRecord, RunRequest
+from retinue.runs.control import JobRow, JobState, RunQuery
+from retinue.runs.definitions import AgentSpec, Definition, parse_as
+from retinue.runs.errors import RunCanceled, RunFailed
+from retinue.runs.journal import DeadLetter, NewRun
+from retinue.runs.messages import ModelRequest
+from retinue.runs.sources import Source
+from retinue.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_POLL = 0.02
+_PAGE = 500
+Ask = Callable[[str, float], Awaitable["pa.Table"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What may be said of a run besides target and input; None leaves it to the configuration."""
+
+    tenant: str | None = None
+    principal: str | None = None
+    model: str | None = None
+    budget: Budget | None = None
+    idempotency_key: str | None = None
+    input_id: str | None = None
+    session_id: str | None = None
+    stream: bool = False
+
+
+class Client:
+    """Made by `connect`. All methods may be called from one event loop; errors are RetinueError."""
+
+    def __init__(self, settings: Settings, store: SqliteStore, pool: str = "runs", ask: Ask | None = None) -> None:
+        self.settings = settings
+        self._store = store
+        self._pool = pool
+        self._ask = ask
+
+    @cached_property
+    def project(self) -> Project:
+        """The project's definitions, tools and policy, loaded when first needed."""
+        return load_project(self.settings)
+
+    # -- runs --------------------------------------------------------------------------------------------
+
+    async def submit(self, target: str | Definition, input: Json, **options: Any) -> RunHandle:
+        """Accept a run, durably; returns a handle at once. Options: the fields of `Submission`.
+
+        Raises UnknownName for the target, the model or a tool, InvalidInput for the input.
+        """
+        said = Submission(**options)
+        definition = self.project.registry.get(target if isinstance(target, str) else target.name)
+        self._check(definition, input, said.model)
+        new = NewRun(self._request(definition, said), input, clock.now_ns())
+        [record] = await self._store.submit([new])
+        return RunHandle(self, record.run_id, definition)
+
+    async def batch(self, target: str, source: Source, *, window: int, idempotency_key: str, **options: Any) -> RunHandle:
+        """Accept a job: `target` for every row, at most `window` at a time. The key finds it again on resume.
+
+        `budget` among the options is that of the whole job; its money is shared by the rows.
+        """
+        definition = self.project.registry.get(target)
+        said = Submission(idempotency_key=idempotency_key, **options)
+        self._check_model(definition, said.model)
+        job = BatchJob(target=definition.name, source=source, window=window)
+        request = self._request(self.project.registry.get(JOB), said)
+        [record] = await self._store.submit([NewRun(request, job.model_dump(mode="json"), clock.now_ns())])
+        return RunHandle(self, record.run_id, self.project.registry.get(JOB))
+
+    async def get(self, run_id: str) -> RunRecord:
+        """The record of a run; an unambiguous part of its id will do."""
+        return await self._store.get(run_id)
+
+    async def list(self, query: RunQuery) -> list[RunRecord]:
+        """Records, newest first."""
+        return await self._store.list_runs(query)
+
+    async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
+        """The result of a run as a value, when it has ended. TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            while (result := await self._store.result(run_id)) is None:
+                await asyncio.sleep(_POLL)
+        return result
+
+    async def events(self, run_id: str, after: int = 0, follow: bool = True) -> AsyncIterator[RunEvent]:
+        """The events of a run after a position, streamed text included; until it has ended, when following."""
+        run_id = (await self.get(run_id)).run_id
+        streamed = 0
+        while True:
+            ended = (await self.get(run_id)).status.terminal
+            for seq, key, attempt, text in await self._store.deltas(run_id, streamed):
+                streamed = seq
+                facts: dict[str, Json] = {"attempt": attempt}
+                yield RunEvent(
+                    at=clock.now_ns(), run_id=run_id, position=after, kind="delta", name=key, text=text, facts=facts
+                )
+            async for frame in self._store.read(run_id, after):
+                for event in events_of(frame):
+                    yield event
+                after = frame.position
+            if ended or not follow:
+                return
+            await asyncio.sleep(_POLL)
+
+    async def cancel(self, run_id: str, by: str | None = None) -> int:
+        """Cancel a run and all below it; returns how many were marked or ended."""
+        return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
+
+    # -- people ------------------------------------------------------------------------------------------
+
+    async def inbox(self) -> list[PendingRequest]:
+        """What runs ask people, oldest first."""
+        return await self._store.requests()
+
+    async def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
+        """Say yes to an approval."""
+        return await self._resolve(request_id, "approved", by, None)
+
+    async def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
+        """Say no to an approval."""
+        return await self._resolve(request_id, "denied", by, why or None)
+
+    async def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
+        """Answer a question."""
+        return await self._resolve(request_id, "answered", by, value)
+
+    async def signal(self, run_id: str, name: str, value: Json = None) -> None:
+        """Send an event to a run."""
+        await self._store.signal(run_id, name, value, clock.now_ns())
+
+    # -- jobs --------------------------------------------------------------------------------------------
+
+    async def progress(self, job_id: str) -> JobState:
+        """How far a job is."""
+        return await self._store.job(job_id, await self._rows_key(job_id))
+
+    async def results(self, job_id: str, after: int = 0) -> AsyncIterator[JobRow]:
+        """Rows of a job that ended after a commit number, in that order; ends at the newest."""
+        async for row in self._rows(job_id, after, ordered=False):
+            yield row
+
+    async def ordered(self, job_id: str) -> AsyncIterator[JobRow]:
+        """All ended rows of a job in input order."""
+        async for row in self._rows(job_id, -1, ordered=True):
+            yield row
+
+    async def dead_letters(self, job_id: str) -> list[DeadLetter]:
+        """Inputs of a job that could not become a row."""
+        return await self._store.dead_letters(job_id, limit=1_000_000)
+
+    # -- traces ------------------------------------------------------------------------------------------
+
+    async def query(self, sql: str, timeout: float = 30.0) -> pa.Table:
+        """Ask the trace tables; through the runtime while one lives. InvalidInput for bad SQL."""
+        if self._ask is not None:
+            return await self._ask(sql, timeout)
+        traces = open_traces(self.settings, self._store)
+        try:
+            await traces.open()
+            await catch_up(traces)
+            return await traces.query(sql, timeout)
+        finally:
+            await traces.close()
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    async def _rows(self, job_id: str, after: int, ordered: bool) -> AsyncIterator[JobRow]:
+        key = await self._rows_key(job_id)
+        while page := await self._store.rows(job_id, key, after, _PAGE, ordered):
+            for row in page:
+                yield row
+            after = page[-1].branch.index if ordered else page[-1].seq
+
+    async def _rows_key(self, job_id: str) -> str:
+        async for frame in self._store.read(job_id):
+            accepted = frame.entries[0]
+            return rows_key(str((accepted.content or {}).get("target", "")))
+        return ""
+
+    async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
+        who = by or self.settings.principal
+        return await self._store.resolve(request_id, status, who, clock.now_ns(), value)
+
+    def _check(self, definition: Definition, input: Json, model: str | None) -> None:
+        if definition.input is not None:
+            parse_as(definition.input, input, f"input of {definition.name}")
+        self._check_model(definition, model)
+
+    def _check_model(self, definition: Definition, model: str | None) -> None:
+        """Say now what would fail every run: a model or a tool that does not exist."""
+        names = {model} if model else {self.settings.default_model}
+        if isinstance(definition, AgentSpec):
+            names = {model or definition.model or self.settings.default_model}
+            for tool in definition.tool_names:
+                self.project.gateway.capability(tool)
+        for name in names:
+            self.project.models.check(name)
+            self.project.models.profile(ModelRequest(model=name, messages=()))
+
+    def _request(self, definition: Definition, said: Submission) -> RunRequest:
+        run_id = clock.new_run_id()
+        return RunRequest(
+            run_id=run_id,
+            trace_id=clock.new_trace_id(),
+            span_id=clock.new_span_id(),
+            tenant_id=said.tenant or self.settings.tenant,
+            principal_id=said.principal or self.settings.principal,
+            route="stream" if said.stream else "api",
+            kind=definition.kind,
+            target=definition.name,
+            target_version=definition.version,
+            root_run_id=run_id,
+            session_id=said.session_id,
+            idempotency_key=said.idempotency_key,
+            input_id=said.input_id,
+            model=said.model,
+            pool=self._pool,
+            budget=(said.budget or Budget()).within(definition.budget).within(self._default_budget()),
+            effect_scope=run_id,
+        )
+
+    def _default_budget(self) -> Budget:
+        from_settings = self.settings.budget
+        hops = self.settings.max_tool_hops
+        return from_settings if hops is None else from_settings.model_copy(update={"hops": hops})
+
+
+class RunHandle:
+    """A run that was accepted."""
+
+    def __init__(self, client: Client, run_id: str, definition: Definition) -> None:
+        self._client = client
+        self._definition = definition
+        self.run_id = run_id
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """The output, as its declared type. Raises RunFailed or RunCanceled with the reason."""
+        branch = await self._client.wait(self.run_id, timeout)
+        if branch.ok:
+            return typed(self._definition, branch.value)
+        said = branch.error.message if branch.error else branch.reason.value
+        if branch.reason == "canceled":
+            raise RunCanceled(said, run_id=self.run_id)
+        raise RunFailed(said, run_id=self.run_id, reason=branch.reason.value)
+
+    def events(self) -> AsyncIterator[RunEvent]:
+        """What happens in it, until it has ended."""
+        return self._client.events(self.run_id)
+
+    async def cancel(self) -> int:
+        """Cancel it and all below it."""
+        return await self._client.cancel(self.run_id)
+
+
+@asynccontextmanager
+async def connect(
+    project: Path | None = None, *, local: bool = False, start: bool = True, settings: Settings | None = None
+) -> AsyncIterator[Client]:
+    """A client of the project in `project` (default: the current folder or one above it).
+
+    `local`: runs are hosted in this process, without Ray. Otherwise the live runtime of the data folder is
+    joined, or one is started that ends with the block. `start=False`: only control, nothing is hosted.
+    Raises ConfigError, StoreBusy.
+    """
+    settings = settings or load_settings(project)
+    async with AsyncExitStack() as stack:
+        store = open_store(settings)
+        stack.push_async_callback(store.close)
+        runtime = find_runtime(settings.data_folder)
+        if local:
+            loaded = load_project(settings)
+            _, pool = await stack.enter_async_context(inline_host(loaded, store, alone=runtime is None))
+            client = Client(settings, store, pool)
+            client.__dict__["project"] = loaded
+            yield client
+        elif start or runtime is not None:
+            from retinue.actors.runtime import attached  # noqa: PLC0415 - Ray costs a second; only here it is needed
+
+            if start:
+                load_project(settings)
+            attachment = await stack.enter_async_context(attached(settings, runtime, start=start))
+            yield Client(settings, store, "runs", attachment.query)
+        else:
+            yield Client(settings, store)

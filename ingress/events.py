@@ -1,0 +1,65 @@
+"""The event stream of a run, as people and programs follow it: journal entries and streamed text in words.
+
+Derived from the journal; nothing is kept. Knows no terminal.
+"""
+
+from __future__ import annotations
+
+from retinue.runs.contracts import Frozen, Json
+from retinue.runs.journal import AnyEntry, Frame
+
+
+class RunEvent(Frozen):
+    """Something that happened in a run. `position` orders the events of a run; `kind` is the entry's kind or
+    `delta` for a piece of streamed text; `text` is one line for people."""
+
+    at: int
+    run_id: str
+    position: int
+    kind: str
+    name: str = ""
+    text: str = ""
+    facts: dict[str, Json] = {}
+
+
+def events_of(frame: Frame) -> list[RunEvent]:
+    """The events in a frame, in order."""
+    return [_event(frame, position, entry) for position, entry in enumerate(frame.entries, start=frame.position)]
+
+
+def _event(frame: Frame, position: int, entry: AnyEntry) -> RunEvent:
+    name, text = _words(entry)
+    facts = entry.model_dump(mode="json", exclude={"at", "kind", "request"}, exclude_defaults=True)
+    return RunEvent(
+        at=entry.at, run_id=frame.run_id, position=position, kind=entry.kind, name=name, text=text, facts=facts
+    )
+
+
+def _words(entry: AnyEntry) -> tuple[str, str]:
+    match entry.kind:
+        case "accepted":
+            return entry.request.target, f"accepted {entry.request.kind} {entry.request.target}"
+        case "leased":
+            return entry.node, f"running on {entry.node} pid {entry.pid}" + (" again" if entry.epoch > 1 else "")
+        case "intent":
+            return entry.name, f"{entry.effect} {entry.name} begins"
+        case "outcome":
+            said = "" if entry.result == "ok" else f" {entry.result}"
+            why = f": {entry.error.message}" if entry.error else ""
+            return entry.name, f"{entry.effect} {entry.name} ended{said}{why}"
+        case "attempt":
+            return entry.key, f"try {entry.number} of {entry.key} failed: {entry.error.message}"
+        case "record":
+            return entry.topic, f"{entry.topic} {_brief(entry.facts)}"
+        case "checkpoint":
+            return entry.name, f"checkpoint {entry.name} {entry.number}"
+        case "parked":
+            return entry.reason.value, f"{entry.status.value}: {entry.reason.value} ({', '.join(entry.waits)})"
+        case "finished":
+            why = f": {entry.error.message}" if entry.error else ""
+            return entry.reason.value, f"{entry.status.value} ({entry.reason.value}){why}"
+
+
+def _brief(facts: dict[str, Json]) -> str:
+    shown = {name: value for name, value in facts.items() if isinstance(value, str | int | float | bool)}
+    return " ".join(f"{name}={value}" for name, value in shown.items())

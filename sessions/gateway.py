@@ -1,0 +1,130 @@
+"""The gateway: the one door to every capability.
+
+Owns the way from a name and arguments to a valid result: validate, digest, ask the gate, call within the
+timeout and the caller's deadline, validate and cap what comes back. Knows no journal, no budget and no retry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+
+from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared
+from retinue.runs.contracts import Json
+from retinue.runs.errors import PermanentError
+from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
+from retinue.sessions.calls import Calls
+from retinue.sessions.catalog import Catalog, Tool
+
+SECOND = 1_000_000_000
+"""Nanoseconds."""
+
+
+class CapabilityGateway:
+    """Implements `runs.capabilities.Gateway`. Belongs to one event loop; `clock` gives Unix nanoseconds."""
+
+    def __init__(self, catalog: Catalog, gate: Gate, *, clock: Callable[[], int]) -> None:
+        self._catalog = catalog
+        self._gate = gate
+        self._clock = clock
+        self._calls = Calls()
+
+    def capability(self, name: str) -> Capability:
+        """The specification; UnknownName with close matches otherwise."""
+        return self._catalog.get(name).capability
+
+    def prepare(self, name: str, arguments: dict[str, Json]) -> Prepared:
+        """Validate arguments and fill in defaults, so that rules and journal see what the tool will see.
+
+        Raises UnknownName, or PermanentError `invalid_arguments` naming field, value and remedy.
+        """
+        tool = self._catalog.get(name)
+        accepted = tool.accept(arguments)
+        return Prepared(tool.capability, accepted, digest_call(tool.capability, accepted))
+
+    def decide(self, call: Prepared, caller: Caller, approval: Approval | None) -> GateDecision:
+        """Ask the gate whether this caller may make this call now."""
+        capability = call.capability
+        return self._gate.decide(
+            GateRequest(
+                stage="capability",
+                run_id=caller.run_id,
+                tenant=caller.tenant_id,
+                principal=caller.principal_id,
+                agent=caller.agent,
+                route=caller.route,
+                depth=caller.depth,
+                resource=capability.name,
+                version=capability.version,
+                side_effect=capability.side_effect,
+                idempotency=capability.idempotency if capability.side_effect == "write" else None,
+                sensitivity=capability.sensitivity,
+                rollout=capability.stage,
+                digest=call.digest,
+                arguments=call.arguments,
+                budget=caller.budget,
+                approval=approval,
+            )
+        )
+
+    async def execute(self, call: Prepared, caller: Caller) -> CallResult:
+        """Make the call within its timeout and the caller's deadline.
+
+        Raises TransientError (`timeout`, `saturated`) or PermanentError (`deadline`: not called; `raised`,
+        `invalid_output`, `too_large`, `version`), or what the tool itself raised of these two classes.
+        """
+        tool = self._tool_of(call)
+        left = (caller.deadline - self._clock()) / SECOND
+        if left <= 0:
+            problem = f"the caller's deadline passed {-left:.3g} s ago"
+            raise PermanentError(f"tool {call.capability.name!r} was not called: {problem}.", code="deadline")
+        seconds = min(call.capability.timeout, left)
+        invocation = tool.invoke(call.arguments, caller)
+        outcome = await self._calls.make(call.capability.name, invocation, seconds)
+        return tool.shape(outcome)
+
+    async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
+        """Whether a reconcilable call with this key has happened: its result, or None when it has not.
+
+        Bounded by the capability's timeout, not by the caller's deadline: an absence counts only after it.
+        Raises as `execute` does, and PermanentError `no_probe` for a tool that cannot be asked.
+        """
+        tool = self._tool_of(call)
+        invocation = tool.invoke_probe(call.arguments, caller)
+        if invocation is None:
+            raise PermanentError(
+                f"tool {call.capability.name!r} is {call.capability.idempotency} and has no probe. "
+                "Declare idempotency='reconcilable' with a probe, or let a person decide.",
+                code="no_probe",
+            )
+        outcome = await self._calls.make(call.capability.name, invocation, call.capability.timeout)
+        return None if outcome is None else tool.shape(outcome)
+
+    def _tool_of(self, call: Prepared) -> Tool:
+        tool = self._catalog.get(call.capability.name)
+        if tool.capability.version != call.capability.version:
+            raise PermanentError(
+                f"tool {call.capability.name!r} has version {tool.capability.version!r} here, this call "
+                f"{call.capability.version!r}. Run it where that version is, or call it anew.",
+                code="version",
+            )
+        return tool
+
+
+def digest_call(capability: Capability, arguments: dict[str, Json]) -> str:
+    """Hash of name, version and arguments as canonical JSON: what approvals bind and replay compares."""
+    try:
+        text = json.dumps(
+            [capability.name, capability.version, arguments],
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+    except ValueError as error:
+        raise PermanentError(
+            f"tool {capability.name!r}: arguments are not JSON: {error}. Send finite numbers.",
+            code="invalid_arguments",
+        ) from None
+    return blake2b(text.encode(), digest_size=16).hexdigest()

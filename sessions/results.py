@@ -1,0 +1,133 @@
+"""Results: validated against the return type, turned into JSON, kept within the cap.
+
+A text or a list that is too large is cut and says so; anything else too large is an error, since half an
+object is no object. Sizes are judged before values are validated. Knows no call in progress.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from retinue.runs.capabilities import CallResult, Capability
+from retinue.runs.errors import PermanentError
+from retinue.sessions.complaints import explain_output
+
+
+def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> CallResult:
+    """The outcome of a call as JSON of at most `capability.max_bytes` bytes.
+
+    Raises PermanentError: `invalid_output` naming the field, `too_large` naming cap, size and remedy.
+    """
+    cap = capability.max_bytes
+    least = weigh(outcome, cap)
+    kept = outcome if least <= cap else _shorten_unread(capability, outcome, least)
+    text = _dump(capability, adapter, kept)
+    if len(text) <= cap and kept is outcome:
+        return CallResult(from_json(text), len(text))
+    return _shorten(capability, outcome, from_json(text), len(text))
+
+
+def weigh(value: object, cap: int) -> int:
+    """A lower bound of the bytes of a value's JSON; stops counting once past `cap`."""
+    total = 0
+    pending: list[object] = [value]
+    while pending and total <= cap:
+        part = pending.pop()
+        if isinstance(part, str):
+            total += len(part) + 2
+        elif isinstance(part, dict):
+            total += 2 + sum(len(key) + 3 for key in part if isinstance(key, str))
+            pending.extend(part.values())
+        elif isinstance(part, list | tuple):
+            total += 2
+            pending.extend(part)
+        else:
+            total += 1
+            pending.extend(_parts(part))
+    return total
+
+
+def _parts(value: object) -> list[object]:
+    """What a model or dataclass surely serialises; nothing where its class has a say in that."""
+    if isinstance(value, BaseModel):
+        decorators = type(value).__pydantic_decorators__
+        if decorators.model_serializers or decorators.field_serializers:
+            return []
+        shown = (name for name, field in type(value).model_fields.items() if not field.exclude)
+        return [value.__dict__.get(name) for name in shown]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name, None) for field in fields(value)]
+    return []
+
+
+def _dump(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> bytes:
+    try:
+        value = adapter.validate_python(outcome, strict=True)
+        return adapter.dump_json(value, warnings="error")
+    except ValidationError as error:
+        problem = explain_output(capability.name, error)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        problem = f"tool {capability.name!r} returned what has no JSON form: {error}."
+    raise PermanentError(f"{problem} Correct the tool.{_aftermath(capability)}", code="invalid_output") from None
+
+
+def _shorten_unread(capability: Capability, outcome: object, least: int) -> object:
+    """A part of an outcome that is surely too large, taken before anything reads all of it."""
+    cap = capability.max_bytes
+    if isinstance(outcome, str):
+        return outcome[:cap]
+    if not isinstance(outcome, list):
+        _refuse_size(capability, f"more than {least - 1:,}")
+    total = 0
+    for index, item in enumerate(outcome):
+        total += weigh(item, cap)
+        if total > cap:
+            return outcome[:index]
+    return outcome
+
+
+def _shorten(capability: Capability, outcome: object, value: object, size: int) -> CallResult:
+    cap = capability.max_bytes
+    if isinstance(value, str) and isinstance(outcome, str):
+        notice = f"\n[cut: the first part of {len(outcome):,} characters; the cap is {cap:,} bytes]"
+        if len(to_json(notice)) < cap:
+            return _cut_text(value, notice, cap)
+    elif isinstance(value, list) and isinstance(outcome, list):
+        kept, used = _fit_items(value, cap)
+        if kept:
+            return CallResult(kept, used, cut=len(kept) < len(outcome))
+    _refuse_size(capability, f"{size:,}")
+
+
+def _cut_text(text: str, notice: str, cap: int) -> CallResult:
+    room = cap - len(to_json(notice))
+    kept = text[:room]
+    while (size := len(to_json(kept)) - 2) > room:
+        kept = kept[: min(len(kept) - 1, len(kept) * room // size)]
+    return CallResult(kept + notice, len(to_json(kept + notice)), cut=True)
+
+
+def _fit_items(items: list[object], cap: int) -> tuple[list[object], int]:
+    used = 2
+    for index, item in enumerate(items):
+        more = len(to_json(item)) + (1 if index else 0)
+        if used + more > cap:
+            return items[:index], used
+        used += more
+    return items, used
+
+
+def _refuse_size(capability: Capability, size: str) -> NoReturn:
+    raise PermanentError(
+        f"tool {capability.name!r} returned {size} bytes of JSON; its cap is {capability.max_bytes:,}. "
+        f"Return less, or raise max_bytes.{_aftermath(capability)}",
+        code="too_large",
+    )
+
+
+def _aftermath(capability: Capability) -> str:
+    return " The call was made: its effect has happened." if capability.side_effect == "write" else ""

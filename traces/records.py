@@ -1,0 +1,167 @@
+"""Rows for what a run records besides its effects: decisions, context, observations, verdicts of the gate.
+
+Owns the topics. Pure: a record in, rows out; a topic without a table of its own goes to events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from retinue.runs.journal import Record
+from retinue.traces.file import Row
+from retinue.traces.rows import Page, member, micros, names
+
+
+def record(page: Page, entry: Record) -> None:
+    """Rows by topic."""
+    TOPICS.get(entry.topic, _event)(page, entry)
+
+
+def add_gate_decision(page: Page, decision: Any, about: Row) -> None:
+    """A decision of the gate, wherever an entry carries one; `about` says what was decided."""
+    if not isinstance(decision, dict):
+        return
+    hits = decision.get("rules")
+    page.add(
+        "policy_decisions",
+        about
+        | {
+            "outcome": decision.get("outcome"),
+            "reason": decision.get("reason"),
+            "rules": [str(member(hit, "rule")) for hit in hits] if isinstance(hits, list | tuple) else None,
+            "hits": hits,
+            "policy_digest": decision.get("digest"),
+            "micros": decision.get("micros"),
+        },
+    )
+
+
+def _decision(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    page.add(
+        "decisions",
+        {
+            "turn": facts.get("turn"),
+            "type": facts.get("type"),
+            "tools": names(facts.get("tools")),
+            "decision": entry.content,
+        },
+    )
+
+
+def _context(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    found = facts.get("items")
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list | tuple) else []
+    page.add(
+        "context_packets",
+        {
+            "turn": facts.get("turn"),
+            "tokens": facts.get("tokens"),
+            "token_limit": facts.get("limit"),
+            "items": len(items),
+            "omitted": sum(not item.get("included", True) for item in items),
+            "messages": member(entry.content, "messages"),
+        },
+    )
+    for number, item in enumerate(items):
+        page.add(
+            "context_items",
+            {
+                "turn": facts.get("turn"),
+                "number": number,
+                "source": item.get("source"),
+                "kind": item.get("kind"),
+                "tokens": item.get("tokens"),
+                "included": item.get("included", True),
+                "reason": item.get("reason") or None,
+                "fresh_at": micros(item.get("fresh_at")),
+            },
+        )
+
+
+def _observation(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    page.add(
+        "observations",
+        {
+            "turn": facts.get("turn"),
+            "observation_id": facts.get("id"),
+            "kind": facts.get("kind"),
+            "result": facts.get("result"),
+            "name": facts.get("name"),
+            "call_id": facts.get("call_id"),
+            "summary": facts.get("summary") or member(entry.content, "summary"),
+            "data": member(entry.content, "data"),
+        },
+    )
+
+
+def _validation(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    errors = facts.get("errors")
+    page.add(
+        "validations",
+        {
+            "turn": facts.get("turn"),
+            "what": facts.get("what"),
+            "ok": facts.get("ok"),
+            "errors": [str(error) for error in errors] if isinstance(errors, list | tuple) else None,
+        },
+    )
+
+
+def _policy(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    about = {name: facts.get(name) for name in ("key", "turn", "call_id", "stage", "resource")}
+    add_gate_decision(page, facts.get("decision"), about)
+
+
+def _handoff(page: Page, entry: Record) -> None:
+    facts = dict(entry.facts)
+    source, target = facts.pop("from", None), facts.pop("to", None)
+    page.add(
+        "handoffs",
+        {"from_agent": source, "to_agent": target, "facts": facts or None, "content": entry.content},
+    )
+
+
+def _dead_letter(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    page.add(
+        "dead_letters",
+        {
+            "source": str(facts.get("source", "")),
+            "line": facts.get("line"),
+            "reason": str(facts.get("reason", "unreadable")),
+            "message": facts.get("message"),
+            "content": entry.content,
+        },
+    )
+
+
+def _event(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    name = facts.get("stage") if entry.topic == "stage" else facts.get("name")
+    page.add(
+        "events",
+        {
+            "turn": facts.get("turn"),
+            "topic": entry.topic,
+            "name": name,
+            "facts": facts or None,
+            "content": entry.content,
+        },
+    )
+
+
+TOPICS: dict[str, Callable[[Page, Record], None]] = {
+    "decision": _decision,
+    "context": _context,
+    "observation": _observation,
+    "validation": _validation,
+    "policy": _policy,
+    "handoff": _handoff,
+    "dead_letter": _dead_letter,
+}
