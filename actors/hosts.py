@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from retinue.host.collector import calm_collector
 from retinue.host.composition import load_project, make_host, open_store
 from retinue.host.hosting import Host, HostShape
 from retinue.host.settings import Settings
@@ -57,6 +58,7 @@ class RunHost:
         shape = HostShape(self._pools, self._settings.actors.capacity, self._settings.actors.lease_seconds)
         actor_id = ray.get_runtime_context().get_actor_id()
         self._host = make_host(project, store, shape, self._kind, actor_id)
+        calm_collector()
         await self._host.serve()
         await store.close()
 

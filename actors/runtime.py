@@ -26,7 +26,6 @@ prepare()
 
 import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
 import ray  # noqa: E402
-from ray.actor import ActorHandle  # noqa: E402
 
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
@@ -48,7 +47,7 @@ class RuntimeFailed(RetinueError):
 class Attachment:
     """A live runtime that this process is connected to."""
 
-    supervisor: ActorHandle[Any]
+    supervisor: Any
     namespace: str
 
     async def query(self, sql: str, timeout: float) -> pa.Table:
@@ -61,6 +60,7 @@ class Attachment:
 
     def _ask(self, sql: str, timeout: float) -> Any:
         deadline = time.monotonic() + timeout + 15
+        answer: Any
         while True:
             try:
                 keeper = ray.get_actor("traces", namespace=self.namespace)
@@ -147,7 +147,7 @@ def _init(settings: Settings, address: str | None) -> None:
                 address=address or "local",
                 namespace=namespace_of(settings),
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 configure_logging=True,
                 **options,
             )
@@ -155,7 +155,9 @@ def _init(settings: Settings, address: str | None) -> None:
         except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             if address is not None or attempt == 2:
                 where = f"Ray at {address}" if address else "a local Ray"
-                raise RuntimeFailed(f"{where} cannot be reached: {error}; `retinue run --local` needs no Ray") from error
+                raise RuntimeFailed(
+                    f"{where} cannot be reached: {error}; `retinue run --local` needs no Ray"
+                ) from error
             _LOG.warning("Ray did not start, trying once more: %s", error)
 
 
@@ -170,9 +172,9 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
         max_task_retries=0,
         max_concurrency=8,
     )
-    supervisor = make.remote(settings.model_dump_json(), address, head_pid)
+    supervisor: Any = make.remote(settings.model_dump_json(), address, head_pid)
     try:
-        refused = ray.get(supervisor.ready.remote(), timeout=_START_TIMEOUT)
+        refused: str | None = ray.get(supervisor.ready.remote(), timeout=_START_TIMEOUT)
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise RuntimeFailed(f"the supervisor did not start: {error}") from error
     if refused is not None:
@@ -182,8 +184,8 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
 
 
 def _status(attachment: Attachment) -> dict[str, Any]:
-    said: dict[str, Any] = ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT)
-    return said
+    said: Any = ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT)
+    return dict(said)
 
 
 def _stop(attachment: Attachment) -> None:

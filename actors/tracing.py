@@ -45,7 +45,7 @@ class TraceKeeper:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        return sink.getvalue().to_pybytes()
+        return bytes(sink.getvalue())
 
     def stop(self) -> None:
         """Project what is left, close the tables."""

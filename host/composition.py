@@ -10,6 +10,7 @@ import random
 import socket
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 from importlib import import_module
 
 from retinue.host import clock
@@ -67,7 +68,7 @@ def load_project(settings: Settings) -> Project:
     return Project(settings, registry, gate, gateway, models)
 
 
-def _import(settings: Settings, name: str) -> object:
+def _import(settings: Settings, name: str) -> ModuleType:
     folder = str(settings.folder)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -126,9 +127,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
     )
 
 
-def make_host(
-    project: Project, store: SqliteStore, shape: HostShape, kind: str, actor_id: str | None = None
-) -> Host:
+def make_host(project: Project, store: SqliteStore, shape: HostShape, kind: str, actor_id: str | None = None) -> Host:
     """A host in this process, not serving yet."""
     owner = current_owner()
     info = HostInfo(
@@ -142,5 +141,3 @@ def make_host(
     )
     deltas = DeltaBuffer(store)
     return Host(info, shape, store, services_of(project, store, deltas), duties=(deltas.flush_for_ever,))
-
-

@@ -16,7 +16,7 @@ from retinue.sessions.native import NativeTool, tool
 _MOST_CHARACTERS = 20_000
 
 
-def document_tools(folder: Path | str, cache_folder: Path | str | None = None) -> list[NativeTool]:
+def document_tools(folder: Path | str, cache_folder: Path | str | None = None) -> list[NativeTool[..., Any]]:
     """`search(query, k)` and `read(document, start)` over Markdown, text, HTML, PDF and docs.jsonl files.
 
     The index is kept in `cache_folder`, by default `.retinue/index` beside the folder. Errors come when a tool

@@ -318,4 +318,6 @@ def _tell_unreadable(error: SettingsError) -> str:
     field = re.search(r'"([a-z_]+)"', str(error))
     name = PREFIX + field[1].upper() if field else f"{PREFIX}..."
     cause = f": {error.__cause__}" if error.__cause__ is not None else ""
-    return f"environment variable {name} is not JSON{cause}; lists and mappings are given as JSON, such as '[\"agents\"]'"
+    return (
+        f"environment variable {name} is not JSON{cause}; lists and mappings are given as JSON, such as '[\"agents\"]'"
+    )

@@ -19,6 +19,8 @@ from retinue.runs.messages import Message, ToolCall
 QUESTION_KEYS = ("question", "query", "sub_question", "part", "task", "goal", "topic", "input", "text")
 _TEXT_KEYS = ("text", "quote", "passage", "content", "snippet")
 _ID_KEYS = ("document_id", "document", "doc_id", "id")
+MOST_QUESTION = 2_000
+"""Characters of a question that are looked at: enough for words, a bound for the time that splitting takes."""
 _DEPTH = 12
 _BLOCK = re.compile(r"(?m)^[ \t]*[{\[]")
 _SHORTENED = re.compile(r"\n\[\.\.\. [^\n]*\.\.\.\]\n")
@@ -57,14 +59,15 @@ def read_task(messages: tuple[Message, ...]) -> Task:
     """The task that the messages pose: the question is in the first user message, passages are in all that
     users and tools say."""
     first = next((message.content for message in messages if message.role == "user"), "")
-    question = _find_question(read_json(first)) or _without_json(first)
+    told = read_json(first)
+    question = first.strip() if told is None else _find_question(told) or _without_json(first)
     found: list[Passage] = []
     calls: list[ToolCall] = []
     for message in messages:
         calls += message.tool_calls
         if message.role in ("user", "tool"):
             found += find_passages(read_json(message.content))
-    return Task(question, _arrange(found), tuple(calls))
+    return Task(question[:MOST_QUESTION], _arrange(found), tuple(calls))
 
 
 def read_json(content: str) -> Json:
@@ -105,9 +108,6 @@ def _arrange(found: list[Passage]) -> tuple[Passage, ...]:
 
 def _without_json(content: str) -> str:
     """The words before a block of JSON, or the whole text."""
-    content = content.strip()
-    if len(content) > 1 and content[0] == content[-1] == '"':
-        return content[1:-1].strip()
     block = _BLOCK.search(content)
     return content[: block.start()].strip() if block else content
 

@@ -86,13 +86,15 @@ def context_words(question: str, alternatives: tuple[str, ...]) -> str:
 
 
 def split_question(question: str) -> list[str]:
-    """Sub-queries that can be asked at once: one for each alternative, or one for each clause, or the whole
-    question when it is one, or when its clauses refer back (`that`, `its`)."""
+    """Sub-queries that can be asked at once: one for each alternative (`when ...` if the question is which was
+    first or last), or one for each clause, or the whole question when it is one, or when its clauses refer
+    back (`that`, `its`)."""
     alternatives = find_alternatives(question)
     if alternatives:
         context = context_words(question, alternatives)
         names = [f"`{name}`" if f"`{name}`" in question else name for name in alternatives]
-        return [f"{name} {context}".strip() for name in names[:MAX_PARTS]]
+        asks = "when " if find_direction(question) else ""
+        return [f"{asks}{name} {context}".strip() for name in names[:MAX_PARTS]]
     clauses = split_clauses(question)
     return [question.strip()] if is_chained(clauses) else clauses
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from retinue.host import clock
 from retinue.host.composition import Project, load_project, open_store, open_traces
 from retinue.host.inline import inline_host
-from retinue.host.projecting import catch_up
 from retinue.host.presence import find_runtime
+from retinue.host.projecting import catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.events import RunEvent, events_of
 from retinue.runs.batch import JOB, BatchJob, rows_key
@@ -82,7 +82,9 @@ class Client:
         [record] = await self._store.submit([new])
         return RunHandle(self, record.run_id, definition)
 
-    async def batch(self, target: str, source: Source, *, window: int, idempotency_key: str, **options: Any) -> RunHandle:
+    async def batch(
+        self, target: str, source: Source, *, window: int, idempotency_key: str, **options: Any
+    ) -> RunHandle:
         """Accept a job: `target` for every row, at most `window` at a time. The key finds it again on resume.
 
         `budget` among the options is that of the whole job; its money is shared by the rows.
@@ -99,16 +101,18 @@ class Client:
         """The record of a run; an unambiguous part of its id will do."""
         return await self._store.get(run_id)
 
-    async def list(self, query: RunQuery) -> list[RunRecord]:
+    async def runs(self, query: RunQuery) -> list[RunRecord]:
         """Records, newest first."""
         return await self._store.list_runs(query)
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
         """The result of a run as a value, when it has ended. TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            while (result := await self._store.result(run_id)) is None:
+            while True:
+                result = await self._store.result(run_id)
+                if result is not None:
+                    return result
                 await asyncio.sleep(_POLL)
-        return result
 
     async def events(self, run_id: str, after: int = 0, follow: bool = True) -> AsyncIterator[RunEvent]:
         """The events of a run after a position, streamed text included; until it has ended, when following."""
@@ -302,7 +306,7 @@ async def connect(
             client.__dict__["project"] = loaded
             yield client
         elif start or runtime is not None:
-            from retinue.actors.runtime import attached  # noqa: PLC0415 - Ray costs a second; only here it is needed
+            from retinue.actors.runtime import attached
 
             if start:
                 load_project(settings)

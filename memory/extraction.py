@@ -33,7 +33,7 @@ _BLOCKS = frozenset(
     """.split()
 ) | _HEADINGS  # fmt: skip
 _BLANKS = re.compile(r"[ \t\r\f\v\n\u00a0]+")
-_GAPS = re.compile(r" *\n *(?:\n *)+")
+_GAPS = re.compile(r"\n{3,}")
 
 
 class _Reader(HTMLParser):
@@ -87,10 +87,22 @@ class _Reader(HTMLParser):
 def extract_html(source: str) -> Extract:
     """The visible text of a page: no scripts, no styles, one blank line between blocks."""
     reader = _Reader()
-    reader.feed(source)
+    source = _drop_comments(source)
+    end = source.rfind(">") + 1
+    reader.feed(source[:end] + source[end:].replace("<", "&lt;"))
     reader.close()
-    text = _GAPS.sub("\n\n", re.sub(r"[ \t]+\n", "\n", "".join(reader.parts))).strip()
+    lines = (line.rstrip().removeprefix(" ") for line in "".join(reader.parts).split("\n"))
+    text = _GAPS.sub("\n\n", "\n".join(lines)).strip()
     return Extract(_BLANKS.sub(" ", "".join(reader.title)).strip(), text)
+
+
+def _drop_comments(source: str) -> str:
+    """The source without comments; one that never ends is only unmarked (the parser is quadratic in what stays open)."""
+    kept, begin = [], 0
+    while (start := source.find("<!--", begin)) >= 0 and (end := source.find("-->", start + 4)) >= 0:
+        kept.append(source[begin:start])
+        begin = end + 3
+    return "".join(kept) + source[begin:].replace("<!--", " ")
 
 
 def extract_pdf(data: bytes) -> Extract:

@@ -104,6 +104,10 @@ class Budget(Frozen):
         return limits.model_copy(update=self.model_dump(exclude_none=True))
 
 
+NO_LIMITS = Budget()
+"""A budget that limits nothing of its own."""
+
+
 class Usage(Frozen):
     """What was spent, or is held in reserve."""
 
@@ -221,7 +225,7 @@ class Branch(Frozen):
     value: Json = None
     error: ErrorInfo | None = None
     usage: Usage = NOTHING
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -239,7 +243,7 @@ class PendingRequest(Frozen):
     kind: Literal["approval", "input"]
     key: str
     prompt: str
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
     status: Literal["open", "approved", "denied", "answered", "withdrawn"] = "open"
     created_at: int
     resolved_at: int | None = None

@@ -14,12 +14,12 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, get_type_hints, overload, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_type_hints, overload, runtime_checkable
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from retinue.runs.capabilities import Capability
-from retinue.runs.contracts import Budget, Json
+from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import ConfigError, InvalidInput, UnknownName
 
@@ -57,7 +57,7 @@ class AgentSpec:
     input: Any = None
     output: Any = None
     model: str | None = None
-    budget: Budget = Budget()
+    budget: Budget = NO_LIMITS
     handoffs: tuple[str, ...] = ()
     follow_ups: tuple[Workflow | str, ...] = ()
     parameters: dict[str, Json] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class AgentSpec:
     corrections: int = 2
     asks: bool = False
     explicit_version: str | None = None
-    kind = "agent"
+    kind: ClassVar[Literal["agent"]] = "agent"
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -102,10 +102,10 @@ class Workflow:
     input: Any
     output: Any
     takes_state: bool
-    budget: Budget = Budget()
+    budget: Budget = NO_LIMITS
     follow_ups: tuple[Workflow | str, ...] = ()
     explicit_version: str | None = None
-    kind = "workflow"
+    kind: ClassVar[Literal["workflow"]] = "workflow"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
         """The plain function, for tests of its own."""

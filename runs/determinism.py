@@ -190,7 +190,8 @@ def refuse_side_doors(function: Callable[..., Any]) -> None:
     for module, name in _names_used(code, function.__globals__):
         if name in _REFUSED.get(module, ()):
             raise InvalidInput(
-                f"workflow {function.__name__!r} uses {module}.{name}, which cannot be replayed: use {_REMEDIES[module]}"
+                f"workflow {function.__name__!r} uses {module}.{name}, which cannot be replayed: "
+                f"use {_REMEDIES[module]}"
             )
 
 

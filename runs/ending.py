@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
-from retinue.runs.definitions import Definition
-from retinue.runs.errors import EffectError, ReplayMismatch, RunError, RunFailed
+from retinue.runs.errors import EffectError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
 from retinue.runs.journal import Finish, Finished, NewRun, Spawn
 from retinue.runs.machine import STATUS_OF
@@ -36,17 +35,6 @@ class Ended:
         self.value = value
         self.reason = reason
         self.facts = facts or {}
-
-
-def check_version(definition: Definition, request: RunRequest) -> None:
-    """An explicit version is a promise: a run that began with another one stops with ReplayMismatch."""
-    pinned, found = request.target_version, definition.version
-    if pinned != found and not (pinned.startswith("~") and found.startswith("~")):
-        raise ReplayMismatch(
-            f"run {request.run_id} began with version {pinned} of {definition.name}, the project has {found}: bring "
-            "back that version, or submit the run anew",
-            run_id=request.run_id,
-        )
 
 
 async def finish(run: Execution, body: asyncio.Task[Any]) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from retinue.runs import ending, waiting
+from retinue.runs import admission, ending, waiting
 from retinue.runs.arrivals import Group, News
 from retinue.runs.budgets import Ledger
 from retinue.runs.context import to_json_value
 from retinue.runs.contracts import ErrorInfo, Frozen, Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import SCOPE, body_loop
-from retinue.runs.effects import children, perform
+from retinue.runs.effects import children, gates, perform
 from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.identity import digest_of
@@ -249,7 +249,9 @@ class Execution:
 
     def _start(self, state: Json) -> None:
         definition = self.definition(self.request.target)
-        ending.check_version(definition, self.request)
+        admission.check_version(definition, self.request)
+        if self.leased.position == 1 and not self._live:
+            admission.admit(self, definition)
         self._ordinals.clear()
         self._records = 0
         self._activation = 0
@@ -298,7 +300,10 @@ class Execution:
         """Begin what the function asked for since it last stood still."""
         issued, self._issued = self._issued, []
         for command in issued:
-            self._perform(command)
+            if command.effect == "gate":
+                self.settled.append((command, gates.perform(self, command)))
+            else:
+                self._perform(command)
         if len(self._buffer) >= _SOFT_ENTRIES:
             self._submit(())
 
@@ -427,6 +432,6 @@ def _cut_short(intent: Intent, at: int) -> Outcome:
 
 def _expected(run_id: str, expected: str, found: list[str]) -> str:
     return (
-        f"run {run_id}: the journal continues with step {expected}, the code now asks for {', '.join(found) or 'nothing'}: "
-        "the code changed since the run began; run it with the version it began with, or submit it anew"
+        f"run {run_id}: the journal continues with step {expected}, the code now asks for "
+        f"{', '.join(found) or 'nothing'}: the code changed since the run began; run it with the version it began with, or submit it anew"
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from pydantic import Field
+
 from retinue.runs.contracts import Frozen, Json
 
 Stage = Literal["request", "context", "model", "capability", "output", "memory"]
@@ -45,10 +47,10 @@ class GateRequest(Frozen):
     sensitivity: str = "internal"
     rollout: str = "full"
     digest: str = ""
-    arguments: dict[str, Json] = {}
-    budget: dict[str, int] = {}
+    arguments: dict[str, Json] = Field(default_factory=dict)
+    budget: dict[str, int] = Field(default_factory=dict)
     approval: Approval | None = None
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
 
 class RuleHit(Frozen):

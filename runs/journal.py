@@ -90,7 +90,7 @@ class Intent(Entry):
     name: str
     digest: str
     reserved: Usage = NOTHING
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
 
 class Outcome(Entry):
@@ -109,7 +109,7 @@ class Outcome(Entry):
     result: Literal["ok", "refused", "error", "unknown", "canceled"] = "ok"
     error: ErrorInfo | None = None
     usage: Usage = NOTHING
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
 
 class Attempt(Entry):
@@ -132,7 +132,7 @@ class Record(Entry):
     kind: Literal["record"] = "record"
     topic: str
     by: Literal["function", "runtime"] = "function"
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
 
 class Checkpoint(Entry):
@@ -145,7 +145,7 @@ class Checkpoint(Entry):
     name: str
     number: int
     spent: Usage = NOTHING
-    events: dict[str, int] = {}
+    events: dict[str, int] = Field(default_factory=dict)
 
 
 class Parked(Entry):
@@ -166,7 +166,7 @@ class Finished(Entry):
     reason: StopReason
     usage: Usage = NOTHING
     error: ErrorInfo | None = None
-    facts: dict[str, Json] = {}
+    facts: dict[str, Json] = Field(default_factory=dict)
 
 
 AnyEntry = Annotated[

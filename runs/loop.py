@@ -28,7 +28,7 @@ from retinue.runs.turns import AgentContext
 async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState | None) -> Any:
     """Run an agent to its end: each call of this function is one turn."""
     if state is None:
-        state = await _accept(ctx, spec, input)
+        state = AgentState(goal=goal_of(input))
     packet = await _build_context(ctx, spec, input, state)
     reply = await _ask_model(ctx, spec, state, packet)
     decision = decisions.decide(reply, packet.tools)
@@ -62,15 +62,6 @@ async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: Agen
         case Invalid():
             state = _correct(ctx, spec, state, reply, decision)
     return await ctx.checkpoint("turn", state.model_copy(update={"turn": state.turn + 1}))
-
-
-async def _accept(ctx: AgentContext, spec: AgentSpec, input: Json) -> AgentState:
-    """Accept the request: the pre-check of the policy comes before anything is paid."""
-    ctx.record("stage", None, stage="accept", agent=spec.name, version=spec.version)
-    decision = await ctx.gate("request", spec.name, {"kind": "agent", "tools": list(spec.tool_names)})
-    if decision.outcome != "allow":
-        raise _blocked(decision.reason)
-    return AgentState(goal=goal_of(input))
 
 
 async def _build_context(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState) -> ContextPacket:
@@ -202,12 +193,6 @@ def _correct(ctx: AgentContext, spec: AgentSpec, state: AgentState, reply: Model
 
 def _stopped(decision: Stop) -> RunError:
     error = RunError(f"the model stopped: {decision.reason}")
-    error.reason = StopReason.blocked
-    return error
-
-
-def _blocked(why: str) -> RunError:
-    error = RunError(f"the request pre-check refused it: {why}")
     error.reason = StopReason.blocked
     return error
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from pydantic import Field
+
 from retinue.runs.contracts import Frozen, Json, Usage
 
 
@@ -56,7 +58,7 @@ class ModelRequest(Frozen):
     tools: tuple[ToolSpec, ...] = ()
     output_schema: dict[str, Json] | None = None
     output_name: str = "answer"
-    parameters: dict[str, Json] = {}
+    parameters: dict[str, Json] = Field(default_factory=dict)
     max_tokens: int = 1024
     timeout: float = 60.0
     run_id: str = ""

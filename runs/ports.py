@@ -43,7 +43,7 @@ class Defaults:
     """What holds where a definition is silent. `strict` makes every step durable before the run goes on."""
 
     model: str = "builtin:extractive"
-    budget: Budget = Budget(steps=32, hops=64, depth=8, width=100_000)
+    budget: Budget = field(default_factory=lambda: Budget(steps=32, hops=64, depth=8, width=100_000))
     model_timeout: float = 120.0
     context_tokens: int = 24_000
     strict: bool = False

@@ -12,7 +12,6 @@ from retinue.runs.agent_state import AgentState
 from retinue.runs.context import Context
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import AgentSpec, Definition, Workflow, parse_as
-from retinue.runs.errors import RunError
 from retinue.runs.loop import run_agent
 from retinue.runs.turns import AgentContext, ServedExecutor
 
@@ -21,7 +20,7 @@ def start(definition: Definition, executor: ServedExecutor, input: Json, state: 
     """The coroutine of one call of the function: the first, or the one after a checkpoint."""
     if isinstance(definition, AgentSpec):
         return _agent(definition, AgentContext(executor), input, state)
-    return _workflow(definition, Context(executor), executor, (input, state))
+    return _workflow(definition, Context(executor), input, state)
 
 
 async def _agent(spec: AgentSpec, ctx: AgentContext, input: Json, state: Json) -> Any:
@@ -31,19 +30,8 @@ async def _agent(spec: AgentSpec, ctx: AgentContext, input: Json, state: Json) -
     return await run_agent(ctx, spec, input, parsed)
 
 
-async def _workflow(definition: Workflow, ctx: Context, executor: ServedExecutor, given: tuple[Json, Json]) -> Any:
-    input, state = given
-    if state is None and executor.services.defaults.precheck:
-        await _precheck(definition, executor)
+async def _workflow(definition: Workflow, ctx: Context, input: Json, state: Json) -> Any:
     value = parse_as(definition.input, input, f"input of {definition.name}")
     if definition.takes_state:
         return await definition.function(ctx, value, state)
     return await definition.function(ctx, value)
-
-
-async def _precheck(definition: Workflow, executor: ServedExecutor) -> None:
-    decision = await AgentContext(executor).gate("request", definition.name, {"kind": "workflow"})
-    if decision.outcome != "allow":
-        error = RunError(f"the request pre-check refused it: {decision.reason}")
-        error.reason = "blocked"
-        raise error

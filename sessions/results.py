@@ -28,7 +28,8 @@ def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: objec
     text = _dump(capability, adapter, kept)
     if len(text) <= cap and kept is outcome:
         return CallResult(from_json(text), len(text))
-    return _shorten(capability, outcome, from_json(text), len(text))
+    size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
+    return _shorten(capability, outcome, from_json(text), size)
 
 
 def weigh(value: object, cap: int) -> int:
@@ -71,7 +72,7 @@ def _dump(capability: Capability, adapter: TypeAdapter[Any], outcome: object) ->
     except ValidationError as error:
         problem = explain_output(capability.name, error)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        problem = f"tool {capability.name!r} returned what has no JSON form: {error}."
+        problem = f"tool {capability.name!r} returned what has no JSON form: {' '.join(str(error).split())}."
     raise PermanentError(f"{problem} Correct the tool.{_aftermath(capability)}", code="invalid_output") from None
 
 
@@ -81,7 +82,7 @@ def _shorten_unread(capability: Capability, outcome: object, least: int) -> obje
     if isinstance(outcome, str):
         return outcome[:cap]
     if not isinstance(outcome, list):
-        _refuse_size(capability, f"more than {least - 1:,}")
+        _refuse_size(capability, f"at least {least:,}")
     total = 0
     for index, item in enumerate(outcome):
         total += weigh(item, cap)
@@ -90,7 +91,7 @@ def _shorten_unread(capability: Capability, outcome: object, least: int) -> obje
     return outcome
 
 
-def _shorten(capability: Capability, outcome: object, value: object, size: int) -> CallResult:
+def _shorten(capability: Capability, outcome: object, value: object, size: str) -> CallResult:
     cap = capability.max_bytes
     if isinstance(value, str) and isinstance(outcome, str):
         notice = f"\n[cut: the first part of {len(outcome):,} characters; the cap is {cap:,} bytes]"
@@ -100,7 +101,7 @@ def _shorten(capability: Capability, outcome: object, value: object, size: int) 
         kept, used = _fit_items(value, cap)
         if kept:
             return CallResult(kept, used, cut=len(kept) < len(outcome))
-    _refuse_size(capability, f"{size:,}")
+    _refuse_size(capability, size)
 
 
 def _cut_text(text: str, notice: str, cap: int) -> CallResult:

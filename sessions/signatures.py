@@ -22,6 +22,7 @@ KEY = "key"
 """The keyword-only parameter that receives the idempotency key."""
 
 _PREFIX = "arg_"
+_CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,9 @@ def _read_hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
 
 def _refuse_kind(where: str, parameter: inspect.Parameter) -> None:
     if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-        _refuse(
-            where,
-            f"parameter '{parameter}' takes any number of values",
-            "Name each argument, or take one list.",
-        )
+        stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+        problem = f"parameter '{stars}{parameter.name}' takes any number of values"
+        _refuse(where, problem, "Name each argument, or take one list.")
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
         _refuse(
             where,
@@ -133,7 +132,7 @@ def _build_model(where: str, name: str, fields: Mapping[str, tuple[Any, Any]]) -
     try:
         model: type[BaseModel] = create_model(
             name,
-            __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
+            __config__=_CONFIG,
             **prefixed,
         )
         model.model_json_schema(by_alias=True)

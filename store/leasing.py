@@ -34,7 +34,8 @@ class Wanted:
 def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
     """Announce a host."""
     connection.execute(
-        "INSERT INTO hosts (host_id, kind, actor_id, pid, pid_started, boot_id, node, beat) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO hosts (host_id, kind, actor_id, pid, pid_started, boot_id, node, beat)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (host.host_id, host.kind, host.actor_id, host.pid, host.pid_started, host.boot_id, host.node, beat),
     )
 
@@ -83,9 +84,7 @@ def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...])
         position=position,
         started_at=started_at,
         frames=tuple(frames[1:]),
-        news=News(news, cancel=cancel)
-        if fresh
-        else load_news(connection, codec, (num, tenant_id, news, cancel)),
+        news=News(news, cancel=cancel) if fresh else load_news(connection, codec, (num, tenant_id, news, cancel)),
     )
 
 

@@ -205,7 +205,8 @@ def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, objec
 def bury(connection: apsw.Connection, num: int | None, letter: DeadLetter, sealed: bytes | None) -> None:
     """Insert a dead letter."""
     connection.execute(
-        "INSERT INTO dead_letters (run, run_id, source, line, reason, message, at, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO dead_letters (run, run_id, source, line, reason, message, at, sealed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (num, letter.run_id, letter.source, letter.line, letter.reason, letter.message, letter.at, sealed),
     )
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 

@@ -175,7 +175,8 @@ class SqliteStore:
         """Streamed pieces of a run after a sequence number: (sequence, step key, attempt, text)."""
         query = (
             "SELECT deltas.seq, deltas.key, deltas.attempt, runs.tenant_id, deltas.sealed FROM deltas"
-            " JOIN runs ON runs.num = deltas.run WHERE runs.run_id = ? AND deltas.seq > ? ORDER BY deltas.seq LIMIT 1000"
+            " JOIN runs ON runs.num = deltas.run WHERE runs.run_id = ? AND deltas.seq > ?"
+            " ORDER BY deltas.seq LIMIT 1000"
         )
         rows = await self._read(lambda connection: many(connection, query, (run_id, after)))
         return [

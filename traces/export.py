@@ -65,18 +65,18 @@ class Export:
 
     async def step(self, file: TraceFile, incarnation: str, limit: int, threads: Executor) -> int:
         """Send up to `limit` spans; returns how many were taken. Raises ExportFailed."""
+        sent = await in_thread(threads, self._sent, incarnation)
         with file.reader() as reader:
-            return await in_thread(threads, self._step, reader, incarnation, limit)
+            rows = await in_thread(threads, _after, reader, sent, limit, self._settings.content)
+        if rows:
+            await in_thread(threads, self._send, rows, sent)
+        return len(rows)
 
     def close(self) -> None:
         """End the exporter; what was not sent is sent after the next start."""
         self._exporter.shutdown()
 
-    def _step(self, reader: duckdb.DuckDBPyConnection, incarnation: str, limit: int) -> int:
-        sent = self._sent(incarnation)
-        rows = _after(reader, sent, limit, self._settings.content)
-        if not rows:
-            return 0
+    def _send(self, rows: list[Row], sent: Sent) -> None:
         spans = [readable(row, self._resource) for row in rows]
         if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             raise ExportFailed(
@@ -85,7 +85,6 @@ class Export:
             )
         last = rows[-1]
         self._keep(Sent(sent.endpoint, sent.incarnation, last["seq"], last["ordinal"], last["span_id"]))
-        return len(rows)
 
     def _sent(self, incarnation: str) -> Sent:
         """The cursor; from the beginning for another store or another endpoint, or when it cannot be read."""

@@ -12,6 +12,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
+from retinue.runs.errors import StoreError
 from retinue.traces.export import Export, OtlpSettings
 from retinue.traces.file import FileSettings
 from retinue.traces.projection import Lag, Projector, Source
@@ -43,6 +44,7 @@ class Traces:
         self._projector = Projector(source, folder, redactor, settings or FileSettings(), self._writer)
         self._folder = folder
         self._export = Export(folder, otlp) if otlp else None
+        self._closed = False
 
     async def open(self) -> None:
         """Open the tables; creates the folder. Raises StoreBusy when another process has them."""
@@ -55,6 +57,8 @@ class Traces:
         Big batches are cheap and small ones are not: when it returned 0, wait a second before the next call.
         Raises StoreFull and StoreError; call again later, nothing is lost.
         """
+        if self._closed:
+            raise StoreError(f"the trace tables in {self._folder} are closed; open them again to project")
         return await self._projector.project(limit)
 
     async def query(self, sql: str, timeout: float = 30.0, rows: int | None = None) -> pa.Table:
@@ -75,12 +79,15 @@ class Traces:
         return self._projector.lag()
 
     async def close(self) -> None:
-        """Stop queries, close the file, end the threads."""
-        await self._projector.close()
+        """Stop queries and export, close the file, end the threads. Harmless when closed already."""
+        if self._closed:
+            return
+        self._closed = True
         if self._export is not None:
             await in_thread(self._readers, self._export.close)
-        self._writer.shutdown()
-        self._readers.shutdown()
+        await self._projector.close()
+        self._writer.shutdown(wait=False)
+        self._readers.shutdown(wait=False)
 
     async def __aenter__(self) -> Traces:
         await self.open()

@@ -59,6 +59,8 @@ def try_again(page: Page, entry: Attempt) -> None:
 
 def end_step(page: Page, entry: Outcome) -> None:
     """A step ended: its span, and a row in the table of its kind."""
+    if entry.effect == "gate" and entry.result == "ok":
+        return  # its record is a row of policy_decisions; a span without length would only be in the way
     left = page.state.open.pop(entry.key, None)
     intent = left.intent if left else None
     span = step_span(page.state, intent, entry, left.tries if left else 0)

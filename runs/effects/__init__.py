@@ -1,14 +1,15 @@
 """The effects a run can have, one module a family; each is performed again from its start after any wait.
 
 A performer is called when the function asks, when a wait is over, and after a crash: it looks at the history
-to see how far it got. It ends with Done, with Wait, or with an error that becomes the outcome.
+to see how far it got. It ends with Done, with Wait, or with an error that becomes the outcome. Only the gate is
+asked at once, without a performer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from retinue.runs.effects import calls, children, gates, models, plain, waits
+from retinue.runs.effects import calls, children, models, plain, waits
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import EffectKind
 from retinue.runs.steps import Command, Done, Wait
@@ -24,7 +25,6 @@ PERFORMERS: dict[EffectKind, Performer] = {
     "input": waits.ask,
     "event": waits.take_event,
     "step": plain.perform,
-    "gate": gates.perform,
 }
 
 

@@ -9,11 +9,11 @@ from retinue.runs.contracts import Json
 from retinue.runs.effects.run import Run
 from retinue.runs.gate import GateDecision, GateRequest, Stage
 from retinue.runs.journal import Record
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done
 
 
-async def perform(run: Run, command: Command) -> Done | Wait:
-    """Decide a stage the function has reached; the decision is the outcome, replayed ever after."""
+def perform(run: Run, command: Command) -> Done:
+    """Decide a stage the function has reached, at once; the decision is the outcome, replayed ever after."""
     decision = decide(run, command.options["stage"], command.name, command.arguments)
     return Done(value=decision.model_dump(mode="json"), hard=False)
 

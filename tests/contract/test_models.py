@@ -4,80 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
-from tests.doubles.model_server import ModelServer, Plan, Received
+from tests.doubles.model_calls import KINDS, SCHEMA, SEARCH, asking, both_ways, call, every_kind, name_of, serving
+from tests.doubles.model_server import ModelServer, Received
+from tests.doubles.model_wire import Plan
 
-from retinue.inference.catalog import Models, models_from
-from retinue.runs.errors import PermanentModelError, TransientModelError, UnknownName
-from retinue.runs.messages import Message, ModelReply, ModelRequest, ToolCall, ToolSpec
-
-KINDS = ("chat", "responses", "anthropic")
-SEARCH = ToolSpec(
-    name="search",
-    description="Find passages.",
-    input_schema={"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
-)
-SCHEMA = {
-    "type": "object",
-    "properties": {"answer": {"type": "string", "minLength": 1}, "citations": {"type": "array", "items": {}}},
-    "required": ["answer"],
-}
-KEY = "sk-test-0123456789"
-
-
-@asynccontextmanager
-async def serving(
-    plans: Sequence[Plan] | Any, *, cap: int = 1_000_000, **settings: Any
-) -> AsyncIterator[tuple[ModelServer, Models]]:
-    async with ModelServer(plans, **settings) as server:
-        models = models_from(environ=environ_of(server.url), max_reply_bytes=cap)
-        try:
-            yield server, models
-        finally:
-            await models.close()
-
-
-def environ_of(url: str) -> dict[str, str]:
-    return {
-        "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_API_KEY": KEY,
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": KEY,
-    }
-
-
-def name_of(kind: str, url: str) -> str:
-    names = {
-        "chat": f"{url}/v1#test-model",
-        "responses": "openai:gpt-5",
-        "anthropic": "anthropic:claude-sonnet-4-5",
-    }
-    return names[kind]
-
-
-def asking(model: str, text: str = "What is it?", **fields: Any) -> ModelRequest:
-    messages = (Message(role="system", content="Be brief."), Message(role="user", content=text))
-    return ModelRequest(**{"model": model, "messages": messages, "timeout": 10.0, **fields})
-
-
-async def call(
-    kind: str, plan: Plan, streamed: bool = False, cap: int = 1_000_000, **fields: Any
-) -> ModelReply:
-    async with serving([plan], cap=cap) as (server, models):
-        on_delta = (lambda piece: None) if streamed else None
-        return await models.complete(asking(name_of(kind, server.url), **fields), on_delta)
-
-
-both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-every_kind = pytest.mark.parametrize("kind", KINDS)
-
+from retinue.inference.catalog import models_from
+from retinue.runs.errors import PermanentModelError, UnknownName
+from retinue.runs.messages import Message, ToolCall
 
 # --- what comes back -------------------------------------------------------------------------------------
 
@@ -88,9 +25,7 @@ async def test_a_reply_carries_text_usage_names_and_its_raw_body(kind: str) -> N
     assert reply.text == "It is a hat – „ü“."
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (11, 7)
     assert reply.finish_reason == "stop"
-    assert (
-        reply.provider == {"chat": "openai-compatible", "responses": "openai", "anthropic": "anthropic"}[kind]
-    )
+    assert reply.provider == {"chat": "openai-compatible", "responses": "openai", "anthropic": "anthropic"}[kind]
     assert reply.response_id
     assert reply.raw["id"] == reply.response_id
     assert reply.latency_ms > 0
@@ -114,16 +49,19 @@ async def test_a_stream_gives_the_same_reply_in_pieces(kind: str) -> None:
 @both_ways
 @every_kind
 async def test_tool_calls_are_typed_and_bad_arguments_are_kept_raw(kind: str, streamed: bool) -> None:
-    written = (("search", '{"query": "hat"}'), ("search", ""), ("search", '{"query": '), ("search", "[1]"))
+    written: tuple[tuple[str, str], ...] = (
+        ("search", '{"query": "hat"}'),
+        ("search", ""),
+        ("search", '{"query": '),
+        ("search", "[1]"),
+    )
     if kind == "anthropic" and not streamed:  # the provider itself parses arguments when it does not stream
         written = written[:2]
     reply = await call(kind, Plan(text="Let me look.", tool_calls=written), streamed, tools=(SEARCH,))
     assert reply.finish_reason == "tool_calls"
     assert [called.name for called in reply.tool_calls] == ["search"] * len(written)
     assert len({called.id for called in reply.tool_calls}) == len(written)
-    assert [called.arguments for called in reply.tool_calls] == [{"query": "hat"}, {}, None, None][
-        : len(written)
-    ]
+    assert [called.arguments for called in reply.tool_calls] == [{"query": "hat"}, {}, None, None][: len(written)]
     if len(written) == 4:
         assert reply.tool_calls[2].raw == '{"query": '
 
@@ -262,228 +200,11 @@ async def test_the_negotiation_ends_after_one_step(kind: str) -> None:
 
 @every_kind
 async def test_a_refusal_for_another_reason_is_no_negotiation(kind: str) -> None:
-    error = {
-        "error": {"message": "too long", "code": "context_length_exceeded", "type": "invalid_request_error"}
-    }
+    error = {"error": {"message": "too long", "code": "context_length_exceeded", "type": "invalid_request_error"}}
     async with serving([Plan(fault="status", status=400, error=error)]) as (server, models):
         with pytest.raises(PermanentModelError) as caught:
             await models.complete(asking(name_of(kind, server.url), output_schema=SCHEMA))
         assert (caught.value.code, len(server.requests)) == ("context_too_long", 1)
-
-
-# --- what goes wrong -------------------------------------------------------------------------------------
-
-
-@both_ways
-@every_kind
-async def test_a_refused_connection_is_transient(kind: str, streamed: bool) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        models = models_from(environ=environ_of(url))
-        with pytest.raises(TransientModelError, match="cannot connect") as caught:
-            await models.complete(asking(name_of(kind, url)), (lambda piece: None) if streamed else None)
-        await models.close()
-    assert caught.value.code == "connection_failed"
-
-
-@both_ways
-@pytest.mark.parametrize("fault", ["slow", "drip"])
-@every_kind
-async def test_the_time_limit_holds_against_slow_and_dripping_servers(
-    kind: str, fault: str, streamed: bool
-) -> None:
-    started = perf_counter()
-    plan = Plan(text="late", fault=fault, delay=30.0 if fault == "slow" else 0.02)
-    with pytest.raises(TransientModelError, match=r"within 0\.3 s") as caught:
-        await call(kind, plan, streamed, timeout=0.3)
-    assert caught.value.code == "timeout"
-    assert perf_counter() - started < 5
-
-
-@both_ways
-@pytest.mark.parametrize("fault", ["garbage", "html", "wrong_shape"])
-@every_kind
-async def test_garbage_is_permanent_and_says_where(kind: str, fault: str, streamed: bool) -> None:
-    with pytest.raises(PermanentModelError, match="not its protocol") as caught:
-        await call(kind, Plan(text="hello", fault=fault), streamed)
-    assert caught.value.code == "bad_reply"
-
-
-@both_ways
-@every_kind
-async def test_a_huge_reply_is_not_read_to_its_end(kind: str, streamed: bool) -> None:
-    with pytest.raises(PermanentModelError, match="larger than 200000 bytes") as caught:
-        await call(kind, Plan(fault="huge"), streamed, cap=200_000)
-    assert caught.value.code == "reply_too_large"
-
-
-@pytest.mark.parametrize("fault", ["cut", "early_end"])
-@every_kind
-async def test_a_stream_that_breaks_off_is_transient(kind: str, fault: str) -> None:
-    with pytest.raises(TransientModelError) as caught:
-        await call(kind, Plan(text="a long enough text", fault=fault), streamed=True)
-    assert caught.value.code == "stream_cut"
-
-
-@every_kind
-async def test_a_whole_reply_that_breaks_off_is_transient(kind: str) -> None:
-    with pytest.raises(TransientModelError) as caught:
-        await call(kind, Plan(text="a long enough text", fault="cut"))
-    assert caught.value.code == "connection_lost"
-
-
-@every_kind
-async def test_garbage_inside_a_stream_is_permanent(kind: str) -> None:
-    with pytest.raises(PermanentModelError) as caught:
-        await call(kind, Plan(text="hello there", fault="stream_garbage"), streamed=True)
-    assert caught.value.code == "bad_reply"
-
-
-@pytest.mark.parametrize(
-    ("error", "transient", "code"),
-    [
-        ({"type": "overloaded_error", "message": "busy"}, True, "overloaded"),
-        (
-            {"type": "server_error", "code": "rate_limit_exceeded", "message": "slow down"},
-            True,
-            "rate_limited",
-        ),
-        ({"type": "invalid_request_error", "message": "no"}, False, "model_error"),
-    ],
-)
-@every_kind
-async def test_an_error_inside_a_stream_is_typed(kind: str, error: Any, transient: bool, code: str) -> None:
-    plan = Plan(text="hello there", fault="stream_error", error={"type": "error", "error": error})
-    with pytest.raises(
-        TransientModelError if transient else PermanentModelError, match=error["message"]
-    ) as caught:
-        await call(kind, plan, streamed=True)
-    assert caught.value.code == code
-
-
-STATUSES = [
-    (429, True, "rate_limited"),
-    (500, True, "server_error"),
-    (502, True, "server_error"),
-    (503, True, "server_error"),
-    (529, True, "overloaded"),
-    (408, True, "timeout"),
-    (409, True, "conflict"),
-    (400, False, "bad_request"),
-    (401, False, "unauthorized"),
-    (403, False, "forbidden"),
-    (404, False, "not_found"),
-    (413, False, "request_too_large"),
-    (418, False, "bad_request"),
-    (302, False, "redirected"),
-]
-
-
-@both_ways
-@pytest.mark.parametrize(("status", "transient", "code"), STATUSES)
-@every_kind
-async def test_every_status_has_its_error(
-    kind: str, status: int, transient: bool, code: str, streamed: bool
-) -> None:
-    expected = TransientModelError if transient else PermanentModelError
-    error = {"error": {"message": "as planned"}}
-    with pytest.raises(expected, match=f"HTTP {status}: as planned") as caught:
-        await call(kind, Plan(fault="status", status=status, error=error), streamed)
-    assert caught.value.code == code
-    assert type(caught.value) is expected
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ((("retry-after", "7"),), 7.0),
-        ((("retry-after", "1.5"),), 1.5),
-        ((("retry-after-ms", "250"), ("retry-after", "1")), 0.25),
-        ((("retry-after", "Wed, 21 Oct 2099 07:28:00 GMT"),), None),
-        ((("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
-        ((("retry-after", "soon"),), None),
-        ((("retry-after", "inf"),), None),
-        ((), None),
-    ],
-)
-@every_kind
-async def test_retry_after_is_read_in_every_form(kind: str, headers: Any, seconds: float | None) -> None:
-    plan = Plan(fault="status", status=429, headers=headers)
-    with pytest.raises(TransientModelError) as caught:
-        await call(kind, plan)
-    if headers and "2099" in headers[0][1]:
-        assert caught.value.retry_after is not None
-        assert caught.value.retry_after > 86_400
-    else:
-        assert caught.value.retry_after == seconds
-
-
-@every_kind
-async def test_an_empty_account_is_not_worth_a_retry(kind: str) -> None:
-    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
-    with pytest.raises(PermanentModelError) as caught:
-        await call(kind, Plan(fault="status", status=429, error=error))
-    assert caught.value.code == "quota_exhausted"
-
-
-async def test_a_client_makes_one_attempt_only() -> None:
-    for kind in KINDS:
-        async with serving([Plan(fault="status", status=503)]) as (server, models):
-            with pytest.raises(TransientModelError):
-                await models.complete(asking(name_of(kind, server.url)))
-            assert len(server.requests) == 1
-
-
-@every_kind
-async def test_a_cancelled_call_leaves_nothing_running(kind: str) -> None:
-    async with serving([Plan(fault="drip", delay=0.01)]) as (server, models):
-        before = asyncio.all_tasks()
-        task = asyncio.create_task(models.complete(asking(name_of(kind, server.url)), lambda piece: None))
-        await server.first_request.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        ours = {other for other in asyncio.all_tasks() - before if "ModelServer" not in str(other.get_coro())}
-        assert not ours
-
-
-# --- keys ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["responses", "anthropic"])
-async def test_the_key_is_sent_and_never_shown(kind: str) -> None:
-    async with serving([Plan(text="ok")], key="another") as (server, models):
-        with pytest.raises(PermanentModelError) as caught:
-            await models.complete(asking(name_of(kind, server.url)))
-    assert caught.value.code == "unauthorized"
-    assert KEY not in str(caught.value)
-    assert "***" in str(caught.value)
-    async with serving([Plan(text="ok")], key=KEY) as (server, models):
-        assert (await models.complete(asking(name_of(kind, server.url)))).text == "ok"
-
-
-@pytest.mark.parametrize(
-    ("name", "variable"), [("openai:gpt-5", "OPENAI_API_KEY"), ("anthropic:claude-x", "ANTHROPIC_API_KEY")]
-)
-async def test_a_missing_or_broken_key_is_named(name: str, variable: str) -> None:
-    for value, code in (("", "missing_key"), ("sk\nbad: header", "bad_key")):
-        models = models_from(environ={variable: value})
-        with pytest.raises(PermanentModelError, match=variable) as caught:
-            await models.complete(asking(name))
-        assert caught.value.code == code
-        with pytest.raises(PermanentModelError, match=variable):
-            models.check(name)
-
-
-async def test_an_address_gets_a_key_only_when_it_was_given_one() -> None:
-    async with ModelServer([Plan(text="ok")]) as server:
-        environ = {**environ_of(server.url), "MY_KEY": "mine"}
-        for keys, expected in (({}, None), ({f"{server.url}/v1/": "MY_KEY"}, "Bearer mine")):
-            models = models_from(environ=environ, keys=keys)
-            await models.complete(asking(f"{server.url}/v1#m"))
-            assert server.requests[-1].headers.get("authorization") == expected
-            await models.close()
 
 
 # --- profiles and prices ---------------------------------------------------------------------------------

@@ -31,9 +31,7 @@ class Plan:
     delay: float = 0.0
 
 
-FAULTS = frozenset(
-    "slow drip garbage html wrong_shape status cut early_end huge stream_error stream_garbage".split()
-)
+FAULTS = frozenset("slow drip garbage html wrong_shape status cut early_end huge stream_error stream_garbage".split())
 
 
 class Refused(Exception):
@@ -94,9 +92,7 @@ def check_anthropic(body: Json, accepts: frozenset[str]) -> None:
     uses: set[str] = set()
     before = None
     for turn in turns:
-        _expect(
-            turn["role"] in ("user", "assistant") and turn["role"] != before, "messages: roles must alternate"
-        )
+        _expect(turn["role"] in ("user", "assistant") and turn["role"] != before, "messages: roles must alternate")
         before = turn["role"]
         results = {block["tool_use_id"] for block in turn["content"] if block["type"] == "tool_result"}
         _expect(results == uses, "messages: tool_use ids without tool_result blocks")

@@ -167,7 +167,7 @@ async def test_a_planner_splits_the_question_into_parts() -> None:
     question = "Which did Firefox support first: the function `cos()` or the function `linear()`?"
     reply = await ask(json.dumps({"question": question}), tools=(), schema={**schema, "required": ["parts"]})
     assert json.loads(reply.text) == {
-        "parts": ["`cos()` Firefox support function", "`linear()` Firefox support function"]
+        "parts": ["when `cos()` Firefox support function", "when `linear()` Firefox support function"]
     }
 
 
@@ -309,3 +309,12 @@ async def test_a_call_over_ten_passages_is_quick() -> None:
         await ask("When did the work on the Old Bridge begin?", found)
         times.append(perf_counter() - started)
     assert min(times) < 0.05
+
+
+@pytest.mark.parametrize(
+    "word", ["A ", "`", "a or ", ", b or c: ", "Which and which ", "1-", "((", "\n- ", "{", "It. "]
+)
+async def test_endless_questions_end(word: str) -> None:
+    started = perf_counter()
+    await ask(word * 200_000, FOUND)
+    assert perf_counter() - started < 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,7 +63,7 @@ def test_strict_means_closed_and_complete() -> None:
 
 
 def test_closing_drops_only_what_is_refused_and_changes_no_free_object() -> None:
-    schema = {
+    schema: Any = {
         "type": "object",
         "properties": {
             "minimum": {"type": "integer", "minimum": 1},

@@ -37,6 +37,9 @@ when { context.arguments.flags.hasTag("urgent") && context.arguments.flags.getTa
 """
 SEES_ALL = '@id("z") forbid (principal, action, resource) when { [context].contains(context) && false };'
 
+LEAN, WHOLE, OPEN = gate_of(VARIED), gate_of(VARIED, SEES_ALL), gate_of(PERMIT_ALL, SEES_ALL)
+LIMITED, SHIPPED = gate_of(PERMIT_ALL, LIMIT), load_gate(None)
+
 words = st.text("a5 /.:@[]\\\0\n\ud800é", max_size=6)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words,
@@ -77,12 +80,11 @@ def said(decision: GateDecision) -> tuple[str, str, frozenset[str]]:
 @given(st.dictionaries(st.sampled_from(list(GateRequest.model_fields)), json_values | st.binary(max_size=3)))
 def test_a_broken_request_is_never_allowed_what_a_whole_one_is_not(changes: dict[str, Any]) -> None:
     broken = GateRequest.model_construct(**{**DEFAULTS, **WRITE, "arguments": {"amount": 500}, **changes})
-    gate = gate_of(PERMIT_ALL, LIMIT)
-    decision = gate.decide(broken)
+    decision = LIMITED.decide(broken)
     touched = {"arguments", "resource", "stage", "side_effect"} & set(changes)
     if not touched:
         assert decision.outcome == "deny"
-    assert decision.digest == gate.digest
+    assert decision.digest == LIMITED.digest
 
 
 @given(json_values)
@@ -92,19 +94,16 @@ def test_no_spelling_of_an_amount_slips_past_its_limit(amount: Any) -> None:
     )
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     is_whole = is_number and math.isfinite(amount) and amount == int(amount)
-    allowed = gate_of(PERMIT_ALL, LIMIT).decide(request).outcome == "allow"
+    allowed = LIMITED.decide(request).outcome == "allow"
     assert allowed == (is_whole and -(2**63) <= amount <= 100)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(requests, max_size=12))
 def test_sharing_decisions_never_changes_one(asked: list[GateRequest]) -> None:
-    shared = gate_of(VARIED)
+    shared = CedarGate(LEAN.rules)
     for request in asked:
-        assert said(shared.decide(request)) == said(gate_of(VARIED).decide(request))
-
-
-LEAN, WHOLE = gate_of(VARIED), gate_of(VARIED, SEES_ALL)
+        assert said(shared.decide(request)) == said(CedarGate(LEAN.rules).decide(request))
 
 
 @given(requests)
@@ -115,7 +114,7 @@ def test_hiding_what_no_rule_reads_never_changes_a_decision(request: GateRequest
 @given(requests, st.sampled_from([None, "idempotent"]))
 def test_a_request_that_shows_everything_is_what_the_schema_says(request: GateRequest, contract: str | None) -> None:
     request = request.model_copy(update={"idempotency": contract, "facts": {"n": 1.5, "l": ["a"], "f": True}})
-    view = WHOLE._stages[request.stage]
+    view = OPEN._stages[request.stage]
     seen = view.see(request)
     question = {
         "principal": {"type": "Principal", "id": seen.principal},
@@ -132,10 +131,9 @@ def test_a_request_that_shows_everything_is_what_the_schema_says(request: GateRe
 
 @given(json_values)
 def test_the_shipped_rules_never_let_a_write_through(arguments: Any) -> None:
-    gate: CedarGate = load_gate(None)
     values = arguments if isinstance(arguments, dict) else {"a": arguments}
     for stage in ("capability", "memory"):
         request = GateRequest.model_construct(
             **{**GateRequest(**DEFAULTS).__dict__, **WRITE, "stage": stage, "arguments": values, "facts": values}
         )
-        assert gate.decide(request).outcome == "deny"
+        assert SHIPPED.decide(request).outcome == "deny"

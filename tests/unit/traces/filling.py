@@ -23,15 +23,14 @@ def allow(size: int) -> None:
 
 async def main(folder: str, runs: str) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    traces = Traces(
-        Path(folder), tale(int(runs)), Redactor(["hunter2hunter2"]), settings=FileSettings(checkpoint="1MB")
-    )
+    redactor, settings = Redactor(["hunter2hunter2"]), FileSettings(checkpoint="1MB")
+    traces = Traces(Path(folder), tale(int(runs)), redactor, settings=settings)
     await traces.open()
     allow(1_500_000)
     refused = 0
     while True:
         try:
-            if not await traces.project(25):
+            if not await traces.project(60):
                 break
         except StoreError as error:
             refused += 1

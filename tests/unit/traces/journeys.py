@@ -171,7 +171,7 @@ class Run:
             parameters={"temperature": 0.0, "seed": 7, "max_tokens": 512},
             tools=["search", "pricing_tool"],
         )
-        head = [self.context(turn, messages), gate, asked]
+        head: list[AnyEntry] = [self.context(turn, messages), gate, asked]
         if not together:
             self.write(*head)
             head = []

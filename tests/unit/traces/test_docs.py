@@ -61,26 +61,27 @@ async def test_the_amounts_and_the_decision_are_the_ones_that_happened(this_week
     assert decision["raw"] is not None
 
 
-def test_every_table_and_column_is_listed_with_what_it_holds(schema: duckdb.DuckDBPyConnection) -> None:
-    listed = re.findall(
-        r"(?m)^#### `(\w+)`\n\n.+\n\n\| column \| type \| holds \|\n\|---\|---\|---\|\n((?:\|.+\n)+)", TEXT
-    )
+TABLE = r"(?m)^#### `(\w+)`\n\n.+\n\n\| column \| type \| holds \|\n\|---\|---\|---\|\n((?:\|.+\n)+)"
+COLUMN = r"\| `(\w+)` \| ([^|]+) \| (.+) \|"
+
+
+def test_every_table_and_column_is_listed_with_its_type(schema: duckdb.DuckDBPyConnection) -> None:
     found = {
         (table, column, kind)
-        for table, lines in listed
-        for column, kind in re.findall(r"\| `(\w+)` \| ([^|]+) \|", lines)
+        for table, lines in re.findall(TABLE, TEXT)
+        for column, kind, _ in re.findall(COLUMN, lines)
     }
     spelled = "replace(data_type, 'TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ')"
-    sql = (
-        f"SELECT table_name, column_name, {spelled} FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (table_name)"
-    )
-    assert found == set(schema.execute(sql).fetchall())
+    columns = f"SELECT table_name, column_name, {spelled} FROM duckdb_columns()"
+    assert found == set(schema.execute(f"{columns} SEMI JOIN duckdb_tables() USING (table_name)").fetchall())
 
 
 def test_what_columns_hold_is_said_as_in_the_definitions() -> None:
-    said = {line for part in PARTS for line in re.findall(r",? +-- (.+)", (SCHEMA / f"{part}.sql").read_text("utf-8"))}
-    said_of_columns = {line for line in re.findall(r"(?m)^\| `\w+` \| [^|]+ \| (.+) \|$", TEXT)}
-    assert said_of_columns <= said
+    texts = [(SCHEMA / f"{part}.sql").read_text("utf-8") for part in PARTS]
+    defined = {line for text in texts for line in re.findall(r",? +-- (.+)", text)}
+    said = {holds for _, lines in re.findall(TABLE, TEXT) for _, _, holds in re.findall(COLUMN, lines)}
+    assert said
+    assert said <= defined
 
 
 def test_every_view_is_listed_with_its_columns(schema: duckdb.DuckDBPyConnection) -> None:

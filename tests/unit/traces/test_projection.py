@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.traces.conftest import Contents, Open, contents, drain
-from tests.unit.traces.journeys import Book, Run, answering, asking, failing, tale
+from tests.unit.traces.journeys import Book, Run, answering, asking, failing, tale, verdict
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.journal import Frame, Leased, Record
@@ -134,6 +134,18 @@ async def test_steps_that_nobody_waited_for_end_with_their_run(open_traces: Open
         ("1/sleep#0", "canceled", "unset"),
     ]
     assert await rows(traces, "SELECT * FROM in_flight") == []
+
+
+async def test_a_decision_of_the_gate_is_no_span(open_traces: Open) -> None:
+    book = Book()
+    run = Run(book, "gated").accept().lease()
+    decided = run.outcome(run.intent("gate", "clerk", "0/clerk#0"), verdict("allow"))
+    run.write(run.record("policy", None, stage="request", resource="clerk", decision=verdict("allow")), decided)
+    traces = await open_traces(book)
+    await drain(traces)
+    assert await rows(traces, "FROM spans") == []
+    (row,) = await rows(traces, "SELECT stage, resource, outcome, rules, micros FROM policy_decisions")
+    assert tuple(row.values()) == ("request", "clerk", "allow", ["reads"], 12)
 
 
 async def test_an_approval_shows_who_said_what_and_how_long_it_took(open_traces: Open) -> None:
@@ -274,7 +286,7 @@ def whole() -> Contents:
 
 @pytest.mark.promise("I3")
 @pytest.mark.rule("R11")
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.integers(1, 60), min_size=3, max_size=12),
     restarts=st.sets(st.integers(0, 11), max_size=4),

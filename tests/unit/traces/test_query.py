@@ -27,46 +27,45 @@ async def traces(open_traces: Open) -> Traces:
     return filled
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT 1; SELECT 2",
-        "",
-        "-- nothing",
-        "DELETE FROM spans",
-        "INSERT INTO events SELECT * FROM events",
-        "CREATE TABLE mine AS SELECT 1",
-        "CREATE TEMP TABLE mine AS SELECT 1",
-        "DROP VIEW runs",
-        "COMMIT",
-        "CHECKPOINT",
-        "ATTACH 'other.duckdb'",
-        "COPY runs TO 'runs.csv'",
-        "SET threads = 1",
-        "SET lock_configuration = false",
-        "PRAGMA disable_checkpoint_on_shutdown",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "EXPORT DATABASE 'everything'",
-        "WITH gone AS (DELETE FROM spans RETURNING *) SELECT * FROM gone",
-        "EXPLAIN ANALYZE DELETE FROM spans",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "SELECT * FROM 'journal.db'",
-        "SELECT * FROM glob('/*')",
-        "SELECT * FROM traces",
-    ],
-)
-async def test_whatever_does_more_than_read_the_tables_is_refused(traces: Traces, sql: str) -> None:
-    with pytest.raises(InvalidInput):
-        await traces.query(sql)
-    assert (await traces.query("SELECT count(*) > 0 AS kept FROM spans"))["kept"].to_pylist() == [True]
+REFUSED = [
+    "SELECT 1; SELECT 2",
+    "",
+    "-- nothing",
+    "DELETE FROM spans",
+    "INSERT INTO events SELECT * FROM events",
+    "CREATE TABLE mine AS SELECT 1",
+    "CREATE TEMP TABLE mine AS SELECT 1",
+    "DROP VIEW runs",
+    "COMMIT",
+    "CHECKPOINT",
+    "ATTACH 'other.duckdb'",
+    "COPY runs TO 'runs.csv'",
+    "SET threads = 1",
+    "SET lock_configuration = false",
+    "PRAGMA disable_checkpoint_on_shutdown",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "EXPORT DATABASE 'everything'",
+    "WITH gone AS (DELETE FROM spans RETURNING *) SELECT * FROM gone",
+    "EXPLAIN ANALYZE DELETE FROM spans",
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * FROM 'journal.db'",
+    "SELECT * FROM glob('/*')",
+    "SELECT * FROM traces",
+]
+READ = ["FROM runs", "DESCRIBE runs", "SUMMARIZE spans", "EXPLAIN FROM runs", "SHOW TABLES", "VALUES (1);"]
 
 
-@pytest.mark.parametrize(
-    "sql", ["FROM runs", "DESCRIBE runs", "SUMMARIZE spans", "EXPLAIN FROM runs", "SHOW TABLES", "VALUES (1);"]
-)
-async def test_every_way_to_read_is_welcome(traces: Traces, sql: str) -> None:
-    assert (await traces.query(sql)).num_rows > 0
+async def test_whatever_does_more_than_read_the_tables_is_refused(traces: Traces) -> None:
+    for sql in REFUSED:
+        with pytest.raises(InvalidInput):
+            await traces.query(sql)
+        assert (await traces.query("SELECT count(*) > 0 AS kept FROM spans"))["kept"].to_pylist() == [True], sql
+
+
+async def test_every_way_to_read_is_welcome(traces: Traces) -> None:
+    for sql in READ:
+        assert (await traces.query(sql)).num_rows > 0, sql
 
 
 async def test_errors_are_shown_in_duckdbs_words(traces: Traces) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,17 +118,25 @@ async def test_a_damaged_file_is_set_aside_and_rebuilt(tmp_path: Path, open_trac
     assert path.with_name(f"{path.name}.previous").read_bytes() == damaged
 
 
-async def test_a_file_that_another_process_has_is_refused_and_left_alone(tmp_path: Path, open_traces: Open) -> None:
+@contextmanager
+def holding(path: Path) -> Iterator[int]:
+    """Another process that has the file open; its id."""
     holder = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    (tmp_path / "data").mkdir()
-    command = [sys.executable, "-c", holder, str(tmp_path / "data" / NAME)]
+    command = [sys.executable, "-c", holder, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "open\n"
-        with pytest.raises(StoreBusy, match=rf"another process has the trace tables .*{process.pid}"):
-            await open_traces(Book())
+        yield process.pid
         process.stdin.close()
+
+
+async def test_a_file_that_another_process_has_is_refused_and_left_alone(tmp_path: Path, open_traces: Open) -> None:
+    (tmp_path / "data").mkdir()
+    with holding(tmp_path / "data" / NAME) as pid, pytest.raises(StoreBusy) as refused:
+        await open_traces(Book())
+    assert f"another process has the trace tables {tmp_path / 'data' / NAME} open" in str(refused.value)
+    assert str(pid) in str(refused.value)
     assert not list((tmp_path / "data").glob("*.previous"))
     await open_traces(Book())
 
@@ -137,7 +147,8 @@ async def test_tables_of_another_version_are_rebuilt(tmp_path: Path, open_traces
     await drain(traces)
     await traces.close()
     rename = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); c.execute(\"UPDATE ingest SET schema = 'older'\")"
-    subprocess.run([sys.executable, "-c", rename, str(tmp_path / "data" / NAME)], check=True)
+    command = [sys.executable, "-c", rename, str(tmp_path / "data" / NAME)]
+    await asyncio.to_thread(subprocess.run, command, check=True)
     traces = await open_traces(book)
     assert await drain(traces) == len(book.frames)
 
@@ -157,7 +168,7 @@ async def test_a_full_disk_costs_time_and_no_rows(tmp_path: Path, open_traces: O
 
 
 async def test_a_cancelled_projection_neither_loses_nor_repeats(open_traces: Open) -> None:
-    book = tale(20)
+    book = tale(10)
     traces = await open_traces(book)
     while traces.lag().seq < len(book.frames):
         task = asyncio.create_task(traces.project(50))
@@ -174,5 +185,8 @@ async def test_a_cancelled_projection_neither_loses_nor_repeats(open_traces: Ope
 async def test_closed_tables_say_so(open_traces: Open) -> None:
     traces = await open_traces(tale(1))
     await traces.close()
+    await traces.close()
     with pytest.raises(StoreError, match="not open"):
         await traces.query("SELECT 1")
+    with pytest.raises(StoreError, match="are closed"):
+        await traces.project()

@@ -139,17 +139,8 @@ async def test_no_column_of_any_table_holds_a_secret(open_traces: Open) -> None:
     run.call(1, "search", {"q": secret}, None, result="error", error=error)
     asked = run.intent("approval", "tool", "a#0", {"prompt": f"send {secret}?"}, prompt=f"send {secret}?")
     run.write(asked, run.outcome(asked, {"note": secret}))
-    for topic in (
-        "stage",
-        "decision",
-        "context",
-        "observation",
-        "validation",
-        "handoff",
-        "dead_letter",
-        "policy",
-        "own",
-    ):
+    topics = "stage decision context observation validation handoff dead_letter policy own"
+    for topic in topics.split():
         verdict = {"outcome": "deny", "reason": secret, "rules": [{"rule": "r", "reason": secret}]}
         facts = {"errors": [secret], "message": secret, "summary": secret, "decision": verdict, "note": secret}
         run.write(run.record(topic, {"messages": [secret], "data": secret, "any": secret}, **facts))

@@ -1,0 +1,164 @@
+"""Following a run from a terminal until it ends, asks, or takes too long.
+
+Owns the waiting: what is shown meanwhile, whom it asks, and when only a person can go on. Bounded by what it
+waits for: a run tree in which nothing is left to happen is told, never sat out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from retinue.ingress.answers import read_answer, result_of
+from retinue.ingress.client import Client
+from retinue.ingress.exits import ENDED, Exit
+from retinue.ingress.render import answer_text, ending_text, request_text, short
+from retinue.ingress.terminal import Terminal, as_line, write
+from retinue.runs.contracts import Branch, PendingRequest, Status
+from retinue.runs.control import RunQuery
+from retinue.runs.errors import InvalidInput
+
+_LOOK = 0.25
+_MANY = 1_000
+
+
+async def follow(
+    terminal: Terminal, client: Client, run_id: str, *, stream: bool = False, timeout: float | None = None
+) -> Exit:
+    """Wait for a run, show its answer, give the exit code. What it asks is asked here, if somebody can answer."""
+    showing = asyncio.create_task(show_events(terminal, client, run_id)) if stream else None
+    try:
+        async with asyncio.timeout(timeout):
+            branch = await _wait(terminal, client, run_id)
+            if showing is not None and branch is not None:
+                await showing
+    except TimeoutError:
+        return await _late(terminal, client, run_id, timeout)
+    finally:
+        if showing is not None:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+    if branch is None:
+        return await _asks(terminal, client, run_id)
+    record = await client.get(run_id)
+    took = record.finished_at - record.started_at if record.finished_at and record.started_at else None
+    show_result(terminal, branch, took)
+    return ENDED[branch.status]
+
+
+def show_result(terminal: Terminal, branch: Branch, took_ns: int | None) -> None:
+    """The answer on stdout, how it ended on stderr."""
+    text = answer_text(read_answer(branch.value, branch.facts)) if branch.ok else None
+    terminal.give(result_of(branch), text)
+    terminal.note(ending_text(branch, took_ns))
+
+
+async def show_events(terminal: Terminal, client: Client, run_id: str) -> None:
+    """Streamed text on stdout, what happens on stderr; one JSON object a line when JSON is spoken."""
+    flowing = False
+    async for event in client.events(run_id):
+        if terminal.as_json:
+            write(as_line({"event": event}) + "\n")
+        elif event.kind == "delta":
+            terminal.piece(event.text)
+            flowing = True
+        elif event.text:
+            if flowing:
+                terminal.piece("\n")
+            flowing = False
+            terminal.note(f"· {event.text}")
+
+
+async def is_stuck(client: Client, root_run_id: str) -> bool:
+    """Whether only a person can bring the tree of runs on: it asks, and nothing runs, queues or is timed."""
+    if not await open_requests(client, root_run_id):
+        return False
+    for status in (Status.in_progress, Status.queued):
+        if await client.list(RunQuery(root_run_id=root_run_id, status=status, limit=1)):
+            return False
+    waiting = await client.list(RunQuery(root_run_id=root_run_id, status=Status.waiting, limit=_MANY))
+    return all(record.wake_at is None for record in waiting)
+
+
+async def open_requests(client: Client, root_run_id: str) -> list[PendingRequest]:
+    """What a tree of runs asks now."""
+    return [request for request in await client.inbox() if request.root_run_id == root_run_id]
+
+
+async def _wait(terminal: Terminal, client: Client, run_id: str) -> Branch | None:
+    """The result; None when only a person can go on and nobody is here to be asked."""
+    root = (await client.get(run_id)).root_run_id
+    asked: set[str] = set()
+    while True:
+        with suppress(TimeoutError):
+            return await client.wait(run_id, _LOOK)
+        if not terminal.talks:
+            if await is_stuck(client, root):
+                return None
+            continue
+        for request in await open_requests(client, root):
+            if request.request_id not in asked:
+                asked.add(request.request_id)
+                await _ask(terminal, client, request)
+
+
+async def _ask(terminal: Terminal, client: Client, request: PendingRequest) -> None:
+    terminal.note(request_text(request))
+    approval = request.kind == "approval"
+    said = (await _read_line("approve? [y/n] " if approval else "answer: ")).strip()
+    if not said:
+        terminal.note("left open; it stays in `retinue inbox`")
+        return
+    try:
+        if not approval:
+            await client.answer(request.request_id, said)
+        elif said.lower() in {"y", "yes"}:
+            await client.approve(request.request_id)
+        else:
+            await client.deny(request.request_id)
+    except InvalidInput as error:
+        terminal.note(str(error))
+
+
+async def _read_line(prompt: str) -> str:
+    """A line from the keyboard, in a thread that cannot keep the process alive; empty at its end."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+
+    def settle(text: str) -> None:
+        if not line.done():
+            line.set_result(text)
+
+    def read() -> None:
+        text = sys.stdin.readline()
+        _tell(loop, lambda: settle(text))
+
+    print(prompt, end="", file=sys.stderr, flush=True)
+    threading.Thread(target=read, name="keyboard", daemon=True).start()
+    return await line
+
+
+def _tell(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    """Schedule on a loop that may be gone: then nobody waits for the line any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(act)
+
+
+async def _asks(terminal: Terminal, client: Client, run_id: str) -> Exit:
+    root = (await client.get(run_id)).root_run_id
+    requests = await open_requests(client, root)
+    terminal.give({"run_id": run_id, "status": (await client.get(run_id)).status, "requests": requests})
+    for request in requests:
+        terminal.note(request_text(request))
+    terminal.note(f"then `retinue wait {short(run_id)}` carries it on and shows its answer")
+    return Exit.asks
+
+
+async def _late(terminal: Terminal, client: Client, run_id: str, timeout: float | None) -> Exit:
+    record = await client.get(run_id)
+    terminal.give({"run_id": run_id, "status": record.status, "timeout": timeout})
+    terminal.note(f"still {record.status.value} after {timeout:g} s: `retinue wait {short(run_id)}` waits on")
+    return Exit.timeout

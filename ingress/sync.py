@@ -1,0 +1,111 @@
+"""The thin synchronous client, for notebooks and scripts: the same verbs, on a loop in a thread of its own.
+
+Adds nothing to the asynchronous client and keeps no state beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from retinue.ingress.client import Client, connect
+from retinue.ingress.events import RunEvent
+from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
+from retinue.runs.control import RunQuery
+from retinue.runs.definitions import Definition
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+class SyncClient:
+    """Made by `connect_sync`. Every method blocks; errors are those of `Client`."""
+
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def submit(self, target: str | Definition, input: Json, **options: Any) -> str:
+        """Accept a run; returns its id."""
+        return self._wait(self._client.submit(target, input, **options)).run_id
+
+    def run(self, target: str | Definition, input: Json, timeout: float | None = None, **options: Any) -> Any:
+        """Run something and return its output. Raises RunFailed or RunCanceled with the reason."""
+
+        async def both() -> Any:
+            handle = await self._client.submit(target, input, **options)
+            return await handle.result(timeout)
+
+        return self._wait(both())
+
+    def get(self, run_id: str) -> RunRecord:
+        """The record of a run."""
+        return self._wait(self._client.get(run_id))
+
+    def runs(self, query: RunQuery | None = None) -> list[RunRecord]:
+        """Records, newest first."""
+        return self._wait(self._client.runs(query or RunQuery()))
+
+    def wait(self, run_id: str, timeout: float | None = None) -> Branch:
+        """The result of a run as a value, when it has ended."""
+        return self._wait(self._client.wait(run_id, timeout))
+
+    def events(self, run_id: str) -> list[RunEvent]:
+        """What has happened in a run so far."""
+
+        async def gather() -> list[RunEvent]:
+            return [event async for event in self._client.events(run_id, follow=False)]
+
+        return self._wait(gather())
+
+    def cancel(self, run_id: str) -> int:
+        """Cancel a run and all below it."""
+        return self._wait(self._client.cancel(run_id))
+
+    def inbox(self) -> list[PendingRequest]:
+        """What runs ask people."""
+        return self._wait(self._client.inbox())
+
+    def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
+        """Say yes to an approval."""
+        return self._wait(self._client.approve(request_id, by))
+
+    def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
+        """Say no to an approval."""
+        return self._wait(self._client.deny(request_id, by, why))
+
+    def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
+        """Answer a question."""
+        return self._wait(self._client.answer(request_id, value, by))
+
+    def sql(self, query: str, timeout: float = 30.0) -> pa.Table:
+        """Ask the trace tables."""
+        return self._wait(self._client.query(query, timeout))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@contextmanager
+def connect_sync(project: Path | None = None, *, local: bool = False, start: bool = True) -> Iterator[SyncClient]:
+    """Like `connect`, blocking: `with connect_sync(local=True) as client: client.run("agent", "question")`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="retinue-client", daemon=True)
+    thread.start()
+    context = connect(project, local=local, start=start)
+    try:
+        client = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+        try:
+            yield SyncClient(client, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,278 @@
+"""`retinue batch`: an agent over every row of a file.
+
+Owns the order of things: look at both files, begin or resume the job, write rows as they finish, put them in
+order. Knows no store; the job is a run, and what it knows survives this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from retinue.host.presence import find_runtime
+from retinue.host.rows import source_of
+from retinue.host.settings import Settings
+from retinue.ingress.answers import row_of
+from retinue.ingress.client import Client, connect
+from retinue.ingress.exits import Exit
+from retinue.ingress.following import is_stuck
+from retinue.ingress.inputs import check_input
+from retinue.ingress.jobs import JobNote, keep, note_for, settle
+from retinue.ingress.outputs import PartialRows, check_output, dead_letters_of, replace_with, write_whole
+from retinue.ingress.progress import Progress, ended
+from retinue.ingress.render import dollars, duration, money, short
+from retinue.ingress.terminal import Terminal, as_line
+from retinue.ingress.verb import Dollars, verb
+from retinue.runs.contracts import Branch, Budget, Json, Status
+from retinue.runs.control import JobRow, JobState
+from retinue.runs.machine import REMEDY
+from retinue.runs.sources import Source
+
+_LOOK = 0.25
+_STUCK_AFTER = 2.0
+_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A batch that was looked at and may begin."""
+
+    settings: Settings
+    source: Source
+    note: JobNote
+    rows: int
+    window: int
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job that was accepted, and how it stands after the watch: `result` is None when only a person can go on."""
+
+    id: str
+    state: JobState
+    result: Branch | None
+    seconds: float
+
+
+@verb("batch")
+@click.argument("agent")
+@click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="JSONL, one line a row.")
+@click.option("--id", "id_field", help="The column of the rows' ids. Default: `id` where there is one, else the line.")
+@click.option("--concurrency", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Rows at a time.")
+@click.option("--workers", type=click.IntRange(1, 10_000), help="WorkerActors of the runtime that is started for it.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N rows.")
+@click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the whole job; rows that would pass it are not begun.")
+@click.option("--model", help="The model of every agent in it that names none.")
+@click.option("--tenant", help="On whose behalf. Default: the configuration's.")
+@click.option("--resume", is_flag=True, help="Go on with the job of this agent, input and output, if there is one.")
+@click.option("--force", is_flag=True, help="Begin anew and replace the output.")
+@click.option("--local", is_flag=True, help="In this process, without Ray.")
+async def batch_command(terminal: Terminal, agent: str, **options: Any) -> Exit:
+    """Run AGENT over every row of a file.
+
+    Rows are written as they finish; when the job has ended the output holds them in input order. Rows that
+    cannot be read go to OUTPUT.dead.jsonl. Ctrl-C stops cleanly; --resume goes on, and no finished row runs again.
+    """
+    plan = await asyncio.to_thread(_plan, terminal, agent, options)
+    joined = find_runtime(plan.settings.data_folder) is not None
+    try:
+        if plan.note.ended and plan.note.job_id:
+            async with connect(settings=plan.settings, start=False) as client:
+                return await _collect(terminal, client, plan, plan.note.job_id)
+        async with connect(settings=plan.settings, local=plan.local) as client:
+            job_id = await _accept(client, plan)
+            return await _collect(terminal, client, plan, job_id)
+    except asyncio.CancelledError:
+        terminal.note(_stopped(plan, joined and not plan.local))
+        raise
+
+
+def _plan(terminal: Terminal, agent: str, options: dict[str, Any]) -> _Plan:
+    """Everything that can be told before a run starts is told here."""
+    settings = terminal.settings()
+    if options["workers"]:
+        settings = settings.model_copy(
+            update={"actors": settings.actors.model_copy(update={"workers": options["workers"]})}
+        )
+    cost = options["max_cost"]
+    source = source_of(options["input_path"], options["id_field"] or "id", options["limit"])
+    output = check_output(options["output"], options["input_path"])
+    given = {"max_cost": str(cost) if cost is not None else None, "model": options["model"], "tenant": options["tenant"]}
+    note = settle(
+        note_for(agent, source, output, given), settings.data_folder, resume=options["resume"], force=options["force"]
+    )
+    rows = check_input(source, id_given=options["id_field"] is not None).rows
+    return _Plan(settings, source, note, rows, options["concurrency"], options["local"])
+
+
+async def _accept(client: Client, plan: _Plan) -> str:
+    """Submit the job, or find the one that has its key; either way it is noted for the next resume."""
+    note = plan.note
+    handle = await client.batch(
+        note.agent,
+        plan.source,
+        window=plan.window,
+        idempotency_key=note.key,
+        model=note.model,
+        tenant=note.tenant,
+        budget=None if note.max_cost is None else Budget(usd=Decimal(note.max_cost)),
+    )
+    keep(replace(note, job_id=handle.run_id), plan.settings.data_folder)
+    return handle.run_id
+
+
+async def _collect(terminal: Terminal, client: Client, plan: _Plan, job_id: str) -> Exit:
+    """Write rows until the job has ended or only a person can go on, then put the files in their last form."""
+    partial = PartialRows(Path(plan.note.output))
+    try:
+        job = await _watch(terminal, client, plan.rows, (job_id, partial))
+    finally:
+        partial.close()
+    if job.result is None:
+        return _tell_asks(terminal, plan, job)
+    written = await replace_with(Path(plan.note.output), _lines(client.ordered(job_id)))
+    rejected = await _write_dead_letters(client, plan, job_id)
+    keep(replace(plan.note, job_id=job_id, ended=True), plan.settings.data_folder)
+    return _tell_end(terminal, plan, job, (written, rejected))
+
+
+async def _watch(terminal: Terminal, client: Client, rows: int, place: tuple[str, PartialRows]) -> _Job:
+    job_id, partial = place
+    started, after, quiet_since = time.monotonic(), 0, time.monotonic()
+    with Progress(Console(stderr=True), rows, quiet=terminal.as_json) as progress:
+        while True:
+            result = await _result(client, job_id)
+            newest = await _write_new(client, job_id, partial, after)
+            state = await client.progress(job_id)
+            now = time.monotonic()
+            progress.show(state, now)
+            if result is not None:
+                return _Job(job_id, state, result, now - started)
+            if newest > after:
+                after, quiet_since = newest, now
+            elif state.waiting and now - quiet_since > _STUCK_AFTER:
+                quiet_since = now
+                if await is_stuck(client, job_id):
+                    return _Job(job_id, state, None, now - started)
+
+
+async def _result(client: Client, job_id: str) -> Branch | None:
+    """The job's result if it ends within a moment."""
+    try:
+        return await client.wait(job_id, _LOOK)
+    except TimeoutError:
+        return None
+
+
+async def _write_new(client: Client, job_id: str, partial: PartialRows, after: int) -> int:
+    """Write the rows that ended since; returns the newest one's number."""
+    page: list[JobRow] = []
+    async for row in client.results(job_id, after):
+        page.append(row)
+        if len(page) >= _ROWS:
+            partial.add(map(row_of, page))
+            after = page[-1].seq
+            page.clear()
+    if page:
+        partial.add(map(row_of, page))
+        after = page[-1].seq
+    return after
+
+
+async def _lines(rows: AsyncIterator[JobRow]) -> AsyncIterator[dict[str, Json]]:
+    async for row in rows:
+        yield row_of(row)
+
+
+async def _write_dead_letters(client: Client, plan: _Plan, job_id: str) -> int:
+    path = dead_letters_of(Path(plan.note.output))
+    letters = await client.dead_letters(job_id)
+    if letters:
+        lines = [{"line": one.line, "reason": one.reason, "message": one.message} for one in letters]
+        await asyncio.to_thread(write_whole, path, [as_line(line) + "\n" for line in lines])
+    else:
+        path.unlink(missing_ok=True)
+    return len(letters)
+
+
+def _tell_end(terminal: Terminal, plan: _Plan, job: _Job, counts: tuple[int, int]) -> Exit:
+    assert job.result is not None
+    written, rejected = counts
+    result, state = job.result, job.state
+    dead = str(dead_letters_of(Path(plan.note.output))) if rejected else None
+    terminal.give(_facts(plan, job) | {"written": written, "dead_letters": dead})
+    lines = [
+        f"{ended(state):,} rows in {duration(job.seconds)}: {state.ok:,} ok, {state.failed:,} failed, "
+        f"{rejected:,} not readable · {money(state.cost_micros)} · {plan.note.output}"
+    ]
+    if dead:
+        lines.append(f"rows that could not be read: {dead}")
+    if not result.ok:
+        why = f": {result.error.message}" if result.error else ""
+        lines.append(f"the job {result.status.value} ({result.reason.value}){why}")
+        lines.append(f"{plan.rows - ended(state):,} rows were not run")
+    if result.reason in REMEDY:
+        lines.append(f"what helps: {REMEDY[result.reason]}")
+    lines.append(f"job {short(job.id)}: `retinue inspect {short(job.id)}`")
+    terminal.note("\n".join(lines))
+    if result.status is Status.canceled:
+        return Exit.canceled
+    return Exit.done if result.ok and not state.failed and not rejected else Exit.failed
+
+
+def _tell_asks(terminal: Terminal, plan: _Plan, job: _Job) -> Exit:
+    terminal.give(_facts(plan, job))
+    terminal.note(
+        f"{ended(job.state):,} of {plan.rows:,} rows are done, and nothing else can go on before a person answers "
+        f"{job.state.waiting:,} requests: `retinue inbox`\nthen {_again(plan)}"
+    )
+    return Exit.asks
+
+
+def _facts(plan: _Plan, job: _Job) -> dict[str, Json]:
+    state = job.state
+    return {
+        "job_id": job.id,
+        "status": job.result.status.value if job.result else "waiting_for_person",
+        "stop_reason": job.result.reason.value if job.result else None,
+        "error": job.result.error.message if job.result and job.result.error else None,
+        "rows": plan.rows,
+        "ok": state.ok,
+        "failed": state.failed,
+        "rejected": state.rejected,
+        "waiting": state.waiting,
+        "cost_usd": dollars(state.cost_micros),
+        "seconds": round(job.seconds, 3),
+        "output": plan.note.output,
+    }
+
+
+def _stopped(plan: _Plan, goes_on: bool) -> str:
+    """What a Ctrl-C left behind, and how to go on."""
+    if goes_on:
+        return (
+            f"stopped watching; the job goes on in the runtime. Collect it with {_again(plan)}\n"
+            "`retinue ps` lists it, `retinue cancel` ends it"
+        )
+    return f"stopped; finished rows are kept in {plan.note.output}. Go on with {_again(plan)}"
+
+
+def _again(plan: _Plan) -> str:
+    """The command that goes on, as it must be typed."""
+    note = plan.note
+    parts = ["retinue batch", note.agent, f"--input {note.input}", f"--output {note.output}"]
+    if note.id_field != "id":
+        parts.append(f"--id {note.id_field}")
+    named = {"--limit": note.limit, "--max-cost": note.max_cost, "--model": note.model, "--tenant": note.tenant}
+    parts += [f"{name} {value}" for name, value in named.items() if value is not None]
+    return f"`{' '.join([*parts, '--local'] if plan.local else parts)} --resume`"
