@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ prepare()
 
 import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
 import ray  # noqa: E402
+from ray._raylet import Config  # noqa: E402 - how Ray itself takes up a changed environment
 
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
@@ -138,8 +140,23 @@ def _cluster_address(settings: Settings) -> str | None:
     return settings.cluster or os.environ.get("RAY_ADDRESS")
 
 
+def _authenticate(settings: Settings) -> None:
+    """A Ray of our own asks for a token that only this data folder has; elsewhere the user's settings hold."""
+    if "RAY_AUTH_MODE" in os.environ or _cluster_address(settings) is not None:
+        return
+    path = settings.data_folder / "ray.token"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    Config.initialize("")
+
+
 def _init(settings: Settings, address: str | None) -> None:
     address = address or _cluster_address(settings)
+    _authenticate(settings)
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     for attempt in (1, 2):
         try:
@@ -201,6 +218,7 @@ def _start_head(settings: Settings) -> tuple[str, int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    _authenticate(settings)
     logs = settings.data_folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]

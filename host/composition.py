@@ -10,8 +10,8 @@ import random
 import socket
 import sys
 from dataclasses import dataclass
-from types import ModuleType
 from importlib import import_module
+from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape

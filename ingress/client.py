@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from retinue.host import clock
 from retinue.host.composition import Project, load_project, open_store, open_traces
 from retinue.host.inline import inline_host
-from retinue.host.presence import find_runtime
+from retinue.host.presence import RuntimeInfo, find_runtime
 from retinue.host.projecting import catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.events import RunEvent, events_of
@@ -34,6 +34,8 @@ from retinue.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from retinue.actors.runtime import Attachment
 
 _POLL = 0.02
 _PAGE = 500
@@ -305,12 +307,28 @@ async def connect(
             client = Client(settings, store, pool)
             client.__dict__["project"] = loaded
             yield client
-        elif start or runtime is not None:
-            from retinue.actors.runtime import attached
-
-            if start:
-                load_project(settings)
-            attachment = await stack.enter_async_context(attached(settings, runtime, start=start))
-            yield Client(settings, store, "runs", attachment.query)
+        elif runtime is not None:
+            yield Client(settings, store, "runs", _ask_later(settings, runtime, stack))
+        elif start:
+            load_project(settings)
+            yield Client(settings, store, "runs", (await _attach(settings, None, stack)).query)
         else:
             yield Client(settings, store)
+
+
+async def _attach(settings: Settings, runtime: RuntimeInfo | None, stack: AsyncExitStack) -> Attachment:
+    from retinue.actors.runtime import attached  # Ray costs a second: only what needs it pays
+
+    return await stack.enter_async_context(attached(settings, runtime, start=runtime is None))
+
+
+def _ask_later(settings: Settings, runtime: RuntimeInfo, stack: AsyncExitStack) -> Ask:
+    """Connect to the runtime's Ray only when the trace tables are asked: all else goes through the store."""
+    attachments: list[Attachment] = []
+
+    async def ask(sql: str, timeout: float) -> pa.Table:
+        if not attachments:
+            attachments.append(await _attach(settings, runtime, stack))
+        return await attachments[0].query(sql, timeout)
+
+    return ask

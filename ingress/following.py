@@ -77,9 +77,9 @@ async def is_stuck(client: Client, root_run_id: str) -> bool:
     if not await open_requests(client, root_run_id):
         return False
     for status in (Status.in_progress, Status.queued):
-        if await client.list(RunQuery(root_run_id=root_run_id, status=status, limit=1)):
+        if await client.runs(RunQuery(root_run_id=root_run_id, status=status, limit=1)):
             return False
-    waiting = await client.list(RunQuery(root_run_id=root_run_id, status=Status.waiting, limit=_MANY))
+    waiting = await client.runs(RunQuery(root_run_id=root_run_id, status=Status.waiting, limit=_MANY))
     return all(record.wake_at is None for record in waiting)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import IO
@@ -64,9 +65,8 @@ def check_input(source: Source, id_given: bool) -> InputCheck:
             if row.id is not None:
                 seen.add(row.id, row.line)
             elif id_given:
-                raise InvalidInput(
-                    f"input {source.path} line {row.line}: there is no column {source.id_field!r}; correct --id or the row"
-                )
+                where = f"input {source.path} line {row.line}"
+                raise InvalidInput(f"{where}: there is no column {source.id_field!r}; correct --id or the row")
         seen.refuse_twins()
     if not rows:
         raise InvalidInput(f"input {source.path} is empty: it needs at least one row")
@@ -80,15 +80,17 @@ class _Seen:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._open = ExitStack()
         self._buckets: list[IO[bytes]] = []
 
     def __enter__(self) -> _Seen:
-        self._buckets = [tempfile.SpooledTemporaryFile(max_size=_SPILL) for _ in range(_BUCKETS)]
+        self._buckets = [
+            self._open.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPILL)) for _ in range(_BUCKETS)
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for bucket in self._buckets:
-            bucket.close()
+        self._open.close()
 
     def add(self, input_id: str, line: int) -> None:
         """Remember an id."""

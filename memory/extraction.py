@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
+_PDF_FAULTS = (PyPdfError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError)
 MAX_PAGES = 5_000
 """Pages of a PDF that are read."""
 
@@ -97,7 +98,7 @@ def extract_html(source: str) -> Extract:
 
 
 def _drop_comments(source: str) -> str:
-    """The source without comments; one that never ends is only unmarked (the parser is quadratic in what stays open)."""
+    """The source without comments; one without an end is only unmarked, as the parser is slow with those."""
     kept, begin = [], 0
     while (start := source.find("<!--", begin)) >= 0 and (end := source.find("-->", start + 4)) >= 0:
         kept.append(source[begin:start])
@@ -113,7 +114,7 @@ def extract_pdf(data: bytes) -> Extract:
             raise ValueError("the PDF is encrypted; save it without a password")
         pages = [page.extract_text() for page, _ in zip(reader.pages, range(MAX_PAGES), strict=False)]
         title = str(reader.metadata.title or "") if reader.metadata else ""
-    except (PyPdfError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
+    except _PDF_FAULTS as error:
         raise ValueError(f"the PDF is broken: {type(error).__name__}: {error}") from error
     text = "\n\n".join(page.strip() for page in pages if page.strip()).replace("\0", "")
     if not text:

@@ -14,6 +14,8 @@ from retinue.runs.lexical import Span, split_sentences
 
 TARGET_CHARS = 1_200
 """Paragraphs, and whole sections that are short, are joined up to this length."""
+LONE_CHARS = 160
+"""What is shorter, a heading above all, does not stand alone when what follows has room for it."""
 MAX_CHARS = 1_500
 """A longer paragraph is cut at its sentences, a longer sentence at a blank."""
 
@@ -134,7 +136,7 @@ def _chop(text: str, start: int, end: int) -> Iterator[Span]:
 def _join_blocks(blocks: list[Span]) -> Iterator[Span]:
     joined: Span | None = None
     for block in blocks:
-        if joined and block[1] - joined[0] <= TARGET_CHARS:
+        if joined and block[1] - joined[0] <= (MAX_CHARS if joined[1] - joined[0] < LONE_CHARS else TARGET_CHARS):
             joined = (joined[0], block[1])
         else:
             if joined:

@@ -28,8 +28,8 @@ class Ledger:
         for name, limit, used, more in self._accounts(usage):
             if limit is not None and more and used + more > limit:
                 raise BudgetExhausted(
-                    f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} spent "
-                    f"or reserved, {_show(name, more)} more wanted; raise the budget and submit again",
+                    f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} "
+                    f"spent or reserved, {_show(name, more)} more wanted; raise the budget and submit again",
                     run_id=self._run_id,
                 )
         self._held[key] = usage

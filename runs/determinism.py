@@ -120,7 +120,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """An error nobody looked at is said, not lost."""
         _LOG.warning("in a workflow's branch: %s", context.get("exception") or context.get("message"))
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, **options: Any) -> NoReturn:
+    def call_later(self, delay: float, callback: Any, *args: Any, **options: Any) -> NoReturn:  # type: ignore[override]
         """Refused: a wait must be durable."""
         raise NotDeterministic(f"a workflow cannot wait {delay} s in memory: use `await ctx.sleep({delay})`")
 

@@ -433,5 +433,6 @@ def _cut_short(intent: Intent, at: int) -> Outcome:
 def _expected(run_id: str, expected: str, found: list[str]) -> str:
     return (
         f"run {run_id}: the journal continues with step {expected}, the code now asks for "
-        f"{', '.join(found) or 'nothing'}: the code changed since the run began; run it with the version it began with, or submit it anew"
+        f"{', '.join(found) or 'nothing'}: the code changed since the run began; "
+        "run it with the version it began with, or submit it anew"
     )

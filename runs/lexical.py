@@ -66,7 +66,7 @@ def content_terms(text: str) -> list[str]:
 
 _ABBREVIATIONS = frozenset(
     """
-    mr mrs ms dr prof st sr jr vs etc eg ie e.g i.e cf al fig figs eq no nos vol pp ed eds inc ltd co corp
+    mr mrs ms dr prof st sr jr vs etc eg ie e.g i.e cf al fig figs eq vol pp ed eds inc ltd co corp
     dept est approx ca jan feb mar apr jun jul aug sep sept oct nov dec gen col sgt lt capt rev hon gov sen
     rep u.s u.k ph.d a.m p.m
     """.split()
@@ -115,13 +115,15 @@ def _split_heading(text: str, start: int, end: int) -> Iterator[Span]:
 def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
     if not stop.group().startswith("."):
         return True
-    rest = text[stop.end() : min(end, stop.end() + 3)].lstrip("\"'“‘([ \t\r\n`*")
-    if rest and rest[0].islower():
+    follow = text[stop.end() : min(end, stop.end() + 3)].lstrip("\"'“‘([ \t\r\n`*")[:1]
+    if follow.islower():
         return False
+    if stop.group() != ".":
+        return True
     before = _LAST_WORD.search(text, max(begin, stop.start() - 24), stop.start())
     word = before.group(1).lower().lstrip("(\"'“‘[") if before else ""
     is_initial = len(word) == 1 and word.isalpha() and word != "i"
-    return not (is_initial or word in _ABBREVIATIONS)
+    return not (is_initial or word in _ABBREVIATIONS or (word in ("no", "nos") and follow.isdigit()))
 
 
 def _append_trimmed(spans: list[Span], text: str, start: int, end: int) -> None:

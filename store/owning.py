@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from retinue.runs import machine
-from retinue.runs.contracts import NOTHING, Status, Usage
+from retinue.runs.contracts import NOTHING, Usage
 from retinue.runs.errors import Fenced
 from retinue.runs.journal import (
     Accepted,
@@ -142,15 +141,18 @@ def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: 
 def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -> Appended:
     """After an ambiguous commit the same append may come again: found with its content, it was applied."""
     wanted = job.append
-    found = connection.execute(sql("frame_at"), (wanted.num, wanted.expected + 1)).fetchone()
-    if found == (wanted.epoch, job.frame.facts):
-        status = one(connection, "SELECT status FROM runs WHERE num = ?", (wanted.num,))[0]
-        parked = Status(status) in machine.WAITING
+    parked = job.parked is not None and _holds(connection, wanted, position + 1, job.parked)
+    if parked or _holds(connection, wanted, wanted.expected + 1, job.frame):
         return Appended(position + int(parked), parked)
     raise Fenced(
         f"run {wanted.run_id}: epoch {wanted.epoch} at position {wanted.expected} is not its newest: "
         "another owner continued it, or it has ended; this owner must stop"
     )
+
+
+def _holds(connection: apsw.Connection, wanted: Append, position: int, frame: Encoded) -> bool:
+    found = connection.execute(sql("frame_at"), (wanted.num, position)).fetchone()
+    return bool(found == (wanted.epoch, frame.facts))
 
 
 def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int, position: int) -> Appended:

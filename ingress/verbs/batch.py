@@ -71,7 +71,7 @@ class _Job:
 @click.option("--concurrency", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Rows at a time.")
 @click.option("--workers", type=click.IntRange(1, 10_000), help="WorkerActors of the runtime that is started for it.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N rows.")
-@click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the whole job; rows that would pass it are not begun.")
+@click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the whole job.")
 @click.option("--model", help="The model of every agent in it that names none.")
 @click.option("--tenant", help="On whose behalf. Default: the configuration's.")
 @click.option("--resume", is_flag=True, help="Go on with the job of this agent, input and output, if there is one.")
@@ -107,10 +107,9 @@ def _plan(terminal: Terminal, agent: str, options: dict[str, Any]) -> _Plan:
     cost = options["max_cost"]
     source = source_of(options["input_path"], options["id_field"] or "id", options["limit"])
     output = check_output(options["output"], options["input_path"])
-    given = {"max_cost": str(cost) if cost is not None else None, "model": options["model"], "tenant": options["tenant"]}
-    note = settle(
-        note_for(agent, source, output, given), settings.data_folder, resume=options["resume"], force=options["force"]
-    )
+    given = {name: options[name] for name in ("model", "tenant")} | {"max_cost": None if cost is None else str(cost)}
+    wanted = note_for(agent, source, output, given)
+    note = settle(wanted, settings.data_folder, resume=options["resume"], force=options["force"])
     rows = check_input(source, id_given=options["id_field"] is not None).rows
     return _Plan(settings, source, note, rows, options["concurrency"], options["local"])
 

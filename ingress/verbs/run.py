@@ -56,9 +56,7 @@ async def run_command(terminal: Terminal, target: str, question: str | None, **o
         handle = await client.submit(target, value, stream=options["stream"], **_said(options))
         if not background:
             terminal.note(f"run {handle.run_id}")
-            return await follow(
-                terminal, client, handle.run_id, stream=options["stream"], timeout=options["timeout"]
-            )
+            return await follow(terminal, client, handle.run_id, stream=options["stream"], timeout=options["timeout"])
         terminal.give({"run_id": handle.run_id}, handle.run_id)
         name = short(handle.run_id)
         terminal.note(f"`retinue wait {name}` shows its answer, `retinue logs -f {name}` follows it")

@@ -18,6 +18,8 @@ from retinue.runs.steps import Command, Done, Wait
 from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
+_NOT_MADE = frozenset({"saturated", "deadline", "version"})
+"""Codes of the gateway for calls that were refused before they reached the capability."""
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -67,7 +69,7 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 
 def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
     """A failed call: retry what may be repeated, else say honestly what is known."""
-    if call.capability.repeatable:
+    if call.capability.repeatable or error.code in _NOT_MADE:
         return retrying.after(run, command, error, Usage(hops=1))
     if isinstance(error, TransientError) or error.code == "timeout":
         return _unknown(call, f"{error}; whether it took effect is not known")

@@ -155,7 +155,7 @@ ANTI JOIN spans AS s ON s.run_id = i.run_id AND s.key = i.key
 ANTI JOIN run_results AS r ON r.run_id = i.run_id
 GROUP BY i.run_id, i.key, i.effect, i.name;
 
-CREATE VIEW decision_record AS  -- one row for each decision with all it takes to understand it
+CREATE VIEW decision_record AS  -- one row for each decision with all it takes to understand it; name the run
 WITH asked AS (
     SELECT * FROM model_calls
     QUALIFY row_number() OVER (PARTITION BY run_id, turn ORDER BY seq DESC, ordinal DESC) = 1
@@ -170,8 +170,8 @@ checks AS (
     GROUP BY run_id, turn
 ),
 gates AS (
-    SELECT run_id, turn, list({'stage': stage, 'resource': resource, 'outcome': outcome, 'reason': reason, 'rules': rules}
-        ORDER BY seq, ordinal) AS gates
+    SELECT run_id, turn, list({'stage': stage, 'resource': resource, 'outcome': outcome, 'reason': reason,
+        'rules': rules} ORDER BY seq, ordinal) AS gates
     FROM policy_decisions
     GROUP BY run_id, turn
 ),

@@ -1,0 +1,1 @@
+"""What Retinue costs, beside what the machine gives: see run.py."""

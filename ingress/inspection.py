@@ -1,0 +1,159 @@
+"""What can be known of a run from outside, named: where it resumes, where its replay begins, what is safe.
+
+Derived from its journal and the store's counters; changes nothing. Knows no terminal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retinue.runs.contracts import Budget, Frozen, Json, PendingRequest, RunRecord
+from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Parked
+from retinue.runs.machine import REMEDY
+from retinue.store.sqlite import SqliteStore
+
+
+class Cursor(Frozen):
+    """Where the run resumes: its next entry is written at `position`, by an owner whose epoch is above `epoch`."""
+
+    position: int
+    epoch: int
+
+
+class Boundary(Frozen):
+    """Where replay begins: the newest checkpoint, or the beginning (number 0)."""
+
+    name: str
+    number: int
+    position: int
+
+
+class FinishedStep(Frozen):
+    """An effect with a durable outcome since the boundary: replay delivers it, nothing does it again."""
+
+    key: str
+    effect: str
+    name: str
+    result: str
+    position: int
+
+
+class ChildGroup(Frozen):
+    """The join state of one fan-out. `waiting` are open requests of people anywhere below the run."""
+
+    key: str
+    name: str
+    total: int
+    pending: int
+    ok: int
+    failed: int
+    rejected: int
+    waiting: int
+
+    def __str__(self) -> str:
+        done = self.ok + self.failed + self.rejected
+        rest = f", {self.rejected} not readable" if self.rejected else ""
+        return f"{done} of {self.total + self.rejected} done, {self.failed} failed, {self.waiting} waiting{rest}"
+
+
+class Inspection(Frozen):
+    """Everything `retinue inspect` shows. `in_flight` are effects begun and not ended: key, effect, name."""
+
+    record: RunRecord
+    budget: Budget
+    cursor: Cursor
+    boundary: Boundary
+    finished: tuple[FinishedStep, ...]
+    finished_before: int
+    in_flight: tuple[FinishedStep, ...]
+    waits: tuple[str, ...]
+    requests: tuple[PendingRequest, ...]
+    children: tuple[ChildGroup, ...]
+    failed_tries: tuple[str, ...]
+    error: str | None
+    remedy: str | None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What a pass over the journal gathers."""
+
+    budget: Budget = field(default_factory=Budget)
+    boundary: Boundary = field(default_factory=lambda: Boundary(name="begin", number=0, position=0))
+    finished: dict[str, FinishedStep] = field(default_factory=dict)
+    finished_before: int = 0
+    open: dict[str, FinishedStep] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    tries: list[str] = field(default_factory=list)
+    waits: tuple[str, ...] = ()
+    error: str | None = None
+
+    def take(self, position: int, entry: object) -> None:
+        """One entry."""
+        match entry:
+            case Accepted():
+                self.budget = entry.request.budget
+            case Intent():
+                self._begin(position, entry)
+            case Outcome():
+                self._end(position, entry)
+            case Attempt():
+                self.tries = [*self.tries[-4:], f"{entry.key}, try {entry.number}: {entry.error.message}"]
+            case Checkpoint():
+                self.boundary = Boundary(name=entry.name, number=entry.number, position=position)
+                self.finished_before += len(self.finished)
+                self.finished.clear()
+                self.open.clear()
+            case Parked():
+                self.waits = entry.waits
+            case Finished():
+                self.error = entry.error.message if entry.error else None
+
+    def _begin(self, position: int, entry: Intent) -> None:
+        self.open[entry.key] = FinishedStep(
+            key=entry.key, effect=entry.effect, name=entry.name, result="in flight", position=position
+        )
+        if entry.effect == "children":
+            self.groups[entry.key] = entry.name
+
+    def _end(self, position: int, entry: Outcome) -> None:
+        self.open.pop(entry.key, None)
+        self.finished[entry.key] = FinishedStep(
+            key=entry.key, effect=entry.effect, name=entry.name, result=entry.result, position=position
+        )
+
+
+async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
+    """Look at a run. UnknownName when there is none."""
+    record = await store.get(run_id)
+    reading = _Reading()
+    async for frame in store.read(record.run_id):
+        for position, entry in enumerate(frame.entries, start=frame.position):
+            reading.take(position, entry)
+    parked = record.status.value.startswith("waiting")
+    return Inspection(
+        record=record,
+        budget=reading.budget,
+        cursor=Cursor(position=record.position + 1, epoch=record.epoch),
+        boundary=reading.boundary,
+        finished=tuple(reading.finished.values()),
+        finished_before=reading.finished_before,
+        in_flight=() if record.status.terminal else tuple(reading.open.values()),
+        waits=reading.waits if parked else (),
+        requests=tuple(one for one in await store.requests() if record.run_id in {one.run_id, one.root_run_id}),
+        children=await _children(store, record.run_id, reading.groups),
+        failed_tries=tuple(reading.tries),
+        error=reading.error,
+        remedy=REMEDY.get(record.reason) if record.reason else None,
+    )
+
+
+async def _children(store: SqliteStore, run_id: str, groups: dict[str, str]) -> tuple[ChildGroup, ...]:
+    found = []
+    for key, name in groups.items():
+        state = await store.job(run_id, key)
+        counts: dict[str, Json] = {
+            part: getattr(state, part) for part in ("total", "pending", "ok", "failed", "rejected", "waiting")
+        }
+        found.append(ChildGroup(key=key, name=name, **counts))
+    return tuple(found)

@@ -1,0 +1,40 @@
+"""`retinue doctor`: checks of this machine and project, and the readiness record. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from retinue.ingress.checks import Check, check_all
+from retinue.ingress.exits import Exit
+from retinue.ingress.readiness import Area, areas_of
+from retinue.ingress.terminal import Terminal
+from retinue.ingress.verb import verb
+
+
+@verb("doctor")
+async def doctor_command(terminal: Terminal) -> Exit:
+    """Check Python, libraries, Ray, the data folder, the policy, the modules, the model and the runtime, and
+    tell for each area who owns it, what is missing for production and what is decided.
+
+    Exit code 1 when a check fails.
+    """
+    settings = terminal.settings()
+    checks = await asyncio.to_thread(lambda: list(check_all(settings)))
+    areas = areas_of(settings)
+    text = "\n".join([*map(_check_line, checks), "", *map(_area_lines, areas)])
+    terminal.give({"checks": checks, "readiness": areas}, text)
+    return Exit.done if all(check.ok for check in checks) else Exit.failed
+
+
+def _check_line(check: Check) -> str:
+    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {check.said}"
+
+
+def _area_lines(area: Area) -> str:
+    return "\n".join(
+        (
+            f"{area.name} · {area.decision} · owner: {area.owner}",
+            f"  has: {area.state}",
+            f"  gap: {area.gap}",
+        )
+    )

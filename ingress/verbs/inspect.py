@@ -1,0 +1,107 @@
+"""`retinue inspect`: where a run stands and what resuming it would do. Reads the store; needs no runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from retinue.host.composition import open_store
+from retinue.ingress.exits import Exit
+from retinue.ingress.inspection import FinishedStep, Inspection, inspect_run
+from retinue.ingress.render import dollars, moment, money, request_text
+from retinue.ingress.terminal import Terminal
+from retinue.ingress.verb import verb
+from retinue.runs.contracts import RunRecord
+
+_SHOWN = 20
+_MARGIN = 14
+
+
+@verb("inspect")
+@click.argument("run")
+async def inspect_command(terminal: Terminal, run: str) -> Exit:
+    """Show RUN: its record, the cursor that resumes it, where replay begins, the finished steps that will not
+    be done again, what it waits for, its children, its budget, and what helps if it failed."""
+    store = open_store(terminal.settings())
+    try:
+        seen = await inspect_run(store, run)
+    finally:
+        await store.close()
+    facts = seen.model_dump(mode="json")
+    facts["record"]["cost_usd"] = dollars(seen.record.usage.micros)
+    facts["children"] = [{**group.model_dump(mode="json"), "text": str(group)} for group in seen.children]
+    terminal.give(facts, "\n".join(_line(name, text) for name, text in _lines(seen)))
+    return Exit.done
+
+
+def _line(name: str, text: str) -> str:
+    inner = text.replace("\n", "\n" + " " * _MARGIN)
+    return f"{name:<{_MARGIN}}{inner}"
+
+
+def _lines(seen: Inspection) -> Iterator[tuple[str, str]]:
+    yield from _record_lines(seen.record)
+    yield "budget", _budget(seen)
+    if seen.record.status.terminal:
+        yield "journal", f"{seen.record.position} entries, epoch {seen.cursor.epoch}; it has ended and is not resumed"
+    else:
+        yield "cursor", f"resumes at position {seen.cursor.position}, epoch above {seen.cursor.epoch}"
+    edge = seen.boundary
+    at = f"checkpoint {edge.name} {edge.number}, position {edge.position}" if edge.number else "the beginning"
+    yield "replay from", at
+    yield "kept", f"{len(seen.finished)} finished steps since then, {seen.finished_before} before; none is done again"
+    for step in seen.finished[-_SHOWN:]:
+        yield "", _step(step)
+    for step in seen.in_flight:
+        yield "in flight", _step(step)
+    for group in seen.children:
+        yield "children", f"{group.name}: {group}"
+    for key in seen.waits:
+        yield "waits for", key
+    for request in seen.requests:
+        yield "asks", request_text(request)
+    for text in seen.failed_tries:
+        yield "failed try", text
+    if seen.error:
+        yield "error", seen.error
+    if seen.remedy:
+        yield "what helps", seen.remedy
+
+
+def _record_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
+    yield "run", f"{record.run_id}  {record.kind} {record.target}"
+    yield "status", record.status.value + (f" ({record.reason.value})" if record.reason else "")
+    family = {"parent": record.parent_run_id, "root": record.root_run_id, "job": record.job_id}
+    if record.input_id is not None:
+        yield "input", record.input_id
+    for name, value in family.items():
+        if value is not None and value != record.run_id:
+            yield name, value
+    yield "tenant", record.tenant_id
+    times = {"accepted": record.created_at, "started": record.started_at, "finished": record.finished_at}
+    yield "times", ", ".join(f"{name} {moment(value)}" for name, value in times.items() if value is not None)
+    if record.wake_at is not None:
+        yield "wakes", moment(record.wake_at)
+    if record.pid is not None:
+        yield "host", f"actor {record.actor_id or '(none)'}, pid {record.pid}, node {record.node}"
+    if record.cancel is not None:
+        yield "cancel", f"asked by {record.cancel}"
+
+
+def _budget(seen: Inspection) -> str:
+    usage, limits = seen.record.usage, seen.budget
+    spent = {
+        "steps": (str(usage.steps), limits.steps),
+        "calls": (str(usage.hops), limits.hops),
+        "tokens": (str(usage.tokens), limits.tokens),
+        "cost": (money(usage.micros), None if limits.micros is None else money(limits.micros)),
+    }
+    parts = [f"{name} {had}" + (f" of {limit}" if limit is not None else "") for name, (had, limit) in spent.items()]
+    if limits.seconds is not None:
+        parts.append(f"{limits.seconds:g} s of wall time")
+    return ", ".join(parts)
+
+
+def _step(step: FinishedStep) -> str:
+    return f"{step.position:>5}  {step.effect} {step.name}: {step.result}  ({step.key})"

@@ -1,0 +1,67 @@
+"""`retinue sql`: a question to the trace tables, also while runs write. Knows no table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retinue.ingress.client import connect
+from retinue.ingress.exits import Exit
+from retinue.ingress.terminal import Terminal, write
+from retinue.ingress.verb import verb
+from retinue.runs.errors import InvalidInput
+from retinue.traces.formats import FORMATS, WIDTH, render
+
+
+@verb("sql")
+@click.argument("query")
+@click.option("--format", "how", type=click.Choice(FORMATS), help="Default: table; json with --json.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Default: traces.query_timeout."
+)
+@click.option("--width", type=click.IntRange(4, 100_000), default=WIDTH, show_default=True, help="Of a table's cell.")
+async def sql_command(terminal: Terminal, query: str, output: Path | None, **options: Any) -> Exit:
+    """Answer QUERY, one SELECT, from the trace tables; @FILE reads it from a file, - from stdin.
+
+    docs/traces.md describes the tables and shows queries for the usual questions.
+    """
+    how = options["how"] or ("json" if terminal.as_json else "table")
+    if how == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("parquet is not for a terminal: name a file with -o, or send it into a pipe")
+    settings = terminal.settings()
+    async with connect(settings=settings, start=False) as client:
+        table = await client.query(_read(query), options["timeout"] or settings.traces.query_timeout)
+    rendered = render(table, how, options["width"])
+    if output is None:
+        write(rendered)
+        return Exit.done
+    _save(output, rendered)
+    terminal.note(f"{table.num_rows:,} rows: {output}")
+    return Exit.done
+
+
+def _read(query: str) -> str:
+    if query == "-":
+        return sys.stdin.read()
+    if not query.startswith("@"):
+        return query
+    try:
+        return Path(query[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"query file {query[1:]} cannot be read: {error}; correct the name after @") from None
+
+
+def _save(path: Path, rendered: str | bytes) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(rendered if isinstance(rendered, bytes) else rendered.encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InvalidInput(f"-o {path} cannot be written: {error.strerror}; name another file") from None

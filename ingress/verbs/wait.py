@@ -1,0 +1,30 @@
+"""`retinue wait`: the answer of a run that was accepted before, carried on when nothing else hosts it."""
+
+from __future__ import annotations
+
+import click
+
+from retinue.ingress.client import connect
+from retinue.ingress.exits import ENDED, Exit
+from retinue.ingress.following import follow, show_result
+from retinue.ingress.terminal import Terminal
+from retinue.ingress.verb import verb
+
+
+@verb("wait")
+@click.argument("run")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Wait at most S seconds.")
+@click.option("--stream", is_flag=True, help="Show text and events as they come.")
+@click.option("--local", is_flag=True, help="Carry it on in this process, without Ray.")
+async def wait_command(terminal: Terminal, run: str, timeout: float | None, stream: bool, local: bool) -> Exit:
+    """Wait for RUN and show its answer, as `run` does. Where no runtime lives, one is started for it."""
+    settings = terminal.settings()
+    async with connect(settings=settings, start=False) as client:
+        record = await client.get(run)
+        if record.status.terminal:
+            took = record.finished_at - record.started_at if record.finished_at and record.started_at else None
+            branch = await client.wait(record.run_id)
+            show_result(terminal, branch, took)
+            return ENDED[branch.status]
+    async with connect(settings=settings, local=local) as client:
+        return await follow(terminal, client, record.run_id, stream=stream, timeout=timeout)
