@@ -27,7 +27,7 @@ prepare()
 
 import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
 import ray  # noqa: E402
-from ray._raylet import Config  # noqa: E402 - how Ray itself takes up a changed environment
+from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
 
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402

@@ -10,7 +10,12 @@ import time
 from pathlib import Path
 
 import apsw
-import ray
+
+from retinue.actors.quiet import prepare
+
+prepare()
+
+import ray  # noqa: E402 - Ray reads its environment when it is imported
 
 _ROW = b"x" * 300
 

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.floors import plain_ray, raw_commits
 from retinue import Client, connect
 from retinue.host.collector import calm_collector
 from retinue.host.settings import Settings, load_settings
@@ -53,8 +54,6 @@ async def run_all(client: Client, runs: int, steps: int) -> float:
 
 async def fan_outs(counts: list[int]) -> list[Result]:
     """Seconds for durable children through WorkerActors, and for plain Ray calls on the same Ray."""
-    from benchmarks.floors import plain_ray
-
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         async with connect(settings=settings_in(Path(folder))) as client:
@@ -92,8 +91,6 @@ def row(name: str, value: float, unit: str, against: str | None, ratio: float | 
 
 def measure_steps(quick: bool) -> list[Result]:
     """Steps with 1, 100 and 1,000 runs, each beside its floor."""
-    from benchmarks.floors import raw_commits
-
     figures: dict[str, list[float]] = {}
     plan = {"steps_1_run": (1, 2_000), "steps_100_runs": (100, 200), "steps_1000_runs": (1_000, 50)}
     for _ in range(1 if quick else ROUNDS):

@@ -16,7 +16,7 @@ from retinue.runs.errors import StoreBusy
 from retinue.store.liveness import Owner, boot_id, is_alive
 
 _FILE = "runtime.lock"
-_PATIENCE = 3.0
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)

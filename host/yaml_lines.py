@@ -5,7 +5,6 @@ Owns syntax and lines. Knows no setting; what the keys mean is `host.settings`' 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,11 @@ class YamlFile:
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses aliases: a few of them can stand for gigabytes."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Hashable) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not taken: write it out", mark)
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
-        return node
+        return super().compose_node(parent, index)
 
 
 def read_yaml(path: Path) -> YamlFile:
@@ -76,7 +74,7 @@ def _parse(path: Path, text: str) -> YamlFile:
         if not isinstance(node, yaml.MappingNode):
             line = node.start_mark.line + 1
             raise ConfigError(
-                f"{path} line {line}: the file must hold `key: value` lines, not a single {node.id}; "
+                f"{path} line {line}: the file must hold `key: value` lines, not a {_kind(node)}; "
                 "`retinue init` writes one to begin with"
             )
         lines: dict[KeyPath, int] = {}
@@ -84,7 +82,7 @@ def _parse(path: Path, text: str) -> YamlFile:
         values: dict[str, Any] = loader.construct_document(node)
         return YamlFile(path, values, lines)
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _walk(path: Path, node: yaml.Node, place: KeyPath, lines: dict[KeyPath, int]) -> None:
@@ -101,7 +99,7 @@ def _walk(path: Path, node: yaml.Node, place: KeyPath, lines: dict[KeyPath, int]
 def _enter(path: Path, key: yaml.Node, place: KeyPath, lines: dict[KeyPath, int]) -> None:
     line = key.start_mark.line + 1
     if key.tag != "tag:yaml.org,2002:str":
-        shown = key.value if isinstance(key, yaml.ScalarNode) else key.id
+        shown = key.value if isinstance(key, yaml.ScalarNode) else _kind(key)
         raise ConfigError(f"{path} line {line}: key {shown!r} is not text; put it in quotes or correct it")
     inner = (*place, key.value)
     if inner in lines:
@@ -110,6 +108,10 @@ def _enter(path: Path, key: yaml.Node, place: KeyPath, lines: dict[KeyPath, int]
             f"{path} line {line}: key {name!r} stands here and on line {lines[inner]} already; keep one of them"
         )
     lines[inner] = line
+
+
+def _kind(node: yaml.Node) -> str:
+    return node.tag.rpartition(":")[2]
 
 
 def _explain(path: Path, error: yaml.MarkedYAMLError) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from retinue.actors.runtime import Attachment
 
 _POLL = 0.02
+_WATCH = 1.0
 _PAGE = 500
 Ask = Callable[[str, float], Awaitable["pa.Table"]]
 
@@ -69,6 +70,10 @@ class Client:
     def project(self) -> Project:
         """The project's definitions, tools and policy, loaded when first needed."""
         return load_project(self.settings)
+
+    def use(self, attachment: Attachment) -> None:
+        """Ask this runtime from now on."""
+        self._ask = attachment.query
 
     # -- runs --------------------------------------------------------------------------------------------
 
@@ -308,12 +313,28 @@ async def connect(
             client.__dict__["project"] = loaded
             yield client
         elif runtime is not None:
-            yield Client(settings, store, "runs", _ask_later(settings, runtime, stack))
+            client = Client(settings, store, "runs", _ask_later(settings, runtime, stack))
+            if start:
+                standing_in = asyncio.create_task(_stand_in(client, stack))
+                stack.push_async_callback(_end, standing_in)
+            yield client
         elif start:
             load_project(settings)
             yield Client(settings, store, "runs", (await _attach(settings, None, stack)).query)
         else:
             yield Client(settings, store)
+
+
+async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
+    """When the runtime that was joined is gone (its driver died with it), start one in its place."""
+    while find_runtime(client.settings.data_folder) is not None:
+        await asyncio.sleep(_WATCH)
+    client.use(await _attach(client.settings, None, stack))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _attach(settings: Settings, runtime: RuntimeInfo | None, stack: AsyncExitStack) -> Attachment:

@@ -10,7 +10,7 @@ from enum import IntEnum
 import click
 
 from retinue.runs.contracts import Status
-from retinue.runs.errors import InvalidInput, RetinueError, RunCanceled, RunError, StoreError
+from retinue.runs.errors import EffectError, InvalidInput, RetinueError, RunCanceled, RunError, StoreError
 
 
 class Exit(IntEnum):
@@ -52,6 +52,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit], ...] = (
     (RunCanceled, Exit.canceled),
     (RunError, Exit.failed),
     (InvalidInput, Exit.usage),
+    (EffectError, Exit.usage),
     (StoreError, Exit.runtime),
     (RetinueError, Exit.runtime),
     (click.ClickException, Exit.usage),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import IO
@@ -51,6 +51,8 @@ def check_input(source: Source, id_given: bool) -> InputCheck:
     `id_given`: the user named the column of ids, so every row must have it. Raises InvalidInput for an empty
     file, a missing column, an id that occurs twice, a file of which no row can be read.
     """
+    if id_given and source.format != "jsonl":
+        _check_column(source)
     readable = rows = 0
     first_problem = ""
     with _Seen(source) as seen:
@@ -85,7 +87,8 @@ class _Seen:
 
     def __enter__(self) -> _Seen:
         self._buckets = [
-            self._open.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPILL)) for _ in range(_BUCKETS)
+            self._open.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPILL))  # noqa: SIM115 - the stack is one
+            for _ in range(_BUCKETS)
         ]
         return self
 
@@ -158,29 +161,54 @@ def _skip_line(file: IO[bytes], piece: bytes) -> None:
 
 
 def _csv_rows(source: Source) -> Iterator[_Row]:
+    with _open_csv(source) as reader:
+        for number, row in enumerate(reader, start=1):
+            yield _Row(number, _id(row.get(source.id_field)))
+
+
+def _parquet_rows(source: Source) -> Iterator[_Row]:
+    with _open_parquet(source) as file:
+        if source.id_field not in file.schema_arrow.names:
+            yield from (_Row(number) for number in range(1, file.metadata.num_rows + 1))
+            return
+        batches = file.iter_batches(columns=[source.id_field])
+        values = (value for batch in batches for value in batch.column(0).to_pylist())
+        yield from (_Row(number, _id(value)) for number, value in enumerate(values, start=1))
+
+
+def _check_column(source: Source) -> None:
+    names = _csv_names(source) if source.format == "csv" else _parquet_names(source)
+    if names and source.id_field not in names:
+        shown = ", ".join(map(str, names[:20]))
+        raise InvalidInput(f"input {source.path}: there is no column {source.id_field!r} for --id; there are: {shown}")
+
+
+def _csv_names(source: Source) -> list[str]:
+    with _open_csv(source) as reader:
+        return list(reader.fieldnames or ())
+
+
+def _parquet_names(source: Source) -> list[str]:
+    with _open_parquet(source) as file:
+        return list(file.schema_arrow.names)
+
+
+@contextmanager
+def _open_csv(source: Source) -> Iterator[csv.DictReader[str]]:
     try:
         with open(source.path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for number, row in enumerate(reader, start=1):
-                yield _Row(number, _id(row.get(source.id_field)))
+            yield csv.DictReader(file)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"input {source.path}: byte {error.start} is not UTF-8: convert the file") from None
     except csv.Error as error:
         raise InvalidInput(f"input {source.path} is not CSV that can be read: {error}; convert it to JSONL") from None
 
 
-def _parquet_rows(source: Source) -> Iterator[_Row]:
+@contextmanager
+def _open_parquet(source: Source) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
         with pyarrow.parquet.ParquetFile(source.path) as file:
-            named = source.id_field in file.schema_arrow.names
-            if not named:
-                yield from (_Row(number) for number in range(1, file.metadata.num_rows + 1))
-                return
-            number = 0
-            for batch in file.iter_batches(columns=[source.id_field]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    yield _Row(number, _id(value))
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidInput(f"input {source.path} is not Parquet that can be read: {error}") from None
 

@@ -54,7 +54,9 @@ def line_of(state: JobState, rows: int, pace: Pace) -> str:
     """The one line: done / failed / waiting / cost / rate / ETA."""
     parts = [f"{ended(state):,} of {max(rows, ended(state)):,} done", f"{state.failed + state.rejected:,} failed"]
     parts.append(f"{state.waiting:,} waiting for a person" if state.waiting else "0 waiting")
-    parts += [money(state.cost_micros), f"{pace.rate:.1f} rows/s"]
+    parts.append(money(state.cost_micros))
+    if pace.rate:
+        parts.append(f"{pace.rate:.1f} rows/s")
     if pace.eta is not None:
         parts.append(f"ETA {duration(pace.eta)}")
     return " · ".join(parts)

@@ -20,7 +20,7 @@ from retinue.ingress.terminal import Terminal
 from retinue.runs.contracts import Budget
 
 
-class Dollars(click.ParamType):
+class Dollars(click.ParamType[Decimal]):
     """An amount of money: `0.50` or `$0.50`, to the micro-dollar."""
 
     name = "usd"

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol
 
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
 from retinue.runs.contracts import Branch, Budget, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
@@ -157,7 +159,7 @@ class Context:
         """
         if SCOPE.get():
             raise InvalidInput(f"checkpoint {name!r} inside a branch: a checkpoint belongs to the top of the function")
-        return self._executor.continue_as_new(name, state)
+        return self._executor.continue_as_new(name, self._carried(name, state))
 
     # -- what needs no waiting ---------------------------------------------------------------------------
 
@@ -175,6 +177,13 @@ class Context:
     def record(self, topic: str, content: Json = None, /, **facts: Json) -> None:
         """Write something worth knowing into the journal, for traces. Facts are plain, content is sealed."""
         self._executor.record(topic, facts, content)
+
+    def _carried(self, name: str, state: Any) -> Any:
+        """The state as a resumed call would read it from the journal."""
+        try:
+            return from_json(to_json(to_json_value(state)))
+        except PydanticSerializationError as error:
+            raise InvalidInput(f"checkpoint {name!r}: the state is not JSON: {error}; pass plain data") from None
 
     async def _children(
         self,

@@ -50,7 +50,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
             while self._ready:
                 handle = self._ready.popleft()
                 if not handle.cancelled():
-                    handle._run()
+                    _run(handle)
         finally:
             asyncio._set_running_loop(outer)
             if outer is not None and task is not None:
@@ -177,6 +177,14 @@ _REFUSED = {
     "threading": {"Thread"},
     "builtins": {"open", "input"},
 }
+
+
+def _run(handle: asyncio.Handle) -> None:
+    """Run a callback. A task that exits has ended with that; the host must not exit with it."""
+    try:
+        handle._run()
+    except SystemExit as error:
+        _LOG.warning("a workflow called exit(%s): it ends its run, not the host", error.code)
 
 
 def body_loop(now: float) -> BodyLoop:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
-from retinue.runs.journal import Finish, Finished, NewRun, Spawn
+from retinue.runs.journal import Finish, Finished, Intent, NewRun, Outcome, Spawn
 from retinue.runs.machine import STATUS_OF
-from retinue.runs.steps import error_info
+from retinue.runs.steps import Command, Done, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
-
-if TYPE_CHECKING:
-    from retinue.runs.execution import Execution
 
 _LOG = logging.getLogger("retinue.runs")
 _FOLLOW_UPS = "follow-ups"
@@ -37,7 +35,7 @@ class Ended:
         self.facts = facts or {}
 
 
-async def finish(run: Execution, body: asyncio.Task[Any]) -> None:
+async def finish(run: Run, body: asyncio.Task[Any]) -> None:
     """End the run with what its function returned or raised."""
     error = asyncio.CancelledError() if body.cancelled() else body.exception()
     if error is not None:
@@ -54,7 +52,42 @@ async def finish(run: Execution, body: asyncio.Task[Any]) -> None:
     await _end(run, ended.reason, value=value, facts=ended.facts)
 
 
-async def fail(run: Execution, error: BaseException) -> None:
+async def stop(run: Run, tasks: dict[str, asyncio.Task[None]], settled: list[tuple[Command, Done]]) -> None:
+    """Stop what is in flight: what has ended is put on record, a write that has not is unknown, a paid call spent."""
+    stopped = dict(tasks)
+    for task in stopped.values():
+        task.cancel()
+    await asyncio.gather(*stopped.values(), return_exceptions=True)
+    now = run.services.now_ns()
+    for command, done in settled:
+        run.ledger.settle(command.key, done.usage)
+        run.note(outcome_of(command, done, 0, now))
+    settled.clear()
+    for key in stopped:
+        intent = run.history.intents.get(key)
+        if intent is not None and key not in run.history.outcomes:
+            cut = _cut_short(intent, now)
+            run.ledger.settle(key, cut.usage)
+            run.note(cut)
+
+
+def _cut_short(intent: Intent, at: int) -> Outcome:
+    writes = intent.facts.get("side_effect") == "write"
+    doubt = ": whether it took effect is not known" if writes else ""
+    reason = "side_effect_unknown" if writes else "canceled"
+    return Outcome(
+        at=at,
+        key=intent.key,
+        effect=intent.effect,
+        name=intent.name,
+        activation=0,
+        result="unknown" if writes else "canceled",
+        error=ErrorInfo(reason=reason, code="canceled", message=f"{intent.name} was stopped in flight{doubt}"),
+        usage=intent.reserved if writes or intent.reserved.micros else NOTHING,
+    )
+
+
+async def fail(run: Run, error: BaseException) -> None:
     """End the run with an error."""
     reason = _reason(error)
     if reason is StopReason.internal_error:
@@ -65,7 +98,7 @@ async def fail(run: Execution, error: BaseException) -> None:
 
 
 async def _end(
-    run: Execution,
+    run: Run,
     reason: StopReason,
     value: Json = None,
     error: ErrorInfo | None = None,
@@ -102,7 +135,7 @@ def _info(reason: StopReason, message: str) -> ErrorInfo:
     return ErrorInfo(reason=reason.value, code=reason.value, message=message)
 
 
-def _follow_ups(run: Execution, output: Json) -> Spawn | None:
+def _follow_ups(run: Run, output: Json) -> Spawn | None:
     """Runs that begin when the answer is there, and cannot touch it."""
     parent = run.request
     names = [f if isinstance(f, str) else f.name for f in run.definition(parent.target).follow_ups]
@@ -119,7 +152,7 @@ def _follow_ups(run: Execution, output: Json) -> Spawn | None:
     return Spawn(_FOLLOW_UPS, tuple(NewRun(child, payload, now) for child in children))
 
 
-def _follow_up(run: Execution, name: str, index: int) -> RunRequest:
+def _follow_up(run: Run, name: str, index: int) -> RunRequest:
     parent, definition = run.request, run.definition(name)
     run_id = child_id(parent.run_id, _FOLLOW_UPS, index)
     return parent.model_copy(

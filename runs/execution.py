@@ -16,34 +16,32 @@ from contextlib import suppress
 from typing import Any
 
 from retinue.runs import admission, ending, waiting
+from retinue.runs.agent_state import AgentState
 from retinue.runs.arrivals import Group, News
 from retinue.runs.budgets import Ledger
 from retinue.runs.context import to_json_value
-from retinue.runs.contracts import ErrorInfo, Frozen, Json
+from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
-from retinue.runs.determinism import SCOPE, body_loop
+from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
 from retinue.runs.effects import children, gates, perform
 from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import (
     AnyEntry,
-    Append,
     Appended,
     Checkpoint,
     EffectKind,
     HostInfo,
-    Intent,
     Leased,
     LeasedRun,
     Outcome,
     Record,
 )
 from retinue.runs.ports import Services
+from retinue.runs.recorder import Recorder
 from retinue.runs.starting import start
-from retinue.runs.steps import Command, Done, Wait, error_info
-
-_SOFT_ENTRIES = 64
+from retinue.runs.steps import Command, Done, Wait, error_info, outcome_of
 
 
 class Execution:
@@ -57,19 +55,17 @@ class Execution:
         self.news: News = leased.news
         self.ledger = Ledger(self.request.run_id, self.request.budget, self.history.spent)
         self.ledger.groups(leased.news.groups.values())
-        self.position = leased.position
         self.commands: dict[str, Command] = {}
         self.waits: dict[str, Wait] = {}
         self.settled: list[tuple[Command, Done]] = []
         self._issued: list[Command] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: BaseException | None = None
-        self.parked = False
-        self._buffer: list[AnyEntry] = [_leased(leased, host, services.now_ns())]
+        self._recorder = Recorder(leased, services.journal, self._failed)
+        self._recorder.note(_leased(leased, host, services.now_ns()))
         self._signal = asyncio.Event()
         self._host_loop = asyncio.get_running_loop()
         self._ordinals: dict[str, int] = {}
-        self._stale = False
         self._records = 0
         self._activation = 0
         self._next: tuple[str, Json] | None = None
@@ -89,7 +85,8 @@ class Execution:
         except StoreError:
             raise
         except RetinueError as error:
-            await self._settle_tasks()
+            self._closed = True
+            await ending.stop(self, self.tasks, self.settled)
             await ending.fail(self, error)
         finally:
             self._close()
@@ -107,9 +104,8 @@ class Execution:
 
     def flush(self) -> None:
         """Submit what has been buffered since the flush before: free steps ride along, but not for long."""
-        if self._buffer and self._stale and not self._closed:
-            self._submit(())
-        self._stale = bool(self._buffer)
+        if not self._closed:
+            self._recorder.flush_stale(self.news.seq)
 
     async def _drive(self) -> None:
         self._guard()
@@ -121,21 +117,30 @@ class Execution:
             self._admit()
             if self._next is not None:
                 self._continue()
+            elif self.settled:
+                await self._deliver()
             elif self._body is not None and self._body.done() and not self.tasks:
                 await ending.finish(self, self._body)
                 return
-            elif self.settled:
-                await self._deliver()
             elif not self._retry_ready() and await self._rest():
                 return
 
     async def _rest(self) -> bool:
         """Wait in memory while something is in flight or due soon, else park. True when parked."""
-        if not self.tasks and waiting.should_park(self) and await waiting.park(self):
-            return True
+        if not self.tasks and not self.waits:
+            raise NotDeterministic(
+                f"run {self.request.run_id} waits for something that no effect brings, such as a lock or a future of "
+                "its own: await what `ctx` gives"
+            )
+        if not self.tasks and waiting.should_park(self, self.waits):
+            parked = await waiting.park(self, self.waits)
+            self._recorder.position = parked.position
+            if parked.parked:
+                return True
+            self.take(await self.services.journal.look(self.request.run_id))
         if not self.tasks and self._retry_ready():
             return False
-        timeout = waiting.seconds_to_next(self)
+        timeout = waiting.seconds_to_next(self, self.waits)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._signal.wait()
@@ -178,7 +183,7 @@ class Execution:
         """Called by the context: a record of the function; on replay the journal has it already."""
         self._records += 1
         if self._records > self.history.records or self._live:
-            self._buffer.append(Record(at=self.services.now_ns(), topic=topic, facts=facts, content=content))
+            self._recorder.note(Record(at=self.services.now_ns(), topic=topic, facts=facts, content=content))
 
     async def continue_as_new(self, name: str, state: Json) -> Any:
         """Called by the context: end this call of the function, begin the next with `state`."""
@@ -198,7 +203,7 @@ class Execution:
 
     def note(self, *entries: AnyEntry) -> None:
         """Buffer entries; they ride with the next append."""
-        self._buffer.extend(entries)
+        self._recorder.note(*entries)
         for entry in entries:
             self.history.add(entry)
 
@@ -206,33 +211,13 @@ class Execution:
         """Append durably, in order, with everything buffered before; await it before anything depends on it."""
         for entry in entries:
             self.history.add(entry)
-        return self._submit(entries, **extra)
+        return self._recorder.write(entries, self.news.seq, **extra)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _submit(self, entries: tuple[AnyEntry, ...], **extra: Any) -> Awaitable[Appended]:
-        everything = (*self._buffer, *entries)
-        self._buffer.clear()
-        self._stale = False
-        append = Append(
-            run_id=self.request.run_id,
-            tenant_id=self.request.tenant_id,
-            num=self.leased.num,
-            epoch=self.leased.epoch,
-            expected=self.position,
-            entries=everything,
-            seen=self.news.seq,
-            **extra,
-        )
-        self.position += len(everything)
-        future = asyncio.ensure_future(self.services.journal.append(append))
-        future.add_done_callback(self._appended)
-        return future
-
-    def _appended(self, future: asyncio.Future[Appended]) -> None:
-        if not future.cancelled() and (error := future.exception()) is not None:
-            self.failure = self.failure or error
-            self._signal.set()
+    def _failed(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self._signal.set()
 
     async def _restore_branches(self) -> None:
         """Fetch what a fan-out's outcome left in the children's table, before it is replayed."""
@@ -260,7 +245,7 @@ class Execution:
 
     def _replay(self) -> None:
         """Bring the function to where it was, then begin what it asked for and nobody has finished."""
-        self._loop.run_until_quiet()
+        self._run_on()
         for delivery in list(self.history.deliveries):
             self._activation += 1
             self._loop.now = delivery[0].at / 1e9
@@ -268,8 +253,8 @@ class Execution:
                 command = self.commands.pop(outcome.key, None)
                 if command is None:
                     raise ReplayMismatch(_expected(self.request.run_id, outcome.key, list(self.commands)))
-                command.future.set_result(outcome)
-            self._loop.run_until_quiet()
+                _hand_over(command, outcome)
+            self._run_on()
         lost = [key for key in self.history.intents if "!" not in key and not self._explained(key)]
         if lost:
             raise ReplayMismatch(_expected(self.request.run_id, lost[0], list(self.commands)))
@@ -279,6 +264,12 @@ class Execution:
         self._issued = list(self.commands.values())
         for command in self._issued:
             command.interrupted = self.history.interrupted(command.key)
+
+    def _run_on(self) -> None:
+        """Let the function run until it can do nothing more; a mismatch is raised where it was found."""
+        self._loop.run_until_quiet()
+        if self.failure is not None:
+            raise self.failure
 
     def _explained(self, key: str) -> bool:
         return key in self.commands or key in self.history.outcomes
@@ -304,8 +295,7 @@ class Execution:
                 self.settled.append((command, gates.perform(self, command)))
             else:
                 self._perform(command)
-        if len(self._buffer) >= _SOFT_ENTRIES:
-            self._submit(())
+        self._recorder.flush_full(self.news.seq)
 
     def _perform(self, command: Command) -> None:
         self.waits.pop(command.key, None)
@@ -329,7 +319,7 @@ class Execution:
 
     def _retry_ready(self) -> bool:
         """Begin again what waits for something that has come. True when there was any."""
-        ready = [key for key, wait in self.waits.items() if waiting.is_ready(self, key, wait)]
+        ready = [key for key, wait in self.waits.items() if waiting.is_ready(self, wait)]
         for key in ready:
             self._perform(self.commands[key])
         return bool(ready)
@@ -338,24 +328,10 @@ class Execution:
         batch, self.settled = self.settled, []
         self._activation += 1
         at = self.services.now_ns()
-        outcomes = [
-            Outcome(
-                at=at,
-                content=done.value,
-                key=command.key,
-                effect=command.effect,
-                name=command.name,
-                activation=self._activation,
-                result=done.result,
-                error=done.error,
-                usage=done.usage,
-                facts=done.facts,
-            )
-            for command, done in batch
-        ]
+        outcomes = [outcome_of(command, done, self._activation, at) for command, done in batch]
         for command, done in batch:
             self.ledger.settle(command.key, done.usage)
-        self._buffer.extend(outcomes)
+        self._recorder.note(*outcomes)
         if any(done.hard for _, done in batch):
             await self.write()
         self._loop.now = at / 1e9
@@ -363,7 +339,7 @@ class Execution:
             self.commands.pop(command.key)
             self.history.forget(command.key)
             seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
-            command.future.set_result(seen)
+            _hand_over(command, seen)
         self._loop.run_until_quiet()
 
     def _continue(self) -> None:
@@ -383,7 +359,7 @@ class Execution:
                 events=self.history.events,
             )
         )
-        self._start(state if isinstance(state, Frozen) else self.history.state)
+        self._start(state if isinstance(state, AgentState) else self.history.state)
         self._loop.run_until_quiet()
 
     def _end_call(self) -> None:
@@ -393,18 +369,6 @@ class Execution:
         self._closed = True
         self._loop.abandon()
         self._closed = False
-
-    async def _settle_tasks(self) -> None:
-        """Stop what is in flight; writes among it become outcomes that nobody knows."""
-        self._closed = True
-        tasks = list(self.tasks.items())
-        for _, task in tasks:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
-        for key, _ in tasks:
-            intent = self.history.intents.get(key)
-            if intent is not None and intent.facts.get("side_effect") == "write":
-                self.note(_cut_short(intent, self.services.now_ns()))
 
     def _close(self) -> None:
         self._closed = True
@@ -417,17 +381,10 @@ def _leased(leased: LeasedRun, host: HostInfo, at: int) -> Leased:
     return Leased(at=at, epoch=leased.epoch, host_id=host.host_id, actor_id=host.actor_id, pid=host.pid, node=host.node)
 
 
-def _cut_short(intent: Intent, at: int) -> Outcome:
-    message = f"{intent.name} was stopped in flight: whether it took effect is not known"
-    return Outcome(
-        at=at,
-        key=intent.key,
-        effect=intent.effect,
-        name=intent.name,
-        activation=0,
-        result="unknown",
-        error=ErrorInfo(reason="side_effect_unknown", code="canceled", message=message),
-    )
+def _hand_over(command: Command, outcome: Outcome) -> None:
+    """A branch that was canceled waits no more; its outcome is delivered all the same, to nobody."""
+    if not command.future.done():
+        command.future.set_result(outcome)
 
 
 def _expected(run_id: str, expected: str, found: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.errors import EffectError, RetinueError, RunError, TransientError
-from retinue.runs.journal import EffectKind
+from retinue.runs.journal import EffectKind, Outcome
 
 
 @dataclass(slots=True)
@@ -56,6 +56,22 @@ class Wait:
     request: str | None = None
     group: str | None = None
     event: str | None = None
+
+
+def outcome_of(command: Command, done: Done, activation: int, at: int) -> Outcome:
+    """The journal's word on how an effect ended; activation 0 when it is not delivered."""
+    return Outcome(
+        at=at,
+        content=done.value,
+        key=command.key,
+        effect=command.effect,
+        name=command.name,
+        activation=activation,
+        result=done.result,
+        error=done.error,
+        usage=done.usage,
+        facts=done.facts,
+    )
 
 
 def error_info(error: BaseException) -> ErrorInfo:

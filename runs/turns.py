@@ -5,7 +5,7 @@ Owns how a turn asks the gate, the model and the tools. Knows no journal.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from retinue.runs.capabilities import Capability
 from retinue.runs.context import Context, Executor, value_of
@@ -64,6 +64,10 @@ class AgentContext(Context):
         if spec.handoffs:
             tools.append(hand_off_spec(spec.handoffs))
         return (*tools, STOP) if tools else ()
+
+    def _carried(self, name: str, state: Any) -> Any:
+        """The loop's own state is frozen and read back as its type: it may be handed on as it is."""
+        return state
 
     async def gate(self, stage: Stage, resource: str, facts: dict[str, Json]) -> GateDecision:
         """Ask the gate at a stage of the loop; the decision is replayed."""

@@ -5,15 +5,14 @@ Waiting costs nothing: a parked run holds no coroutine and no actor. Knows no ef
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from retinue.runs.contracts import StopReason
-from retinue.runs.journal import Park, Parked
+from retinue.runs.effects.run import Run
+from retinue.runs.journal import Appended, Park, Parked
 from retinue.runs.machine import STATUS_OF
 from retinue.runs.steps import Wait
 
-if TYPE_CHECKING:
-    from retinue.runs.execution import Execution
+Waits = dict[str, Wait]
+"""What a run waits for, by step key."""
 
 _URGENCY = (
     StopReason.approval_required,
@@ -26,7 +25,7 @@ _URGENCY = (
 """The reason shown for a run that waits for several things: the first of these."""
 
 
-def is_ready(run: Execution, key: str, wait: Wait) -> bool:
+def is_ready(run: Run, wait: Wait) -> bool:
     """True when the effect that waits can go on."""
     if wait.at is not None and run.services.now_ns() >= wait.at:
         return True
@@ -41,7 +40,7 @@ def is_ready(run: Execution, key: str, wait: Wait) -> bool:
     return False
 
 
-def deadline(run: Execution) -> int | None:
+def deadline(run: Run) -> int | None:
     """When the run must have ended (Unix ns): its own wall time or the deadline it was given."""
     limits = [run.request.deadline] if run.request.deadline is not None else []
     if run.request.budget.seconds is not None:
@@ -49,34 +48,29 @@ def deadline(run: Execution) -> int | None:
     return min(limits, default=None)
 
 
-def next_moment(run: Execution) -> int | None:
+def next_moment(run: Run, waits: Waits) -> int | None:
     """The next moment (Unix ns) at which something is due without any news."""
-    moments = [wait.at for wait in run.waits.values() if wait.at is not None]
+    moments = [wait.at for wait in waits.values() if wait.at is not None]
     limit = deadline(run)
     return min([*moments, limit] if limit is not None else moments, default=None)
 
 
-def seconds_to_next(run: Execution) -> float | None:
+def seconds_to_next(run: Run, waits: Waits) -> float | None:
     """How long to sleep in memory at most."""
-    moment = next_moment(run)
+    moment = next_moment(run, waits)
     return None if moment is None else max((moment - run.services.now_ns()) / 1e9, 0.0)
 
 
-def should_park(run: Execution) -> bool:
+def should_park(run: Run, waits: Waits) -> bool:
     """True unless something is due so soon that parking would cost more than waiting."""
-    soon = seconds_to_next(run)
-    return bool(run.waits) and (soon is None or soon > run.services.retry.in_memory)
+    soon = seconds_to_next(run, waits)
+    return bool(waits) and (soon is None or soon > run.services.retry.in_memory)
 
 
-async def park(run: Execution) -> bool:
-    """Let go of the run until news or time wakes it. False when news arrived meanwhile: then it has them."""
-    reasons = {wait.reason for wait in run.waits.values()}
+async def park(run: Run, waits: Waits) -> Appended:
+    """Let go of the run until news or time wakes it; not parked when news arrived that it has not seen."""
+    reasons = {wait.reason for wait in waits.values()}
     reason = next(reason for reason in _URGENCY if reason in reasons)
-    status, wake_at = STATUS_OF[reason], next_moment(run)
-    entry = Parked(at=run.services.now_ns(), status=status, reason=reason, waits=tuple(run.waits), wake_at=wake_at)
-    done = await run.write(entry, end=Park(status, reason, wake_at))
-    run.position = done.position
-    run.parked = done.parked
-    if not done.parked:
-        run.take(await run.services.journal.look(run.request.run_id))
-    return done.parked
+    status, wake_at = STATUS_OF[reason], next_moment(run, waits)
+    entry = Parked(at=run.services.now_ns(), status=status, reason=reason, waits=tuple(waits), wake_at=wake_at)
+    return await run.write(entry, end=Park(status, reason, wake_at))

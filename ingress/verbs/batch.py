@@ -7,6 +7,7 @@ order. Knows no store; the job is a run, and what it knows survives this process
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -269,9 +270,9 @@ def _stopped(plan: _Plan, goes_on: bool) -> str:
 def _again(plan: _Plan) -> str:
     """The command that goes on, as it must be typed."""
     note = plan.note
-    parts = ["retinue batch", note.agent, f"--input {note.input}", f"--output {note.output}"]
-    if note.id_field != "id":
-        parts.append(f"--id {note.id_field}")
+    words = ["retinue", "batch", note.agent, "--input", note.input, "--output", note.output]
     named = {"--limit": note.limit, "--max-cost": note.max_cost, "--model": note.model, "--tenant": note.tenant}
-    parts += [f"{name} {value}" for name, value in named.items() if value is not None]
-    return f"`{' '.join([*parts, '--local'] if plan.local else parts)} --resume`"
+    named["--id"] = None if note.id_field == "id" else note.id_field
+    for name, value in named.items():
+        words += [] if value is None else [name, str(value)]
+    return f"`{shlex.join([*words, *(['--local'] if plan.local else []), '--resume'])}`"

@@ -30,7 +30,7 @@ async def init_command(terminal: Terminal, folder: Path) -> Exit:
     """Make the project FOLDER: retinue.yaml, an agent with a prompt, a read tool over documents/, a write tool
     behind an approval, its policy, and questions to ask. Refuses a folder that holds anything."""
     written = make_project(folder)
-    terminal.give({"folder": os.path.abspath(folder), "files": written}, NEXT.format(folder=folder))
+    terminal.give({"folder": str(folder), "files": written}, NEXT.format(folder=folder))
     return Exit.done
 
 

@@ -21,9 +21,7 @@ from retinue.traces.formats import FORMATS, WIDTH, render
 @click.argument("query")
 @click.option("--format", "how", type=click.Choice(FORMATS), help="Default: table; json with --json.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Default: traces.query_timeout."
-)
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="At most S seconds.")
 @click.option("--width", type=click.IntRange(4, 100_000), default=WIDTH, show_default=True, help="Of a table's cell.")
 async def sql_command(terminal: Terminal, query: str, output: Path | None, **options: Any) -> Exit:
     """Answer QUERY, one SELECT, from the trace tables; @FILE reads it from a file, - from stdin.

@@ -44,6 +44,7 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
         return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")})
     prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
     facts: dict[str, Json] = {
+        "gate": decision.model_dump(mode="json"),
         "capability": command.name,
         "version": call.capability.version,
         "digest": call.digest,

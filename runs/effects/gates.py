@@ -14,11 +14,11 @@ from retinue.runs.steps import Command, Done
 
 def perform(run: Run, command: Command) -> Done:
     """Decide a stage the function has reached, at once; the decision is the outcome, replayed ever after."""
-    decision = decide(run, command.options["stage"], command.name, command.arguments)
+    decision = decide(run, command.options["stage"], command.name, command.arguments, command.key)
     return Done(value=decision.model_dump(mode="json"), hard=False)
 
 
-def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json]) -> GateDecision:
+def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json], key: str | None = None) -> GateDecision:
     """Ask the gate and put the decision on record."""
     request = run.request
     decision = run.services.gate.decide(
@@ -38,6 +38,7 @@ def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json]) -> Gat
     said: dict[str, Json] = {
         "stage": stage,
         "resource": resource,
+        "key": key,
         "decision": decision.model_dump(mode="json"),
     }
     run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))

@@ -62,5 +62,5 @@ async def _run(command: Command) -> object:
         raise PermanentError(f"step {command.name} returned what is not JSON: {error}", code="invalid_output") from None
     except EffectError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PermanentError(f"step {command.name} raised {type(error).__name__}: {error}", code="raised") from error

@@ -342,7 +342,9 @@ class MemoryStore:
             need=spawn.need,
             cursor=from_json(to_json(spawn.cursor)),
             exhausted=spawn.exhausted,
-            reserved=sum((Usage(input_tokens=c.reserved.tokens, micros=c.reserved.micros) for c in children), group.reserved),
+            reserved=sum(
+                (Usage(input_tokens=c.reserved.tokens, micros=c.reserved.micros) for c in children), group.reserved
+            ),
         )
         for child in children:
             self._insert(child, run)

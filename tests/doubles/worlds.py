@@ -22,6 +22,7 @@ from tests.doubles.shapes import START, AnyStore, entries_of, host, opened
 from retinue.inference.catalog import models_from
 from retinue.memory.packets import PacketBuilder
 from retinue.policy.load import load_gate
+from retinue.runs import ending
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Branch, Budget, Json, Status
 from retinue.runs.control import RunQuery
@@ -125,8 +126,8 @@ class World:
             "effect_scope": run_id,
             "budget": budget,
         }
-        await self.store.submit([NewRun(RunRequest(**given | fields), input, self.clock())])
-        return run_id
+        [record] = await self.store.submit([NewRun(RunRequest(**given | fields), input, self.clock())])
+        return record.run_id
 
     async def lease(self) -> int:
         """Take what is queued and begin to drive it; how many."""
@@ -192,12 +193,21 @@ class World:
         await self.store.register(self.host)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Drive until something holds, a few loop turns at a time; fails when everything stands still."""
+        """Drive until something holds, a few loop turns at a time."""
         async with asyncio.timeout(_BOUND):
             while not condition():
                 await self.lease()
                 await self.pass_news()
                 await asyncio.sleep(0.001)
+
+    async def until_journaled(self, run_id: str, condition: Callable[[list[AnyEntry]], bool]) -> list[AnyEntry]:
+        """Drive until the journal of a run, as it is stored, says something; the journal."""
+        async with asyncio.timeout(_BOUND):
+            while not condition(entries := await self.entries(run_id)):
+                await self.lease()
+                await self.pass_news()
+                await asyncio.sleep(0.001)
+        return entries
 
     async def entries(self, run_id: str) -> list[AnyEntry]:
         """The journal of a run."""
@@ -224,15 +234,16 @@ class World:
             await execution.drive()
         except StoreError as error:
             self.failures.append(error)
+        except Exception as error:  # what a host does with a defect of the engine
+            self.failures.append(error)
+            await ending.fail(execution, error)
         finally:
             if self.active.get(run_id) is execution:
                 del self.active[run_id], self._tasks[run_id]
 
 
 @asynccontextmanager
-async def world(
-    kind: str, folder: Path, *definitions: Definition, policy: str = ALLOW_ALL
-) -> AsyncIterator[World]:
+async def world(kind: str, folder: Path, *definitions: Definition, policy: str = ALLOW_ALL) -> AsyncIterator[World]:
     """A world over a store of a kind; executions that are left end with it."""
     async with opened(kind, folder) as store:
         made = World(store, definitions, folder, policy)

@@ -68,9 +68,7 @@ def texts(root: Path) -> dict[str, str]:
     if listing.returncode == 0:
         names = [name for name in listing.stdout.decode().split("\0") if name]
     else:
-        names = [
-            str(path.relative_to(root)) for path in root.rglob("*") if not hidden(path.relative_to(root))
-        ]
+        names = [str(path.relative_to(root)) for path in root.rglob("*") if not hidden(path.relative_to(root))]
     files = {name: root / name for name in names}
     return {
         name: text

@@ -21,6 +21,8 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "mana
 LAZY_IMPORTS = [
     ("ingress/cli*", "*"),
     ("src/retinue/__init__.py", "retinue.*"),
+    ("ingress/client.py", "retinue.actors.runtime"),
+    ("host/rows.py", "pyarrow.parquet"),
     ("traces/*", "opentelemetry.exporter.*"),
 ]
 

@@ -78,9 +78,7 @@ def test_no_room_imports_the_public_face(graph: grimp.ImportGraph) -> None:
     assert graph.find_modules_that_directly_import("retinue") == set()
 
 
-def test_an_import_does_nothing_but_define(
-    product: dict[Path, ast.Module], tmp_path: Path, root: Path
-) -> None:
+def test_an_import_does_nothing_but_define(product: dict[Path, ast.Module], tmp_path: Path, root: Path) -> None:
     theirs = sorted({name for tree in product.values() for name in names_imported(tree) if foreign(name)})
     ours = sorted(module_name(path) for path in product)
     probe = subprocess.run(

@@ -25,9 +25,7 @@ def test_every_room_is_linked_and_packaged(root: Path, rooms: list[str], project
         **{room: f"retinue/{room}" for room in rooms},
     }
     for target in ("wheel", "sdist"):
-        assert {*rooms, "src/retinue/__init__.py", "src/retinue/py.typed"} <= {
-            *targets[target]["only-include"]
-        }
+        assert {*rooms, "src/retinue/__init__.py", "src/retinue/py.typed"} <= {*targets[target]["only-include"]}
 
 
 def test_every_package_at_the_root_is_a_room(root: Path, rooms: list[str]) -> None:
@@ -36,9 +34,7 @@ def test_every_package_at_the_root_is_a_room(root: Path, rooms: list[str]) -> No
 
 
 def test_a_room_refuses_to_be_a_package_of_its_own(root: Path, rooms: list[str]) -> None:
-    attempts = "\n".join(
-        f"try:\n    import {room}\nexcept ImportError as error:\n    print(error)" for room in rooms
-    )
+    attempts = "\n".join(f"try:\n    import {room}\nexcept ImportError as error:\n    print(error)" for room in rooms)
     answer = subprocess.run(
         [sys.executable, "-B", "-c", attempts], cwd=root, capture_output=True, text=True, timeout=60
     )
@@ -59,9 +55,7 @@ def test_the_lock_holds_every_dependency_with_hashes(root: Path, project: dict[s
         need = Requirement(text)
         pin = pins[canonicalize_name(need.name)]
         version = next(iter(pin.specifier)).version
-        assert need.specifier.contains(version, prereleases=True), (
-            f"{text} is locked at {version}: run `make lock`"
-        )
+        assert need.specifier.contains(version, prereleases=True), f"{text} is locked at {version}: run `make lock`"
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,7 @@ class Row(NamedTuple):
 
 @pytest.fixture(scope="module")
 def rows(root: Path) -> list[Row]:
-    return [
-        row for line in (root / "docs/promises.md").read_text("utf-8").splitlines() for row in read_row(line)
-    ]
+    return [row for line in (root / "docs/promises.md").read_text("utf-8").splitlines() for row in read_row(line)]
 
 
 @pytest.fixture(scope="module")

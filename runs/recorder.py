@@ -1,0 +1,67 @@
+"""The recorder of one run: it gathers entries and submits them in order, under the run's epoch.
+
+Soft entries wait for the next hard append, for a full buffer, or for the host's sweep; nothing is submitted
+out of order. Knows no effect and no function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from retinue.runs.journal import AnyEntry, Append, Appended, Journal, LeasedRun
+
+_FULL = 64
+
+
+class Recorder:
+    """Writes a leased run's journal. `failed` is told of an append that nobody awaits and that was refused."""
+
+    def __init__(self, leased: LeasedRun, journal: Journal, failed: Callable[[BaseException], None]) -> None:
+        self.position = leased.position
+        self._leased = leased
+        self._journal = journal
+        self._failed = failed
+        self._buffer: list[AnyEntry] = []
+        self._stale = False
+
+    def note(self, *entries: AnyEntry) -> None:
+        """Buffer entries; they ride with the next append."""
+        self._buffer.extend(entries)
+
+    def write(self, entries: tuple[AnyEntry, ...], seen: int, **extra: Any) -> Awaitable[Appended]:
+        """Submit the buffer and these entries now; awaited, they are durable."""
+        everything = (*self._buffer, *entries)
+        self._buffer.clear()
+        self._stale = False
+        request = self._leased.request
+        append = Append(
+            run_id=request.run_id,
+            tenant_id=request.tenant_id,
+            num=self._leased.num,
+            epoch=self._leased.epoch,
+            expected=self.position,
+            entries=everything,
+            seen=seen,
+            **extra,
+        )
+        self.position += len(everything)
+        future = asyncio.ensure_future(self._journal.append(append))
+        future.add_done_callback(self._done)
+        return future
+
+    def flush_full(self, seen: int) -> None:
+        """Submit a full buffer, without waiting."""
+        if len(self._buffer) >= _FULL:
+            self.write((), seen)
+
+    def flush_stale(self, seen: int) -> None:
+        """Submit a buffer that an earlier sweep has found already, without waiting."""
+        if self._buffer and self._stale:
+            self.write((), seen)
+        self._stale = bool(self._buffer)
+
+    def _done(self, future: asyncio.Future[Appended]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._failed(error)

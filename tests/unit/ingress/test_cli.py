@@ -1,0 +1,139 @@
+"""The door of the command line: quick to open, and every error leaves it as one message and a code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from retinue.ingress.cli import VERBS, cli
+from retinue.ingress.exits import MEANING, Exit, exit_for
+from retinue.runs.errors import ConfigError, RetinueError, RunCanceled, RunFailed, StoreBusy, UnknownName
+from tests.unit.ingress.conftest import Command
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = {"ray", "duckdb", "pyarrow", "pydantic", "pydantic_settings", "cedarpy", "apsw", "httpx", "rich", "yaml"}
+
+
+def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
+    command = [sys.executable, "-m", "retinue.ingress.cli", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_help_starts_in_half_a_second() -> None:
+    took = []
+    for _ in range(3):
+        before = time.perf_counter()
+        said = start("--help")
+        took.append(time.perf_counter() - before)
+        assert said.returncode == 0
+    assert min(took) < 0.5
+
+
+def test_help_loads_no_verb_and_no_heavy_library() -> None:
+    script = "import sys; from retinue.ingress.cli import main; main(['--help']); print(sorted(sys.modules))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    loaded = set(eval(said.stdout.splitlines()[-1]))
+    assert HEAVY & loaded == set()
+    assert not [name for name in loaded if name.startswith("retinue.ingress.verbs")]
+
+
+def test_help_names_every_verb(retinue: Command) -> None:
+    said = retinue("--help")
+    assert said.code == 0
+    assert [verb for verb in VERBS if f"\n  {verb} " not in said.out] == []
+
+
+def test_without_a_verb_there_is_help(retinue: Command) -> None:
+    assert "Verbs:" in retinue().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_speaks_json_and_names_its_project(retinue: Command, verb: str) -> None:
+    said = retinue(verb, "--help")
+    assert said.code == 0
+    assert "--json" in said.out
+    assert "--project" in said.out
+
+
+def test_a_verb_that_does_not_exist_is_told_with_close_matches(retinue: Command) -> None:
+    said = retinue("bach")
+    assert (said.code, said.out) == (Exit.usage, "")
+    assert "No such command 'bach'. Did you mean 'batch'?" in said.err
+
+
+def test_an_error_is_one_message_without_a_traceback(retinue: Command, folder: Path) -> None:
+    (folder / "retinue.yaml").write_text("tenat: acme\n")
+    said = retinue("ps")
+    assert said.code == Exit.usage
+    assert said.out == ""
+    assert said.err == f"retinue: {folder / 'retinue.yaml'} line 1: there is no key 'tenat'; did you mean 'tenant'?\n"
+
+
+@pytest.mark.parametrize("arguments", [("ps",), ("bach",), ("run",), ("ps", "--limit", "none"), ("inspect", "nothing")])
+def test_an_error_is_json_when_json_is_spoken(retinue: Command, folder: Path, arguments: tuple[str, ...]) -> None:
+    (folder / "retinue.yaml").write_text("tenat: acme\n")
+    said = retinue(*arguments, "--json")
+    assert said.err == ""
+    assert set(said.json) == {"error"}
+    assert said.json["error"]["exit"] == said.code == Exit.usage
+    assert said.json["error"]["message"]
+
+
+def test_a_traceback_is_shown_on_request(folder: Path) -> None:
+    (folder / "retinue.yaml").write_text("tenat: acme\n")
+    said = start("ps", "--project", str(folder), RETINUE_DEBUG="1")
+    assert said.returncode == Exit.usage
+    assert "Traceback" in said.stderr
+    assert "ConfigError" in said.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_to_shout_about() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    script = "import sys; from retinue.ingress.cli import main; main(['--help'])"
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen([sys.executable, "-u", "-c", script], env=env, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    _, err = process.communicate(timeout=60)
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(""), Exit.usage),
+        (UnknownName(""), Exit.usage),
+        (RunFailed(""), Exit.failed),
+        (RunCanceled(""), Exit.canceled),
+        (StoreBusy(""), Exit.runtime),
+        (RetinueError(""), Exit.runtime),
+        (TimeoutError(), Exit.timeout),
+        (KeyError("x"), Exit.internal),
+    ],
+)
+def test_an_error_leads_to_a_code(error: Exception, code: Exit) -> None:
+    assert exit_for(error) is code
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert set(MEANING) == set(Exit)
+
+
+def test_a_defect_is_called_one(retinue: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(cli, "main", broken)
+    said = retinue("ps", "--json")
+    assert said.code == Exit.internal
+    assert said.json["error"]["kind"] == "KeyError"
+    assert "internal error: KeyError: 'lost'" in json.loads(said.out)["error"]["message"]
