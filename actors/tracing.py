@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from retinue.actors.hosts import start_thread
 from retinue.host.composition import open_store, open_traces
-from retinue.host.projecting import catch_up, project_for_ever
+from retinue.host.projecting import ask, catch_up, project_for_ever
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
+from retinue.store.sqlite import SqliteStore
 from retinue.traces.room import Traces
 
 
@@ -25,6 +26,7 @@ class TraceKeeper:
     def __init__(self, settings_json: str) -> None:
         self._settings = Settings.model_validate_json(settings_json)
         self._traces: Traces | None = None
+        self._store: SqliteStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread = start_thread(self._serve(), "retinue-traces")
@@ -35,9 +37,9 @@ class TraceKeeper:
 
     def query(self, sql: str, timeout: float) -> bytes | tuple[str, str]:
         """The answer as an Arrow IPC stream, or (error class, message)."""
-        if self._traces is None or self._loop is None:
+        if self._traces is None or self._store is None or self._loop is None:
             return "StoreBusy", "the trace tables are being opened: ask again in a moment"
-        asked = asyncio.run_coroutine_threadsafe(self._traces.query(sql, timeout), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(ask(self._traces, self._store, sql, timeout), self._loop)
         try:
             table = asked.result(timeout + 10)
         except RetinueError as error:
@@ -58,7 +60,7 @@ class TraceKeeper:
         store = open_store(self._settings)
         traces = open_traces(self._settings, store)
         await traces.open()
-        self._traces = traces
+        self._traces, self._store = traces, store
         projecting = asyncio.create_task(project_for_ever(traces))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({projecting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from retinue.host.composition import Project, make_host, open_traces
-from retinue.host.hosting import Host, HostShape
+from retinue.host.hosting import HostShape
 from retinue.host.projecting import project_for_ever
 from retinue.runs.errors import StoreError
 from retinue.store.sqlite import SqliteStore
@@ -22,8 +22,8 @@ _LOG = logging.getLogger("retinue.host")
 
 
 @asynccontextmanager
-async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> AsyncIterator[tuple[Host, str]]:
-    """A serving host and the pool that runs should be submitted to; stops with the block."""
+async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> AsyncIterator[tuple[str, Traces | None]]:
+    """A serving host: the pool that runs should be submitted to, and the traces if it keeps them."""
     own_pool = "runs" if alone else f"inline-{id(store)}"
     pools = ("runs", "workers") if alone else (own_pool,)
     shape = HostShape(pools, project.settings.actors.capacity, project.settings.actors.lease_seconds)
@@ -32,7 +32,7 @@ async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> A
     traces = await _traces(project, store) if alone else None
     projecting = asyncio.create_task(project_for_ever(traces)) if traces else None
     try:
-        yield host, own_pool
+        yield own_pool, traces
     finally:
         host.stop()
         await serving

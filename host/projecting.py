@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pyarrow as pa
 
 from retinue.runs.errors import StoreError
+from retinue.store.sqlite import SqliteStore
 from retinue.traces.room import Traces
 
 _LOG = logging.getLogger("retinue.host")
 _BATCH = 1_000
 _GATHER = 0.5
 _AFTER_FAULT = 2.0
+_FRESH = 5.0
+_LOOK = 0.05
 
 
 async def project_for_ever(traces: Traces) -> None:
@@ -34,6 +40,18 @@ async def _for_ever(step: Callable[[int], Awaitable[int]]) -> None:
             continue
         if moved < _BATCH:
             await asyncio.sleep(_GATHER)
+
+
+async def ask(traces: Traces, store: SqliteStore, sql: str, timeout: float) -> pa.Table:
+    """Answer a query over tables that hold what was in the journal when it came, if that takes not too long."""
+    newest = await store.newest()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FRESH):
+            while True:
+                if traces.lag().seq >= newest:
+                    break
+                await asyncio.sleep(_LOOK)
+    return await traces.query(sql, timeout)
 
 
 async def catch_up(traces: Traces) -> int:

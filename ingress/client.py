@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from retinue.host import clock
 from retinue.host.composition import Project, load_project, open_store, open_traces
 from retinue.host.inline import inline_host
 from retinue.host.presence import RuntimeInfo, find_runtime
-from retinue.host.projecting import catch_up
+from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.events import RunEvent, events_of
 from retinue.runs.batch import JOB, BatchJob, rows_key
@@ -308,8 +308,8 @@ async def connect(
         runtime = find_runtime(settings.data_folder)
         if local:
             loaded = load_project(settings)
-            _, pool = await stack.enter_async_context(inline_host(loaded, store, alone=runtime is None))
-            client = Client(settings, store, pool)
+            pool, traces = await stack.enter_async_context(inline_host(loaded, store, alone=runtime is None))
+            client = Client(settings, store, pool, partial(ask, traces, store) if traces else None)
             client.__dict__["project"] = loaded
             yield client
         elif runtime is not None:

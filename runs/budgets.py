@@ -7,6 +7,7 @@ is known, or whole when nobody knows. Children's money and tokens are reserved i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 from retinue.runs.arrivals import Group
 from retinue.runs.contracts import NOTHING, Budget, Usage
@@ -66,7 +67,7 @@ class Ledger:
                 run_id=self._run_id,
             )
         depth = None if self.budget.depth is None else self.budget.depth - 1
-        changes: dict[str, object] = {"tokens": tokens, "usd": None if micros is None else _usd(micros)}
+        changes: dict[str, object] = {"tokens": tokens, "usd": None if micros is None else Decimal(_usd(micros))}
         if own.depth is None or (depth is not None and depth < own.depth):
             changes["depth"] = depth
         return own.model_copy(update=changes)

@@ -125,6 +125,7 @@ class Context:
             "budget": budget,
         }
         outcome = await self._executor.issue("children", definition.name, arguments, {**options, "count": True})
+        value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 
     async def ask(self, prompt: str, /, **facts: Json) -> Any:

@@ -20,7 +20,9 @@ async def logs_command(terminal: Terminal, run: str, follow: bool, after: int) -
     """Show the events of RUN, one a line; with --json one object a line."""
     flowing = False
     async with connect(settings=terminal.settings(), start=False) as client:
-        async for event in client.events(run, after=after, follow=follow):
+        async for event in client.events(run, follow=follow):
+            if event.position <= after:
+                continue
             if event.kind == "delta" and not terminal.as_json:
                 terminal.piece(event.text)
                 flowing = True

@@ -82,9 +82,10 @@ def _input(question: str | None, text: str | None) -> Json:
         if text == "-":
             where, text = "stdin", sys.stdin.read()
         elif text.startswith("@"):
-            where, text = text[1:], Path(text[1:]).read_text(encoding="utf-8")
+            where = text[1:]
+            text = Path(where).read_text(encoding="utf-8")
         return from_json(text)
     except OSError as error:
-        raise InvalidInput(f"--input {where} cannot be read: {error.strerror}") from None
+        raise InvalidInput(f"--input: {where} cannot be read: {error.strerror}; correct the name after @") from None
     except ValueError as error:
         raise InvalidInput(f"--input: {where} is not JSON: {error}; a plain question needs no --input") from None

@@ -24,7 +24,7 @@ ROWS = 90
 _ROOTS = RunQuery(roots_only=True)
 _RAN_AFTER_THE_END = """
 select leases.run_id from leases join runs using (run_id) where leases.time > runs.finished_at
-union all select run_id from run_events where kind = 'finished' group by run_id having count(*) > 1
+union all select run_id from run_results group by run_id having count(*) > 1
 """
 _ACTORS = """
 select distinct actor_id from runs where parent_run_id in (select run_id from runs where agent = 'retinue.batch')

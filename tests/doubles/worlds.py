@@ -43,13 +43,14 @@ _BOUND = 60.0
 
 
 class Clock:
-    """Time in Unix ns; it moves when it is told to."""
+    """Time in Unix ns; it moves when it is told to, and by `step` ns whenever somebody looks."""
 
     def __init__(self, now: int = START) -> None:
         self.now = now
+        self.step = 1_000
 
     def __call__(self) -> int:
-        self.now += 1_000
+        self.now += self.step
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -254,7 +255,7 @@ async def world(kind: str, folder: Path, *definitions: Definition, policy: str =
             await made.crash()
 
 
-def calls(name: str, **arguments: Json) -> dict[str, Json]:
+def calls(name: str, /, **arguments: Json) -> dict[str, Json]:
     """A decision to call one tool."""
     return {"tool_calls": [{"name": name, "arguments": arguments}]}
 

@@ -62,7 +62,7 @@ def test_a_project_is_named_by_its_folder_or_its_file(project: Path) -> None:
     assert load_settings(other).tenant == "acme"
     assert load_settings(other / "mine.yaml").tenant == "mine"
     assert load_settings(other / "mine.yaml").folder == other
-    with pytest.raises(ConfigError, match="nowhere does not exist: name a folder or its retinue.yaml"):
+    with pytest.raises(ConfigError, match=r"nowhere does not exist: name a folder or its retinue\.yaml"):
         load_settings(project / "nowhere")
 
 

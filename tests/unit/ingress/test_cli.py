@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.unit.ingress.conftest import Command
 
 from retinue.ingress.cli import VERBS, cli
 from retinue.ingress.exits import MEANING, Exit, exit_for
 from retinue.runs.errors import ConfigError, RetinueError, RunCanceled, RunFailed, StoreBusy, UnknownName
-from tests.unit.ingress.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"ray", "duckdb", "pyarrow", "pydantic", "pydantic_settings", "cedarpy", "apsw", "httpx", "rich", "yaml"}

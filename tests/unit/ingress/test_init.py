@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.unit.ingress.conftest import Command
 
 from retinue.host.settings import load_settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.verbs.init import template_files
 from retinue.policy.load import load_gate
 from retinue.runs.gate import GateRequest
-from tests.unit.ingress.conftest import Command
 
 
 @pytest.fixture

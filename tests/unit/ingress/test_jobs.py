@@ -42,7 +42,7 @@ def test_an_output_of_somebody_else_is_left_alone(wanted: JobNote, folder: Path)
 def test_an_unfinished_job_is_resumed_or_begun_anew_on_request_only(wanted: JobNote, folder: Path) -> None:
     begin(wanted, folder, ended=False)
     Path(wanted.output).unlink()
-    with pytest.raises(InvalidInput, match="unfinished job .*--resume goes on with it, --force begins anew"):
+    with pytest.raises(InvalidInput, match=r"unfinished job .*--resume goes on with it, --force begins anew"):
         settle(wanted, folder / "data", resume=False, force=False)
     resumed = settle(wanted, folder / "data", resume=True, force=False)
     assert (resumed.key, resumed.job_id) == (wanted.key, "job")
@@ -88,5 +88,5 @@ def test_a_note_that_cannot_be_read_is_told(wanted: JobNote, folder: Path) -> No
     begin(wanted, folder, ended=False)
     [note] = (folder / "data" / "jobs").iterdir()
     note.write_text("{half")
-    with pytest.raises(InvalidInput, match="cannot be read .*: remove it, then --force"):
+    with pytest.raises(InvalidInput, match=r"cannot be read .*: remove it, then --force"):
         settle(wanted, folder / "data", resume=True, force=False)

@@ -18,7 +18,7 @@ async def rows(*values: int) -> AsyncIterator[dict[str, Json]]:
     """Some rows; a negative number breaks off."""
     for value in values:
         if value < 0:
-            raise ConnectionError("gone")
+            raise LookupError("gone")
         yield {"id": value}
 
 
@@ -50,7 +50,7 @@ def test_an_output_that_cannot_be_is_refused_with_a_remedy(folder: Path, output:
 
 def test_a_folder_that_takes_no_file_is_told() -> None:
     # /proc takes no new file from anyone, root included.
-    with pytest.raises(InvalidInput, match="cannot be written: .*; name another file"):
+    with pytest.raises(InvalidInput, match=r"cannot be written: .*; name another file"):
         check_output(Path("/proc/out.jsonl"), Path(__file__))
 
 
@@ -67,16 +67,16 @@ async def test_the_file_is_replaced_at_once(folder: Path) -> None:
     path.write_text("old\n")
     assert await replace_with(path, rows(1, 2)) == 2
     assert path.read_text() == '{"id": 1}\n{"id": 2}\n'
-    assert [found.name for found in folder.iterdir()] == ["out.jsonl"]
+    assert os.listdir(folder) == ["out.jsonl"]
 
 
 async def test_a_replacement_that_breaks_off_leaves_the_old_file(folder: Path) -> None:
     path = folder / "out.jsonl"
     path.write_text("old\n")
-    with pytest.raises((ConnectionError, InvalidInput)):
+    with pytest.raises(LookupError):
         await replace_with(path, rows(1, -1))
     assert path.read_text() == "old\n"
-    assert [found.name for found in folder.iterdir()] == ["out.jsonl"]
+    assert os.listdir(folder) == ["out.jsonl"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
