@@ -50,7 +50,8 @@ def children_of(settings: Settings) -> list[Child]:
     plain = settings.model_dump_json()
     runs = [Child(f"run-{n}", RunHost, (plain, "run", ["runs"])) for n in range(settings.actors.runs)]
     workers = [Child(f"worker-{n}", RunHost, (plain, "worker", ["workers"])) for n in range(settings.actors.workers)]
-    return [*runs, *workers, Child("traces", TraceKeeper, (plain,))]
+    traces = [Child("traces", TraceKeeper, (plain,))] if settings.telemetry.emit_structured_events else []
+    return [*runs, *workers, *traces]
 
 
 @dataclass(slots=True)

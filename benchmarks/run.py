@@ -3,6 +3,7 @@
     python benchmarks/run.py [--quick]
 
 Steps are measured on the inline host (one process), fan-out on a runtime with one RunActor and two WorkerActors.
+The trace tables are not projected meanwhile: they are derived, by a process of their own, whenever there is time.
 Every figure is the median of several rounds of the same run as its floor; ratios are what to compare.
 """
 
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.floors import plain_ray, raw_commits
+from floors import plain_ray, raw_commits
 from retinue import Client, connect
 from retinue.host.collector import calm_collector
 from retinue.host.settings import Settings, load_settings
@@ -31,7 +32,8 @@ Result = dict[str, Any]
 def settings_in(folder: Path) -> Settings:
     """The benchmark project with a fresh data folder."""
     settings = load_settings(HERE)
-    return settings.model_copy(update={"data": folder})
+    quiet = settings.telemetry.model_copy(update={"emit_structured_events": False})
+    return settings.model_copy(update={"data": folder, "telemetry": quiet})
 
 
 async def steps_per_second(runs: int, steps: int) -> float:

@@ -56,15 +56,10 @@ class Project:
 def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
     registry = Registry([_import(settings, name) for name in settings.modules], [batch])
-    folder = settings.folder / settings.policy.folder
-    kill_switch = settings.policy.kill_switch
-    gate = load_gate(
-        folder if folder.is_dir() else None,
-        kill_switch=settings.folder / kill_switch if kill_switch else False,
-    )
+    gate = load_gate(settings.policy_folder, kill_switch=settings.kill_switch or False)
     tools = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
     gateway = CapabilityGateway(Catalog(tools), gate, clock=clock.now_ns)
-    models = models_from(root=settings.folder)
+    models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
     return Project(settings, registry, gate, gateway, models)
 
 

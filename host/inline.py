@@ -29,7 +29,8 @@ async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> A
     shape = HostShape(pools, project.settings.actors.capacity, project.settings.actors.lease_seconds)
     host = make_host(project, store, shape, "inline")
     serving = asyncio.create_task(host.serve())
-    traces = await _traces(project, store) if alone else None
+    keeps = alone and project.settings.telemetry.emit_structured_events
+    traces = await _traces(project, store) if keeps else None
     projecting = asyncio.create_task(project_for_ever(traces)) if traces else None
     try:
         yield own_pool, traces

@@ -52,7 +52,10 @@ def fingerprint(path: Path) -> str:
 
 
 class RowReader:
-    """Implements `runs.sources.SourceReader` for files."""
+    """Implements `runs.sources.SourceReader` for files. Tables stay open between the pages of a job."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, _Table] = {}
 
     def read(self, source: Source, cursor: Json, limit: int) -> Page:
         """Up to `limit` rows from the cursor on. InvalidInput when the file is not the one that was accepted."""
@@ -63,7 +66,14 @@ class RowReader:
             cursor = {"offset": 0, "line": 0, "rows": 0}
         if source.format == "jsonl":
             return _read_jsonl(source, cursor, limit)
-        return _read_table(source, cursor, limit)
+        return self._table(source, int(cursor["rows"])).page(source, limit)
+
+    def _table(self, source: Source, row: int) -> _Table:
+        table = self._tables.get(source.path)
+        if table is None or table.done != row:
+            table = self._tables[source.path] = _Table(source)
+            table.skip_to(row)
+        return table
 
 
 def _read_jsonl(source: Source, cursor: Json, limit: int) -> Page:
@@ -129,27 +139,38 @@ def _letter(source: Source, line: int, reason: str, message: str, content: Json)
     return DeadLetter(source.path, line, reason, place, now_ns(), content)
 
 
-def _read_table(source: Source, cursor: Json, limit: int) -> Page:
-    """CSV and Parquet: the cursor counts rows; earlier ones are skipped."""
-    items: list[Item] = []
-    done = cursor["rows"]
-    exhausted = True
-    rows = _csv_rows(source) if source.format == "csv" else _parquet_rows(source, done)
-    first = done if source.format == "parquet" else 0
-    for number, row in enumerate(rows, start=first + 1):
-        if number <= done:
-            continue
-        if not _more(source, number - 1):
-            break
-        if len(items) >= limit:
-            exhausted = False
-            break
-        items.append(_item(source, row, number))
-    after = done + len(items)
-    return Page(tuple(items), (), {"offset": 0, "line": after, "rows": after}, exhausted)
+class _Table:
+    """An open CSV or Parquet file and how many of its rows were read: the next page goes on where it stands."""
+
+    def __init__(self, source: Source) -> None:
+        self.done = 0
+        self._rows = _csv_rows(source) if source.format == "csv" else _parquet_rows(source)
+        self._ahead: dict[str, Json] | None = next(self._rows, None)
+
+    def skip_to(self, row: int) -> None:
+        """Pass over rows that an earlier reader has delivered."""
+        while self.done < row and self._ahead is not None:
+            self.take()
+
+    def take(self) -> dict[str, Json]:
+        """The next row; there must be one."""
+        row, self._ahead = self._ahead, next(self._rows, None)
+        assert row is not None
+        self.done += 1
+        return row
+
+    def page(self, source: Source, limit: int) -> Page:
+        """Up to `limit` rows."""
+        items: list[Item] = []
+        while self._ahead is not None and _more(source, self.done) and len(items) < limit:
+            row = self.take()
+            items.append(_item(source, row, self.done))
+        exhausted = self._ahead is None or not _more(source, self.done)
+        return Page(tuple(items), (), {"offset": 0, "line": self.done, "rows": self.done}, exhausted)
 
 
 def _csv_rows(source: Source) -> Iterator[dict[str, Json]]:
+    csv.field_size_limit(MOST_BYTES)
     try:
         with Path(source.path).open(encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file)
@@ -157,14 +178,8 @@ def _csv_rows(source: Source) -> Iterator[dict[str, Json]]:
         raise InvalidInput(f"input {source.path}: byte {error.start} is not UTF-8: convert the file") from None
 
 
-def _parquet_rows(source: Source, skip: int) -> Iterator[dict[str, Json]]:
+def _parquet_rows(source: Source) -> Iterator[dict[str, Json]]:
     import pyarrow.parquet  # noqa: PLC0415 - half a second that only Parquet inputs should cost
 
-    file = pyarrow.parquet.ParquetFile(source.path)
-    seen = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        if seen + count > skip:
-            rows = file.read_row_group(group).to_pylist()
-            yield from rows[max(skip - seen, 0) :]
-        seen += count
+    for batch in pyarrow.parquet.ParquetFile(source.path).iter_batches(batch_size=1_000):
+        yield from batch.to_pylist()

@@ -92,6 +92,12 @@ class Traces(Frozen):
     query_timeout: float = Field(default=30.0, gt=0, le=86_400)
 
 
+class Telemetry(Frozen):
+    """`emit_structured_events` keeps the trace tables and the OTLP export; the journal is kept in any case."""
+
+    emit_structured_events: bool = True
+
+
 class Keys(Frozen):
     """Every key that `retinue.yaml` may have. docs/configuration.md says what each does and who reads it."""
 
@@ -113,6 +119,7 @@ class Keys(Frozen):
     models: Models = Models()
     otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
     redact: tuple[str, ...] = ()
+    telemetry: Telemetry = Telemetry()
     traces: Traces = Traces()
 
     @field_validator("modules")

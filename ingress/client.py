@@ -21,6 +21,7 @@ from retinue.host.presence import RuntimeInfo, find_runtime
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.events import RunEvent, events_of
+from retinue.ingress.waiting import Endings
 from retinue.runs.batch import JOB, BatchJob, rows_key
 from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRecord, RunRequest
@@ -65,6 +66,12 @@ class Client:
         self._store = store
         self._pool = pool
         self._ask = ask
+        self._endings = Endings(store)
+        self._keys: dict[str, str] = {}
+
+    async def close(self) -> None:
+        """Stop waiting for anything; `connect` does it."""
+        await self._endings.close()
 
     @cached_property
     def project(self) -> Project:
@@ -72,8 +79,9 @@ class Client:
         return load_project(self.settings)
 
     def use(self, attachment: Attachment) -> None:
-        """Ask this runtime from now on."""
-        self._ask = attachment.query
+        """Ask this runtime from now on, if it keeps traces."""
+        if self.settings.telemetry.emit_structured_events:
+            self._ask = attachment.query
 
     # -- runs --------------------------------------------------------------------------------------------
 
@@ -114,12 +122,12 @@ class Client:
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
         """The result of a run as a value, when it has ended. TimeoutError after `timeout` seconds."""
+        found = (await self.get(run_id)).run_id
         async with asyncio.timeout(timeout):
-            while True:
-                result = await self._store.result(run_id)
-                if result is not None:
-                    return result
-                await asyncio.sleep(_POLL)
+            await self._endings.wait(found)
+        result = await self._store.result(found)
+        assert result is not None, f"run {found} has ended but has no result"
+        return result
 
     async def events(self, run_id: str, after: int = 0, follow: bool = True) -> AsyncIterator[RunEvent]:
         """The events of a run after a position, streamed text included; until it has ended, when following."""
@@ -211,10 +219,11 @@ class Client:
             after = page[-1].branch.index if ordered else page[-1].seq
 
     async def _rows_key(self, job_id: str) -> str:
-        async for frame in self._store.read(job_id):
-            accepted = frame.entries[0]
-            return rows_key(str((accepted.content or {}).get("target", "")))
-        return ""
+        if job_id not in self._keys:
+            async for frame in self._store.read(job_id):
+                self._keys[job_id] = rows_key(str((frame.entries[0].content or {}).get("target", "")))
+                break
+        return self._keys[job_id]
 
     async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
         who = by or self.settings.principal
@@ -254,14 +263,18 @@ class Client:
             input_id=said.input_id,
             model=said.model,
             pool=self._pool,
-            budget=(said.budget or Budget()).within(definition.budget).within(self._default_budget()),
+            budget=self._budget(definition, said),
             effect_scope=run_id,
         )
 
-    def _default_budget(self) -> Budget:
-        from_settings = self.settings.budget
+    def _budget(self, definition: Definition, said: Submission) -> Budget:
+        """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
+        own = (said.budget or Budget()).within(definition.budget)
+        if definition.name == JOB:
+            return own
         hops = self.settings.max_tool_hops
-        return from_settings if hops is None else from_settings.model_copy(update={"hops": hops})
+        limits = self.settings.budget
+        return own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
 
 
 class RunHandle:
@@ -306,29 +319,37 @@ async def connect(
         store = open_store(settings)
         stack.push_async_callback(store.close)
         runtime = find_runtime(settings.data_folder)
-        if local:
-            loaded = load_project(settings)
-            pool, traces = await stack.enter_async_context(inline_host(loaded, store, alone=runtime is None))
-            client = Client(settings, store, pool, partial(ask, traces, store) if traces else None)
-            client.__dict__["project"] = loaded
-            yield client
-        elif runtime is not None:
-            client = Client(settings, store, "runs", _ask_later(settings, runtime, stack))
-            if start:
-                standing_in = asyncio.create_task(_stand_in(client, stack))
-                stack.push_async_callback(_end, standing_in)
-            yield client
-        elif start:
+        client = _client(settings, store, runtime, stack) if not local else await _local(settings, store, stack)
+        stack.push_async_callback(client.close)
+        if start and not local and runtime is not None:
+            standing_in = asyncio.create_task(_stand_in(client, stack))
+            stack.push_async_callback(_end, standing_in)
+        elif start and not local:
             load_project(settings)
-            yield Client(settings, store, "runs", (await _attach(settings, None, stack)).query)
-        else:
-            yield Client(settings, store)
+            client.use(await _attach(settings, None, stack))
+        yield client
+
+
+def _client(settings: Settings, store: SqliteStore, runtime: RuntimeInfo | None, stack: AsyncExitStack) -> Client:
+    keeps = runtime is not None and settings.telemetry.emit_structured_events
+    return Client(settings, store, "runs", _ask_later(settings, runtime, stack) if runtime and keeps else None)
+
+
+async def _local(settings: Settings, store: SqliteStore, stack: AsyncExitStack) -> Client:
+    project = load_project(settings)
+    alone = find_runtime(settings.data_folder) is None
+    pool, traces = await stack.enter_async_context(inline_host(project, store, alone=alone))
+    client = Client(settings, store, pool, partial(ask, traces, store) if traces else None)
+    client.__dict__["project"] = project
+    return client
 
 
 async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
     """When the runtime that was joined is gone (its driver died with it), start one in its place."""
-    while find_runtime(client.settings.data_folder) is not None:
+    while True:
         await asyncio.sleep(_WATCH)
+        if find_runtime(client.settings.data_folder) is None:
+            break
     client.use(await _attach(client.settings, None, stack))
 
 

@@ -57,17 +57,17 @@ def show_result(terminal: Terminal, branch: Branch, took_ns: int | None) -> None
 
 
 async def show_events(terminal: Terminal, client: Client, run_id: str) -> None:
-    """Streamed text on stdout, what happens on stderr; one JSON object a line when JSON is spoken."""
+    """Streamed text and what happens, on stderr: stdout is the answer's. One JSON object a line for JSON."""
     flowing = False
     async for event in client.events(run_id):
         if terminal.as_json:
             write(as_line({"event": event}) + "\n")
         elif event.kind == "delta":
-            terminal.piece(event.text)
+            terminal.aside(event.text)
             flowing = True
         elif event.text:
             if flowing:
-                terminal.piece("\n")
+                terminal.aside("\n")
             flowing = False
             terminal.note(f"· {event.text}")
 

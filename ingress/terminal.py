@@ -46,6 +46,11 @@ class Terminal:
         if not self.as_json:
             write(clean(text))
 
+    def aside(self, text: str) -> None:
+        """Text on its way, beside the result; people only."""
+        if not self.as_json:
+            print(clean(text), end="", file=sys.stderr, flush=True)
+
     def note(self, text: str) -> None:
         """What happens beside the result; people only."""
         if not self.as_json:

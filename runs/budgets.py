@@ -25,7 +25,10 @@ class Ledger:
         self._groups: dict[str, Group] = {}
 
     def reserve(self, key: str, usage: Usage) -> None:
-        """Hold `usage` for a step. Raises BudgetExhausted naming the limit; then nothing is held."""
+        """Hold `usage` for a step, in place of what was held for it. BudgetExhausted names the limit; then nothing
+        is held for it.
+        """
+        self._held.pop(key, None)
         for name, limit, used, more in self._accounts(usage):
             if limit is not None and more and used + more > limit:
                 raise BudgetExhausted(

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -190,7 +190,12 @@ class _Hint:
     name: str
 
     def resolve(self) -> Any:
-        return get_type_hints(self.function, include_extras=True).get(self.name, Any)
+        return _hints_of(self.function).get(self.name, Any)
+
+
+@cache
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function, include_extras=True)
 
 
 def type_of(hint: Any) -> Any:

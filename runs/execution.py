@@ -226,7 +226,8 @@ class Execution:
                 if outcome.effect != "children" or outcome.result != "ok":
                     continue
                 if outcome.facts.get("stored"):
-                    branches = await self.services.journal.branches(self.request.run_id, outcome.key)
+                    stored = await self.services.journal.branches(self.request.run_id, outcome.key)
+                    branches = children.heard(outcome.content, stored)
                 else:
                     branches = children.restore(outcome.content or [])
                 restored = outcome.model_copy(update={"content": branches})

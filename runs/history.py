@@ -25,6 +25,7 @@ class History:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     deliveries: list[list[Outcome]] = field(default_factory=list)
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
     spent: Usage = NOTHING
@@ -35,10 +36,12 @@ class History:
         match entry:
             case Intent():
                 self.intents[entry.key] = entry
+                self.begun.add(entry.key)
             case Outcome():
                 self._add_outcome(entry)
             case Attempt():
                 self.attempts.setdefault(entry.key, []).append(entry)
+                self.begun.discard(entry.key)
                 self.spent = self.spent + entry.charged
             case Record() if entry.by == "function":
                 self.records += 1
@@ -48,20 +51,22 @@ class History:
                 self.finished = entry
 
     def interrupted(self, key: str) -> bool:
-        """True when the step was intended and nobody knows how it ended."""
-        return key in self.intents and key not in self.outcomes
+        """True when a try of the step was begun and nobody knows how it ended."""
+        return key in self.begun
 
     def forget(self, key: str) -> None:
         """The step has been delivered live: nothing of it is needed before the next replay."""
         self.intents.pop(key, None)
         self.attempts.pop(key, None)
+        self.begun.discard(key)
 
     def unsettled(self) -> dict[str, Usage]:
-        """What is held for steps that were intended and have not ended, by key."""
-        return {key: intent.reserved for key, intent in self.intents.items() if key not in self.outcomes}
+        """What is held for tries that were begun and have not ended, by key."""
+        return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}
 
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
+        self.begun.discard(entry.key)
         self.spent = self.spent + entry.usage
         if "event" in entry.facts:
             self.events[entry.name] = int(entry.facts["event"])
@@ -79,7 +84,7 @@ class History:
         self.spent = entry.spent
         self.events = dict(entry.events)
         self.records = 0
-        for past in (self.intents, self.outcomes, self.attempts):
+        for past in (self.intents, self.outcomes, self.attempts, self.begun):
             past.clear()
         self.deliveries.clear()
 

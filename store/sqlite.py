@@ -9,6 +9,7 @@ inside a process that has them open would drop its locks.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -223,6 +224,12 @@ class SqliteStore:
     async def result(self, run_id: str) -> Branch | None:
         """See Control."""
         return await self._read(lambda connection: reading.result(connection, self._codec, run_id))
+
+    async def ended(self, run_ids: Sequence[str]) -> list[str]:
+        """Which of these runs have ended."""
+        query = "SELECT run_id FROM runs WHERE run_id IN (SELECT value FROM json_each(?)) AND final IS NOT NULL"
+        ids = json.dumps(list(run_ids))
+        return await self._read(lambda connection: [row[0] for row in many(connection, query, (ids,))])
 
     async def list_runs(self, query: RunQuery) -> list[RunRecord]:
         """See Control."""

@@ -21,7 +21,7 @@ async def logs_command(terminal: Terminal, run: str, follow: bool, after: int) -
     flowing = False
     async with connect(settings=terminal.settings(), start=False) as client:
         async for event in client.events(run, follow=follow):
-            if event.position <= after:
+            if after and event.position <= after:
                 continue
             if event.kind == "delta" and not terminal.as_json:
                 terminal.piece(event.text)

@@ -7,6 +7,7 @@ yet is found again by the cursor that is committed with each window.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from retinue.runs.arrivals import Group
@@ -17,7 +18,7 @@ from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted
 from retinue.runs.identity import child_id, effect_key
 from retinue.runs.joins import Join
-from retinue.runs.journal import Intent, NewRun, Record, Spawn
+from retinue.runs.journal import Appended, Intent, NewRun, Record, Spawn
 from retinue.runs.sources import Item, Page, Source
 from retinue.runs.steps import Command, Done, Wait
 from retinue.runs.tracing import span_id_of
@@ -42,19 +43,21 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if command.key not in run.history.intents:
         _check_limits(run, plan)
     starved = await _fill(run, command, plan, group)
-    group = run.news.groups[command.key]
+    group = run.news.groups.get(command.key, group)
     if starved is not None and group.pending == 0 and not group.decided:
         raise starved
     deadline = _deadline(run, command, plan)
     if group.decided or (deadline is not None and run.services.now_ns() >= deadline):
         return await _collect(run, command, plan, group)
+    if starved is not None:
+        await _await_next(run, command, plan, group)
     return Wait(StopReason.child, at=deadline, group=command.key)
 
 
 async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> BudgetExhausted | None:
     """Create children until the window is full or the input ends; returns why it could not, if so."""
     starved = None
-    changed = command.key not in run.news.groups
+    written: Awaitable[Appended] | None = None
     while not group.exhausted and group.pending < plan.window and not _enough(plan, group):
         room = min(plan.window - group.pending, run.services.defaults.spawn_chunk)
         page = await _page(run, plan, group.cursor, room)
@@ -73,13 +76,24 @@ async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> Budget
             exhausted=page.exhausted,
         )
         intents = () if command.key in run.history.intents else (_intent(run, command, plan),)
-        await run.write(*intents, *_letters(run, page), spawn=spawn)
-        changed = True
+        written = run.write(*intents, *_letters(run, page), spawn=spawn)
         group = _grown(group, spawn)
         run.take_group(group)
-    if changed or starved is not None:
+    if written is not None:
+        await written
+    if written is not None or starved is not None or command.key not in run.news.groups:
         run.take(await run.services.journal.look(run.request.run_id))
     return starved
+
+
+async def _await_next(run: Run, command: Command, plan: _Plan, group: Group) -> None:
+    """Nothing is left to share until a child ends and gives some back: be woken by the next one."""
+    low = group.pending - 1
+    if group.low == low:
+        return
+    spawn = Spawn(command.key, low=low, need=plan.join.need, cursor=group.cursor, exhausted=False)
+    await run.write(spawn=spawn)
+    run.take(await run.services.journal.look(run.request.run_id))
 
 
 def _letters(run: Run, page: Page) -> list[Record]:
@@ -194,14 +208,23 @@ async def _collect(run: Run, command: Command, plan: _Plan, group: Group) -> Don
         "failed": group.failed,
         "rejected": group.rejected,
     }
+    branches = [] if plan.count else await run.services.journal.branches(run.request.run_id, command.key)
     if group.pending:
         await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
     if plan.count:
         return Done(facts=facts)
-    branches = await run.services.journal.branches(run.request.run_id, command.key)
     if len(branches) > run.services.defaults.inline_branches:
-        return Done(facts=facts | {"stored": True}, live=branches)
+        indexes = [branch.index for branch in branches] if group.pending else None
+        return Done(value=indexes, facts=facts | {"stored": True}, live=branches)
     return Done(value=[branch.model_dump(mode="json") for branch in branches], facts=facts, live=branches)
+
+
+def heard(content: Json, branches: list[Branch]) -> list[Branch]:
+    """Of the ended children those that the outcome was made of: a join that was cut short heard not all."""
+    if content is None:
+        return branches
+    indexes = set(content)
+    return [branch for branch in branches if branch.index in indexes]
 
 
 def restore(content: Json) -> list[Branch]:

@@ -225,6 +225,7 @@ class World:
     def script(self, *lines: Mapping[str, Json], name: str = "model.jsonl") -> None:
         """Write what the scripted model decides: lines of `match` and `decisions`."""
         (self.folder / name).write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+        self.use(models=models_from(root=self.folder))
 
     def decide(self, *decisions: Mapping[str, Json], **match: Json) -> None:
         """One script line."""

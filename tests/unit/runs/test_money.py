@@ -179,3 +179,14 @@ async def test_strict_durability_makes_every_step_durable_before_the_next(make_o
     await world.run(worker, "go")
     names = [entry.name for entry in witness.seen[1] if entry.kind == "outcome" and entry.effect != "gate"]
     assert names == ["scripted:model.jsonl", "peek"]
+
+
+async def test_a_paid_call_that_waits_to_be_tried_again_is_not_charged_for_the_wait(make_on_each: Make) -> None:
+    world = await make_on_each(thinker)
+    fault = {"kind": "transient", "retry_after": 60, "times": 1}
+    world.decide(costs({"answer": "42", "fault": fault}, "0.050000"))
+    run_id = await world.submit(thinker, "why?", budget=Budget(usd="0.06"))
+    await world.settle()
+    await world.crash()
+    result = await world.finish(run_id)
+    assert (result.value, result.usage.micros) == ("42", 50_000)

@@ -160,7 +160,9 @@ async def test_an_absence_counts_only_after_the_deadline_and_a_while(make_on_eac
 
 
 @pytest.mark.parametrize(("name", "status"), [("put", "completed"), ("mail", "failed")])
-async def test_a_write_that_failed_on_the_way_is_repeated_only_when_it_may_be(make: Make, name: str, status: str) -> None:
+async def test_a_write_that_failed_on_the_way_is_repeated_only_when_it_may_be(
+    make: Make, name: str, status: str
+) -> None:
     world = await make(act, keeper)
     outside.fails = 1
     result = await world.run(act, [name])

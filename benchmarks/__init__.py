@@ -1,1 +1,0 @@
-"""What Retinue costs, beside what the machine gives: see run.py."""
