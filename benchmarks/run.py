@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from floors import plain_ray, raw_commits
+
 from retinue import Client, connect
 from retinue.host.collector import calm_collector
 from retinue.host.settings import Settings, load_settings
@@ -49,7 +50,7 @@ async def steps_per_second(runs: int, steps: int) -> float:
 async def run_all(client: Client, runs: int, steps: int) -> float:
     """Seconds from the first submission to the last result."""
     started = time.perf_counter()
-    handles = [await client.submit("steps", steps) for _ in range(runs)]
+    handles = await asyncio.gather(*(client.submit("steps", steps) for _ in range(runs)))
     await asyncio.gather(*(handle.result(300) for handle in handles))
     return time.perf_counter() - started
 

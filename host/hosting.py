@@ -127,7 +127,9 @@ class Host:
             await execution.drive()
             self.finished += 1
         except Fenced as error:
+            # Let go of it too: after an append that failed, the next one is fenced though the lease is still ours.
             _LOG.info("%s", error)
+            self._stranded.append(leased)
         except StoreError as error:
             _LOG.warning("run %s goes back to its queue: %s", run_id, error)
             self._stranded.append(leased)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.host.clock import now_ns
 from retinue.runs.contracts import Json
@@ -21,6 +22,8 @@ from retinue.runs.sources import Item, Page, Source
 
 MOST_BYTES = 64 * 1024 * 1024
 """A longer line is a dead letter."""
+MOST_LEVELS = 100
+"""Lists and objects inside each other; a deeper row is a dead letter. The journal reads 200 back, wrapping included."""
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -90,14 +93,12 @@ def _read_jsonl(source: Source, cursor: Json, limit: int) -> Page:
             if len(items) >= limit:
                 exhausted = False
                 break
-            if len(raw) > MOST_BYTES:
-                raw += _skip_line(file)
-            offset, line = offset + len(raw), line + 1
+            size = len(raw) + (_skip_line(file) if len(raw) > MOST_BYTES else 0)
+            offset, line = offset + size, line + 1
             if not raw.strip():
                 continue
             rows += 1
-            parsed = _parse(source, line, raw)
-            (items if isinstance(parsed, Item) else rejected).append(parsed)  # type: ignore[arg-type]
+            _sort(_parse(source, line, raw, size), items, rejected)
     return Page(tuple(items), tuple(rejected), {"offset": offset, "line": line, "rows": rows}, exhausted)
 
 
@@ -105,33 +106,47 @@ def _more(source: Source, rows: int) -> bool:
     return source.limit is None or rows < source.limit
 
 
-def _skip_line(file: io.BufferedReader) -> bytes:
-    skipped = b""
-    while not skipped.endswith(b"\n"):
-        piece = file.readline(1 << 20)
-        if not piece:
+def _skip_line(file: io.BufferedReader) -> int:
+    """Read to the end of the line, keeping none of it; returns how many bytes that were."""
+    skipped = 0
+    while piece := file.readline(1 << 20):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
             break
-        skipped += piece
     return skipped
 
 
-def _parse(source: Source, line: int, raw: bytes) -> Item | DeadLetter:
-    if len(raw) > MOST_BYTES:
-        return _letter(source, line, "too_large", f"{len(raw)} bytes, at most {MOST_BYTES}", None)
+def _sort(read: Item | DeadLetter, items: list[Item], rejected: list[DeadLetter]) -> None:
+    if isinstance(read, Item):
+        items.append(read)
+    else:
+        rejected.append(read)
+
+
+def _parse(source: Source, line: int, raw: bytes, size: int) -> Item | DeadLetter:
+    if size > MOST_BYTES:
+        return _letter(source, line, "too_large", f"{size} bytes, at most {MOST_BYTES}: shorten the row", None)
     try:
         text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         return _letter(source, line, "not_utf8", f"byte {error.start} is not UTF-8: convert the file", raw[:200].hex())
     try:
-        value = json.loads(text)
+        value = from_json(text)
     except ValueError as error:
         return _letter(source, line, "not_json", f"{error}: the row is not whole JSON", text[:2_000])
     return _item(source, value, line)
 
 
-def _item(source: Source, value: Json, line: int) -> Item:
+def _item(source: Source, value: Json, line: int) -> Item | DeadLetter:
+    if _is_deeper(value, MOST_LEVELS):
+        return _letter(source, line, "too_deep", f"nested deeper than {MOST_LEVELS} levels: flatten the row", None)
     found = value.get(source.id_field) if isinstance(value, dict) else None
     return Item(value, str(line) if found is None else str(found))
+
+
+def _is_deeper(value: Json, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(part, levels - 1) for part in inner)
 
 
 def _letter(source: Source, line: int, reason: str, message: str, content: Json) -> DeadLetter:

@@ -19,6 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from retinue.runs.errors import InvalidInput, RetinueError
+from retinue.runs.hostloop import host_loop
 
 _LOG = logging.getLogger("retinue.runs")
 
@@ -35,15 +36,16 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, now: float) -> None:
         self.now = now
+        self._outer = host_loop()
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._branches: dict[str, int] = {}
 
     def run_until_quiet(self) -> None:
         """Run everything that can run. Returns when every task waits for a delivery or has ended."""
-        outer = asyncio._get_running_loop()
-        task = asyncio.current_task(outer) if outer is not None else None
-        if outer is not None and task is not None:
+        outer = self._outer
+        task = asyncio.current_task(outer)
+        if task is not None:
             asyncio._leave_task(outer, task)
         asyncio._set_running_loop(self)
         try:
@@ -53,7 +55,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                     _run(handle)
         finally:
             asyncio._set_running_loop(outer)
-            if outer is not None and task is not None:
+            if task is not None:
                 asyncio._enter_task(outer, task)
 
     def abandon(self) -> None:

@@ -26,6 +26,7 @@ from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
 from retinue.runs.effects import children, gates, perform
 from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
+from retinue.runs.hostloop import Signal, host_loop
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import (
     AnyEntry,
@@ -63,8 +64,8 @@ class Execution:
         self.failure: BaseException | None = None
         self._recorder = Recorder(leased, services.journal, self._failed)
         self._recorder.note(_leased(leased, host, services.now_ns()))
-        self._signal = asyncio.Event()
-        self._host_loop = asyncio.get_running_loop()
+        self._host_loop = host_loop()
+        self._signal = Signal(self._host_loop)
         self._ordinals: dict[str, int] = {}
         self._records = 0
         self._activation = 0
@@ -141,9 +142,12 @@ class Execution:
         if not self.tasks and self._retry_ready():
             return False
         timeout = waiting.seconds_to_next(self, self.waits)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._signal.wait()
+        if timeout is None:
+            await self._signal.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._signal.wait()
         self._signal.clear()
         return False
 

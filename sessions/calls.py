@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from retinue.runs.errors import PermanentError, TransientError
+from retinue.runs.hostloop import host_loop
 from retinue.sessions.catalog import Invocation
 
 MAX_THREADS = 32
@@ -62,13 +63,13 @@ class Calls:
         return await self._make_async(name, invocation.start, seconds)
 
     async def _make_async(self, name: str, start: Callable[[], object], seconds: float) -> object:
-        task = asyncio.get_running_loop().create_task(_contain(cast(Callable[[], Awaitable[object]], start)))
+        task = host_loop().create_task(_contain(cast(Callable[[], Awaitable[object]], start)))
         try:
-            done, _ = await asyncio.wait((task,), timeout=seconds)
+            await _ended_or_overdue(task, seconds)
         except asyncio.CancelledError:
             await self._stop(name, task)
             raise
-        if not done:
+        if not task.done():
             await self._stop(name, task)
             raise _overdue(name, seconds)
         if task.cancelled():
@@ -83,7 +84,7 @@ class Calls:
         await asyncio.wait((task,), timeout=GRACE)
 
     async def _make_blocking(self, name: str, start: Callable[[], object], seconds: float) -> object:
-        loop = asyncio.get_running_loop()
+        loop = host_loop()
         until = loop.time() + seconds
         try:
             async with asyncio.timeout(seconds):
@@ -128,6 +129,23 @@ def _unwrap(name: str, outcome: object, error: BaseException | None) -> object:
         raise error
     message = str(error)[:MAX_MESSAGE]
     raise PermanentError(f"tool {name!r} raised {type(error).__name__}: {message}", code="raised") from error
+
+
+async def _ended_or_overdue(task: asyncio.Task[_Ended], seconds: float) -> None:
+    """Return when the task has ended or the time is up, whichever is first; the task is left as it is."""
+    loop = host_loop()
+    first = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not first.done():
+            first.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    task.add_done_callback(wake)
+    try:
+        await first
+    finally:
+        timer.cancel()
 
 
 def _overdue(name: str, seconds: float) -> TransientError:

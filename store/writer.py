@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import apsw
 
 from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
+from retinue.runs.hostloop import host_loop
 from retinue.store.lock import WriterLock
 from retinue.store.rows import one
 
@@ -59,7 +60,7 @@ class Writer:
         """
         if self._closed:
             raise StoreError("the store is closed; open it again to write")
-        loop = asyncio.get_running_loop()
+        loop = host_loop()
         job = _Job(operation, loop.create_future(), loop, prepare)
         self._queue.put(job)
         return job.future

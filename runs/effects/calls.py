@@ -18,6 +18,7 @@ from retinue.runs.steps import Command, Done, Wait
 from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
+_ONE_HOP = Usage(hops=1)
 _NOT_MADE = frozenset({"saturated", "deadline", "version"})
 """Codes of the gateway for calls that were refused before they reached the capability."""
 
@@ -39,7 +40,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if decision.outcome == "deny":
         return _refused(decision)
     asking.record_yes(run, command)
-    run.ledger.reserve(command.key, Usage(hops=1))
+    run.ledger.reserve(command.key, _ONE_HOP)
     intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
     if intended is not None:
         await intended
@@ -64,23 +65,23 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
         "micros": (run.services.now_ns() - started) // 1000,
     }
     hard = _is_write(call) or call.capability.durable or run.services.defaults.strict
-    return Done(value=result.value, usage=Usage(hops=1), facts=facts, hard=hard)
+    return Done(value=result.value, usage=_ONE_HOP, facts=facts, hard=hard)
 
 
 def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
     """A failed call: retry what may be repeated, else say honestly what is known."""
     if call.capability.repeatable or error.code in _NOT_MADE:
-        return retrying.after(run, command, error, Usage(hops=1))
+        return retrying.after(run, command, error, _ONE_HOP)
     if isinstance(error, TransientError) or error.code == "timeout":
         return _unknown(call, f"{error}; whether it took effect is not known")
-    return Done(result="error", error=_info(error), usage=Usage(hops=1))
+    return Done(result="error", error=_info(error), usage=_ONE_HOP)
 
 
 async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """The call may have happened: its owner died between intent and outcome."""
     caller = _caller(run, command, call)
     if call.capability.repeatable:
-        run.ledger.reserve(command.key, Usage(hops=1))
+        run.ledger.reserve(command.key, _ONE_HOP)
         return await _execute(run, command, call, caller)
     if call.capability.idempotency != "reconcilable":
         return _unknown(call, f"{call.capability.name} may have happened before a crash and must not be repeated")
@@ -94,13 +95,13 @@ async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -
         return _unknown(call, f"the probe of {call.capability.name} failed: {error}")
     if found is not None:
         return _done(run, call, found, run.services.now_ns())
-    run.ledger.reserve(command.key, Usage(hops=1))
+    run.ledger.reserve(command.key, _ONE_HOP)
     return await _execute(run, command, call, caller)
 
 
 def _unknown(call: Prepared, message: str) -> Done:
     error = ErrorInfo(reason="side_effect_unknown", code="unknown", message=message)
-    return Done(result="unknown", error=error, usage=Usage(hops=1), facts={"capability": call.capability.name})
+    return Done(result="unknown", error=error, usage=_ONE_HOP, facts={"capability": call.capability.name})
 
 
 def _refused(decision: GateDecision) -> Done:
@@ -126,7 +127,7 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) 
         effect="call",
         name=command.name,
         digest=command.digest,
-        reserved=Usage(hops=1),
+        reserved=_ONE_HOP,
         facts={
             "version": capability.version,
             "side_effect": capability.side_effect,
