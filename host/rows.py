@@ -177,11 +177,20 @@ class _Table:
     def page(self, source: Source, limit: int) -> Page:
         """Up to `limit` rows."""
         items: list[Item] = []
+        rejected: list[DeadLetter] = []
         while self._ahead is not None and _more(source, self.done) and len(items) < limit:
-            row = self.take()
-            items.append(_item(source, row, self.done))
+            _sort(_table_item(source, self.take(), self.done), items, rejected)
         exhausted = self._ahead is None or not _more(source, self.done)
-        return Page(tuple(items), (), {"offset": 0, "line": self.done, "rows": self.done}, exhausted)
+        return Page(tuple(items), tuple(rejected), {"offset": 0, "line": self.done, "rows": self.done}, exhausted)
+
+
+def _table_item(source: Source, row: dict[str, Json], number: int) -> Item | DeadLetter:
+    """A table's row as JSON: a column may hold bytes, which are none."""
+    try:
+        value = from_json(to_json(row))
+    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        return _letter(source, number, "not_json", f"a column holds what is no JSON ({error}): convert it", None)
+    return _item(source, value, number)
 
 
 def _csv_rows(source: Source) -> Iterator[dict[str, Json]]:

@@ -19,7 +19,6 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from retinue.runs.errors import InvalidInput, RetinueError
-from retinue.runs.hostloop import host_loop
 
 _LOG = logging.getLogger("retinue.runs")
 
@@ -32,11 +31,12 @@ class NotDeterministic(RetinueError):
 
 
 class BodyLoop(asyncio.AbstractEventLoop):
-    """Runs the tasks of one body. `now` is the time of the newest delivery, in seconds since the epoch."""
+    """Runs the tasks of one body. `now` is the time of the newest delivery, in seconds since the epoch;
+    `outer` is the loop of the thread, if one is running there."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, outer: asyncio.AbstractEventLoop | None = None) -> None:
         self.now = now
-        self._outer = host_loop()
+        self._outer = outer
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._branches: dict[str, int] = {}
@@ -44,8 +44,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def run_until_quiet(self) -> None:
         """Run everything that can run. Returns when every task waits for a delivery or has ended."""
         outer = self._outer
-        task = asyncio.current_task(outer)
-        if task is not None:
+        task = asyncio.current_task(outer) if outer is not None else None
+        if outer is not None and task is not None:
             asyncio._leave_task(outer, task)
         asyncio._set_running_loop(self)
         try:
@@ -55,7 +55,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                     _run(handle)
         finally:
             asyncio._set_running_loop(outer)
-            if task is not None:
+            if outer is not None and task is not None:
                 asyncio._enter_task(outer, task)
 
     def abandon(self) -> None:
@@ -189,9 +189,9 @@ def _run(handle: asyncio.Handle) -> None:
         _LOG.warning("a workflow called exit(%s): it ends its run, not the host", error.code)
 
 
-def body_loop(now: float) -> BodyLoop:
+def body_loop(now: float, outer: asyncio.AbstractEventLoop | None = None) -> BodyLoop:
     """A loop for one body. What the interface has and BodyLoop does not, asyncio itself refuses."""
-    return BodyLoop(now)  # type: ignore[abstract]
+    return BodyLoop(now, outer)  # type: ignore[abstract]
 
 
 def refuse_side_doors(function: Callable[..., Any]) -> None:

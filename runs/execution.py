@@ -73,7 +73,7 @@ class Execution:
         self._live = False
         self._closed = False
         self._body: asyncio.Task[Any] | None = None
-        self._loop = body_loop(0.0)
+        self._loop = body_loop(0.0, self._host_loop)
 
     # -- the host's side ---------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Execution:
         self._ordinals.clear()
         self._records = 0
         self._activation = 0
-        self._loop = body_loop(self.history.started_at / 1e9)
+        self._loop = body_loop(self.history.started_at / 1e9, self._host_loop)
         self._body = self._loop.start_body(start(definition, self, self.leased.input, state))
 
     def _replay(self) -> None:

@@ -16,7 +16,7 @@ from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import Json, Usage
 from retinue.runs.journal import Accepted, AnyEntry, Frame, HostInfo, LeasedRun
 from retinue.store.frames import FrameCodec
-from retinue.store.liveness import Owner, is_alive, kill
+from retinue.store.liveness import Owner, current_owner, is_alive, kill
 from retinue.store.rows import many
 from retinue.store.settling import bound_to
 from retinue.store.statements import sql
@@ -151,12 +151,16 @@ def retire(connection: apsw.Connection, host_id: str) -> int:
 
 
 def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: float, patience: float) -> list[str]:
-    """Which hosts are proven dead; rows are (id, pid, started, boot, beat). Kills those silent for too long."""
+    """Which hosts are proven dead; rows are (id, pid, started, boot, beat). Kills those silent for too long.
+
+    A silent host of this very process is left alone: its leases are free when the process is gone.
+    """
+    me = current_owner()
     dead = []
     for host_id, pid, started, host_boot, last_beat in rows:
         owner = Owner(pid, started)
         if host_boot != boot or not is_alive(owner):
             dead.append(host_id)
-        elif beat - last_beat > patience:
+        elif beat - last_beat > patience and owner != me:
             kill(owner)
     return dead

@@ -87,12 +87,13 @@ async def test_a_holder_that_ends_in_time_is_left_alone(tmp_path: Path) -> None:
 
 
 WRITE_AND_FREEZE = """
-import asyncio, os, pathlib, signal, sys
+import asyncio, os, pathlib, signal, sys, threading
 from retinue.store.sqlite import SqliteStore
 
 def freeze(connection):
     print("inside", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
+    threading.Event().wait(60)
 
 async def main():
     store = SqliteStore(pathlib.Path(sys.argv[1]))

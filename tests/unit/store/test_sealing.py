@@ -1,0 +1,227 @@
+"""Content is sealed under its tenant's key: unreadable on disk, closed to others, gone with the key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.doubles.shapes import START, child_of, entries_of, host, new_run, own, said
+from tests.doubles.worlds import World, calls, world
+
+from retinue.runs.contracts import PendingRequest
+from retinue.runs.definitions import agent
+from retinue.runs.errors import StoreError
+from retinue.runs.journal import DeadLetter, Spawn
+from retinue.sessions.native import tool
+from retinue.store.blobs import Blobs
+from retinue.store.frames import FrameCodec
+from retinue.store.sealing import Vault
+from retinue.store.sqlite import SqliteStore
+
+pytestmark = [pytest.mark.rule("R6"), pytest.mark.promise("I6")]
+
+WORD = "xylophone-7431"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "data")
+    await store.register(host())
+    yield store
+    await store.close()
+
+
+def on_disk(folder: Path, *words: str) -> dict[str, list[str]]:
+    """Which of the words stand in which file, as bytes in any usual encoding."""
+    found: dict[str, list[str]] = {}
+    for path in (path for path in folder.rglob("*") if path.is_file() and "keys" not in path.parts):
+        raw = path.read_bytes()
+        for word in words:
+            if word.encode() in raw or word.encode("utf-16-le") in raw or word.encode().hex().encode() in raw:
+                found.setdefault(path.name, []).append(word)
+    return found
+
+
+async def test_nothing_that_was_said_stands_in_any_file(store: SqliteStore) -> None:
+    await store.submit([new_run("top", {"question": f"{WORD}-input"})])
+    owner = await own(store, "top")
+    asked = PendingRequest(
+        request_id="q",
+        run_id="top",
+        root_run_id="top",
+        tenant_id="acme",
+        kind="input",
+        key="k",
+        prompt=f"{WORD}-prompt",
+        created_at=START,
+    )
+    letter = DeadLetter("rows", 1, "not_json", "line 1", START, f"{WORD}-letter")
+    transcript = {"messages": [{"role": "user", "content": f"{WORD}-message"}]}
+    await owner.append(said("small", f"{WORD}-small"), said("large", f"{WORD}-large" * 10_000), said("talk", transcript))
+    spawn = Spawn("g", (child_of("top", "g", 0),), (letter,))
+    await owner.append(said("x"), spawn=spawn, request=asked)
+    await store.resolve("q", "answered", "bob", START, f"{WORD}-answer")
+    await store.signal("top", "go", f"{WORD}-event", START)
+    await store.stream([("top", "k", 1, f"{WORD}-delta")])
+    await owner.finish(f"{WORD}-output")
+    assert len(list((store.folder / "blobs").rglob("*"))) >= 2
+    assert on_disk(store.folder, WORD) == {}
+    contents = str([entry.content for entry in await entries_of(store, "top")])
+    assert all(f"{WORD}-{part}" in contents for part in ("small", "large", "message", "output"))
+    assert [text for *_, text in await store.deltas("top", 0)] == [f"{WORD}-delta"]
+
+
+@tool(side_effect="read")
+def look_up(name: str) -> str:
+    """Look something up."""
+    return f"{name} plays {WORD}-result"
+
+
+async def test_nothing_an_agent_saw_or_said_stands_in_any_file(tmp_path: Path) -> None:
+    reader = agent("reader", f"You know the {WORD}-instructions.", tools=[look_up], asks=True)
+    async with world("sqlite", tmp_path, reader) as made:
+        made.decide(
+            calls("look_up", name=f"{WORD}-argument"), {"ask_human": f"{WORD}-ask"}, {"answer": f"{WORD}-answer"}
+        )
+        run_id = await made.submit(reader, f"{WORD}-question")
+        await made.settle()
+        await resolve_all(made, f"{WORD}-human")
+        result = await made.finish(run_id)
+        assert result.value == f"{WORD}-answer"
+        said_there = str([entry.content for entry in await made.entries(run_id)])
+        for part in ("instructions", "argument", "result", "ask", "human", "question"):
+            assert f"{WORD}-{part}" in said_there
+    assert on_disk(tmp_path / "data", WORD) == {}
+
+
+async def resolve_all(made: World, value: str) -> None:
+    for request in await made.store.requests():
+        await made.store.resolve(request.request_id, "answered", "bob", START, value)
+
+
+async def test_destroying_a_key_erases_content_and_leaves_the_facts(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "data")
+    await store.register(host())
+    for tenant in ("acme", "globex"):
+        await store.submit([new_run(tenant, f"input of {tenant}", tenant_id=tenant)])
+        owner = await own(store, tenant)
+        transcript = {"messages": [{"role": "user", "content": "hello"}]}
+        await owner.append(said("small", "s"), said("large", "x" * 100_000), said("talk", transcript))
+        await owner.finish("output")
+    await store.close()
+    assert Vault(tmp_path / "data" / "keys").destroy("acme")
+    assert not Vault(tmp_path / "data" / "keys").destroy("acme")
+    store = SqliteStore(tmp_path / "data")
+    erased, kept = await entries_of(store, "acme"), await entries_of(store, "globex")
+    assert [entry.content for entry in erased] == [None] * 5
+    assert [entry.kind for entry in erased] == [entry.kind for entry in kept]
+    assert [getattr(entry, "topic", None) for entry in erased[1:4]] == ["small", "large", "talk"]
+    result = await store.result("acme")
+    assert result is not None and (result.ok, result.value) == (True, None)
+    assert (await store.get("acme")).status == "completed"
+    assert kept[2].content == "x" * 100_000
+    await store.close()
+
+
+def test_equal_content_of_two_tenants_has_two_addresses(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    assert vault.address("acme", b"same") == vault.address("acme", b"same")
+    assert vault.address("acme", b"same") != vault.address("globex", b"same")
+    assert vault.address("acme", b"same") == Vault(tmp_path / "keys").address("acme", b"same")
+
+
+def test_another_tenants_key_cannot_open(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    sealed = vault.seal("acme", b"secret", b"place")
+    vault.seal("globex", b"anything")
+    assert vault.open("acme", sealed, b"place") == b"secret"
+    with pytest.raises(StoreError, match="globex"):
+        vault.open("globex", sealed, b"place")
+    assert vault.open("nobody", sealed, b"place") is None
+
+
+def test_what_was_moved_or_changed_does_not_open(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    sealed = vault.seal("acme", b"secret", b"run:1")
+    with pytest.raises(StoreError, match="changed from outside"):
+        vault.open("acme", sealed, b"run:2")
+    with pytest.raises(StoreError):
+        vault.open("acme", sealed[:-1] + bytes([sealed[-1] ^ 1]), b"run:1")
+
+
+def test_equal_content_is_never_sealed_alike(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    sealed = {vault.seal("acme", b"same") for _ in range(1_000)}
+    assert len({one[:12] for one in sealed}) == len(sealed) == 1_000
+
+
+def test_keys_are_private_files_with_safe_names(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    for tenant in ("acme", "../../etc/passwd", "a/b", "ü ."):
+        vault.seal(tenant, b"x")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 4 and {path.parent for path in files} == {tmp_path / "keys"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
+    assert len({path.read_bytes() for path in files}) == 4
+
+
+async def test_processes_that_make_a_key_together_make_one(tmp_path: Path) -> None:
+    vaults = [Vault(tmp_path / "keys") for _ in range(8)]
+    sealed = await asyncio.gather(*(asyncio.to_thread(vault.seal, "acme", b"x") for vault in vaults))
+    assert all(vault.open("acme", one) == b"x" for vault in vaults for one in sealed)
+    assert len(list((tmp_path / "keys").iterdir())) == 1
+
+
+def test_a_damaged_key_is_told_and_not_replaced(tmp_path: Path) -> None:
+    Vault(tmp_path / "keys").seal("acme", b"x")
+    (tmp_path / "keys" / "acme.key").write_bytes(b"short")
+    with pytest.raises(StoreError, match="holds 5 bytes"):
+        Vault(tmp_path / "keys").seal("acme", b"x")
+
+
+@pytest.mark.rule("R16")
+def test_a_blob_is_stored_once_under_its_address(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "keys")
+    blobs = Blobs(tmp_path / "blobs", vault)
+    address = vault.address("acme", b"data").hex()
+    blobs.put("acme", address, b"data")
+    [path] = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    first = path.stat().st_mtime_ns
+    blobs.put("acme", address, b"data")
+    assert path.name == address and path.stat().st_mtime_ns == first
+    assert blobs.get("acme", address) == b"data"
+    with pytest.raises(FileNotFoundError):
+        blobs.get("acme", "0" * 40)
+
+
+async def test_a_transcript_is_stored_once_however_often_it_is_repeated(store: SqliteStore) -> None:
+    await store.submit([new_run("top")])
+    owner = await own(store, "top")
+    messages = [{"role": "user", "content": f"message {n}"} for n in range(10)]
+    for turn in range(1, 10):
+        await owner.append(said("talk", {"messages": messages[: turn + 1]}))
+    rows = await store._read(lambda c: c.execute("SELECT count(*) FROM contents").fetchall())
+    assert rows == [(10,)]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    folder = tmp_path_factory.getbasetemp() / "codec"
+    vault = Vault(folder / "keys")
+    codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
+    encoded = codec.encode("acme", "run:1", (said("x", value),))
+    codec.keep("acme", encoded.blobs)
+    rows = dict(encoded.shared)
+    [entry] = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), rows.get)
+    assert entry.content == value
