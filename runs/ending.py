@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import EffectError, RunError, RunFailed
+from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
 from retinue.runs.journal import Finish, Finished, Intent, NewRun, Outcome, Spawn
 from retinue.runs.machine import STATUS_OF
@@ -90,7 +90,7 @@ def _cut_short(intent: Intent, at: int) -> Outcome:
 async def fail(run: Run, error: BaseException) -> None:
     """End the run with an error."""
     reason = _reason(error)
-    if reason is StopReason.internal_error:
+    if reason is StopReason.internal_error and not isinstance(error, RetinueError):
         _LOG.warning("run %s failed: %s", run.request.run_id, error, exc_info=error)
     info = error_info(error)
     facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else {}

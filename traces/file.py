@@ -7,6 +7,7 @@ the journal nor what rows mean. One process has the file open for writing, or ma
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,9 +149,12 @@ class TraceFile:
         DuckDB keeps the file open while any connection has it, so the queries are waited for.
         """
         with self._idle:
-            for reader in self._readers:
-                reader.interrupt()
-            if not self._idle.wait_for(lambda: not self._readers, timeout=CLOSE_SECONDS):
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while self._readers and time.monotonic() < deadline:
+                for reader in self._readers:
+                    reader.interrupt()  # again and again: one that has not begun yet does not hear it
+                self._idle.wait(timeout=0.05)
+            if self._readers:
                 log.warning("%d queries did not end; the trace tables close when they do", len(self._readers))
         self._writer.close()
         self._root.close()

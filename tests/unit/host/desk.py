@@ -1,0 +1,82 @@
+"""A small project for the host's tests: one desk clerk with a read, a write, and a write nobody can probe."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from retinue import Context, agent, tool, workflow
+from retinue.runs.errors import PermanentError, TransientError
+
+done: list[str] = []
+
+
+@tool(side_effect="read")
+def look(name: str) -> str:
+    """Look something up; `broken` raises."""
+    if name == "broken":
+        raise PermanentError("the shelf is broken", code="broken")
+    return f"{name} is here"
+
+
+@tool(side_effect="write", idempotency="idempotent")
+def stamp(text: str, *, key: str) -> str:
+    """Stamp a paper."""
+    done.append(key)
+    return f"stamped {text}"
+
+
+@tool(side_effect="write", idempotency="at_most_once")
+def post(text: str) -> str:
+    """Post a letter; the post office never answers."""
+    done.append(text)
+    raise TransientError("no answer")
+
+
+clerk = agent("clerk", "Serve.", tools=[look, stamp, post], asks=True)
+
+
+@workflow
+async def must_look(ctx: Context, name: str) -> Any:
+    """Fails with its tool."""
+    return await ctx.call(look, name=name)
+
+
+@workflow
+async def must_stamp(ctx: Context, text: str) -> Any:
+    """Needs a write."""
+    return await ctx.call(stamp, text=text)
+
+
+@workflow
+async def waits(ctx: Context, seconds: float) -> str:
+    """Waits for an event, or just waits."""
+    if seconds:
+        await ctx.sleep(seconds)
+    else:
+        await ctx.event("go")
+    return "waited"
+
+
+@workflow
+async def double(ctx: Context, number: int) -> int:
+    """One child's work."""
+    return number * 2
+
+
+@workflow
+async def many(ctx: Context, count: int) -> int:
+    """A parent of many."""
+    found = await ctx.map(double, list(range(count)))
+    return sum(branch.value for branch in found)
+
+
+@workflow
+async def nap(ctx: Context, _: Any) -> str:
+    """Blocks no loop while it waits in a step."""
+    return str(await ctx.step(_nap))
+
+
+async def _nap() -> str:
+    await asyncio.sleep(0)
+    return "rested"
