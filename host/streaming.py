@@ -7,9 +7,11 @@ simply not continued. Knows no model.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from retinue.store.sqlite import SqliteStore
 
+_LOG = logging.getLogger("retinue.host")
 _EVERY = 0.1
 
 
@@ -21,19 +23,27 @@ class DeltaBuffer:
         self._pieces: list[tuple[str, str, int, str]] = []
 
     def add(self, run_id: str, key: str, attempt: int, text: str) -> None:
-        """Take a piece; pieces of one attempt that follow each other are joined."""
+        """Take a piece; pieces of one attempt that follow each other are joined. An empty piece ends an attempt:
+        what was gathered is submitted at once, so that it stands before the outcome."""
+        if not text:
+            self._submit()
+            return
         if self._pieces and self._pieces[-1][:3] == (run_id, key, attempt):
             text = self._pieces.pop()[3] + text
         self._pieces.append((run_id, key, attempt, text))
 
-    async def flush(self) -> None:
-        """Keep what was gathered."""
-        if self._pieces:
-            pieces, self._pieces = self._pieces, []
-            await self._store.stream(pieces)
-
     async def flush_for_ever(self) -> None:
-        """The duty of a host: flush ten times a second."""
+        """The duty of a host: submit ten times a second."""
         while True:
             await asyncio.sleep(_EVERY)
-            await self.flush()
+            self._submit()
+
+    def _submit(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._store.stream(pieces).add_done_callback(_report)
+
+
+def _report(kept: asyncio.Future[None]) -> None:
+    if not kept.cancelled() and (error := kept.exception()) is not None:
+        _LOG.warning("streamed text is not shown: %s", error)

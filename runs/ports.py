@@ -54,7 +54,7 @@ class Defaults:
 
 
 DeltaSink = Callable[[str, str, int, str], None]
-"""Receives (run id, step key, attempt, text) as a model streams; must not block."""
+"""Receives (run id, step key, attempt, text) as a model streams; an empty text ends an attempt. Must not block."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,14 +139,25 @@ def frames_of(connection: apsw.Connection, codec: FrameCodec, run_id: str, after
 
 
 def tail(connection: apsw.Connection, codec: FrameCodec, after: int, limit: int) -> list[Frame]:
-    """Frames of all runs in commit order."""
-    return [_frame(connection, codec, row) for row in connection.execute(sql("tail"), (after, limit)).fetchall()]
+    """Frames of all runs in commit order; fewer than the limit when they are big, none only when there are none."""
+    frames: list[Frame] = []
+    size = 0
+    for row in connection.execute(sql("tail"), (after, limit)):
+        frames.append(_frame(connection, codec, row))
+        size += len(row[6]) + len(row[7] or b"")
+        if size > _TAIL_BYTES:
+            break
+    return frames
 
 
 def _frame(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
     seq, run_id, tenant_id, position, epoch, *stored = row
     entries = decode(connection, codec, (run_id, tenant_id, position), stored)
     return Frame(seq, run_id, tenant_id, position, epoch, entries)
+
+
+_TAIL_BYTES = 16 * 1024 * 1024
+"""Stored bytes after which a tail is long enough."""
 
 
 @dataclass(frozen=True, slots=True)

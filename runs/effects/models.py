@@ -75,6 +75,9 @@ async def _complete(run: Run, command: Command, request: ModelRequest, profile: 
         reply = await run.services.models.complete(request.model_copy(update={"traceparent": span}), on_delta)
     except EffectError as error:
         return retrying.after(run, command, error, Usage(steps=1))
+    finally:
+        if on_delta is not None:
+            on_delta("")
     return Done(
         value=_content(reply),
         usage=reply.usage.model_copy(update={"steps": 1}),

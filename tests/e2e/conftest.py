@@ -172,11 +172,16 @@ retry: {attempts: 2, base: 0.05, cap: 0.2}
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+def make_project(folder: Path) -> Project:
     """Agents that answer yes, one with tools that misbehave; transient failures are tried twice, quickly."""
-    made = Project(tmp_path / "project", environment())
+    made = Project(folder, environment())
     made.write("retinue.yaml", SETTINGS)
     made.write("agents.py", AGENTS)
     made.write_rows("yes.jsonl", {"match": {}, "decisions": [{"answer": "yes"}]})
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project of `make_project` for one test."""
+    return make_project(tmp_path / "project")
