@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from retinue.actors.quiet import prepare
 
 prepare()
 
+import psutil  # noqa: E402
 import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
 import ray  # noqa: E402
 from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
@@ -39,6 +39,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger("retinue.actors")
 _OBJECT_STORE = 100 * 1024 * 1024
 _START_TIMEOUT = 60.0
+_END_TIMEOUT = 10.0
+_CHILDREN_TIMEOUT = 20.0
 
 
 class RuntimeFailed(RetinueError):
@@ -201,16 +203,22 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
 
 
 def _status(attachment: Attachment) -> dict[str, Any]:
-    said: Any = ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT)
-    return dict(said)
+    """What the supervisor says, when each of its children has said something, or a while has passed."""
+    deadline = time.monotonic() + _CHILDREN_TIMEOUT
+    while True:
+        said: dict[str, Any] = dict(ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT))
+        if all("pid" in child for child in said["actors"]) or time.monotonic() > deadline:
+            return said
+        time.sleep(0.1)
 
 
 def _stop(attachment: Attachment) -> None:
     try:
         ray.get(attachment.supervisor.stop.remote(), timeout=120)
+        attachment.supervisor.__ray_terminate__.remote()
     except ray.exceptions.RayError as error:
         _LOG.warning("the supervisor did not stop by itself: %s", error)
-    ray.kill(attachment.supervisor)
+        ray.kill(attachment.supervisor)
 
 
 def _start_head(settings: Settings) -> tuple[str, int]:
@@ -243,5 +251,12 @@ def _await_head(head: subprocess.Popen[bytes], port: int, log: Any) -> None:
 
 
 def _end_head(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGTERM)
+    """End the Ray head that `up` started, and whatever of it does not end by itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head = psutil.Process(pid)
+        processes = [head, *head.children(recursive=True)]
+        head.terminate()
+        _, left = psutil.wait_procs(processes, timeout=_END_TIMEOUT)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

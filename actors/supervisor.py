@@ -170,6 +170,7 @@ def _start(child: Child) -> ActorHandle[Any]:
 def _end(handle: ActorHandle[Any]) -> None:
     try:
         ray.get(handle.stop.remote(), timeout=40)
+        handle.__ray_terminate__.remote()
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
         _LOG.warning("a child did not stop by itself: %s", error)
-    ray.kill(handle)
+        ray.kill(handle)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from retinue.actors.hosts import start_thread
 from retinue.host.composition import open_store, open_traces
-from retinue.host.projecting import ask, catch_up, project_for_ever
+from retinue.host.projecting import ask, catch_up, project_until
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
 from retinue.store.sqlite import SqliteStore
@@ -61,14 +61,7 @@ class TraceKeeper:
         traces = open_traces(self._settings, store)
         await traces.open()
         self._traces, self._store = traces, store
-        projecting = asyncio.create_task(project_for_ever(traces))
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({projecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        projecting.cancel()
-        outcome = (await asyncio.gather(projecting, return_exceptions=True))[0]
-        if stopping.done():
-            await catch_up(traces)
+        await project_until(self._stopping, traces)
+        await catch_up(traces)
         await traces.close()
         await store.close()
-        if isinstance(outcome, Exception):
-            raise outcome

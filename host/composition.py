@@ -25,7 +25,7 @@ from retinue.policy.load import load_gate
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
-from retinue.runs.errors import ConfigError, InvalidInput
+from retinue.runs.errors import ConfigError, InvalidInput, StoreError
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.sessions.catalog import Catalog
@@ -80,8 +80,12 @@ def _import(settings: Settings, name: str) -> ModuleType:
 
 
 def open_store(settings: Settings) -> SqliteStore:
-    """The store of the project's data folder, made when there is none."""
-    return SqliteStore(settings.data_folder)
+    """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
+    try:
+        return SqliteStore(settings.data_folder)
+    except OSError as error:
+        remedy = "free space, change its owner, or name another in `data:`"
+        raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
 
 
 def open_traces(settings: Settings, store: SqliteStore) -> Traces:

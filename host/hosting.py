@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,12 +32,16 @@ Duty = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class HostShape:
-    """What a host takes: from which pools, how many runs at once, and how long (s) it may be silent."""
+    """What a host takes: from which pools, how many runs at once, and how long (s) it may be silent.
+
+    `patience`: how long (s) it bears a store in which nothing can be written, such as on a full disk; None for ever.
+    """
 
     pools: Sequence[str]
     capacity: int = 256
     lease_seconds: float = 15.0
     tends: bool = True
+    patience: float | None = None
 
 
 class Host:
@@ -59,6 +64,9 @@ class Host:
         self._stranded: list[LeasedRun] = []
         self._hint = asyncio.Event()
         self._stopping = False
+        self._refusal: BaseException | None = None
+        self._refused_since: float | None = None
+        self._failure: BaseException | None = None
         self.finished = 0
 
     @property
@@ -71,7 +79,10 @@ class Host:
         self._hint.set()
 
     async def serve(self) -> None:
-        """Register, then host runs until `stop`; what is not finished then goes back into its queue."""
+        """Register, then host runs until `stop`; what is not finished then goes back into its queue.
+
+        Raises what the store said when it refused to be written for longer than the shape's patience.
+        """
         await self._store.register(self.info)
         duties = [asyncio.create_task(duty()) for duty in (self._sweep_for_ever, self._tend_for_ever, *self._duties)]
         try:
@@ -81,6 +92,8 @@ class Host:
                 duty.cancel()
             await asyncio.gather(*duties, return_exceptions=True)
             await self._let_go()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Ask `serve` to end."""
@@ -126,18 +139,31 @@ class Host:
         try:
             await execution.drive()
             self.finished += 1
-        except Fenced as error:
-            # Let go of it too: after an append that failed, the next one is fenced though the lease is still ours.
-            _LOG.info("%s", error)
-            self._stranded.append(leased)
+            self._refused_since = None
         except StoreError as error:
-            _LOG.warning("run %s goes back to its queue: %s", run_id, error)
-            self._stranded.append(leased)
+            self._give_back(leased, execution.failure or error)
         except Exception as error:  # a defect of the engine must end the run, not the host
             await self._bury(execution, leased, error)
         finally:
             self._active.pop(run_id, None)
             self._hint.set()
+
+    def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
+        """Let a run go back to its queue; since when the store refuses to be written is remembered."""
+        self._stranded.append(leased)
+        if isinstance(error, Fenced):
+            _LOG.info("%s", error)
+            return
+        self._refusal = error
+        self._refused_since = self._refused_since or time.monotonic()
+        _LOG.warning("run %s goes back to its queue: %s", leased.request.run_id, error)
+
+    def _loses_patience(self) -> None:
+        """Stop serving when the store has refused for longer than this host is to bear."""
+        since, patience = self._refused_since, self._shape.patience
+        if since is not None and patience is not None and time.monotonic() - since > patience:
+            self._failure = self._refusal
+            self.stop()
 
     async def _bury(self, execution: Execution, leased: LeasedRun, error: Exception) -> None:
         try:
@@ -162,6 +188,7 @@ class Host:
                 await self._return_stranded()
             except StoreError as error:
                 _LOG.warning("%s; trying again", error)
+            self._loses_patience()
             await asyncio.sleep(_TEND)
 
     async def _return_stranded(self) -> None:

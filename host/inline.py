@@ -10,37 +10,51 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from retinue.host.composition import Project, make_host, open_traces
 from retinue.host.hosting import HostShape
-from retinue.host.projecting import project_for_ever
+from retinue.host.projecting import project_until
 from retinue.runs.errors import StoreError
 from retinue.store.sqlite import SqliteStore
 from retinue.traces.room import Traces
 
 _LOG = logging.getLogger("retinue.host")
+_PATIENCE = 5.0
 
 
 @asynccontextmanager
 async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> AsyncIterator[tuple[str, Traces | None]]:
-    """A serving host: the pool that runs should be submitted to, and the traces if it keeps them."""
+    """A serving host: the pool that runs should be submitted to, and the traces if it keeps them.
+
+    When the host cannot go on, the task that is inside is cancelled and leaves with the host's error, StoreFull
+    for one: nobody waits for runs that nobody carries on.
+    """
     own_pool = "runs" if alone else f"inline-{id(store)}"
     pools = ("runs", "workers") if alone else (own_pool,)
-    shape = HostShape(pools, project.settings.actors.capacity, project.settings.actors.lease_seconds)
+    actors = project.settings.actors
+    shape = HostShape(pools, actors.capacity, actors.lease_seconds, patience=_PATIENCE)
     host = make_host(project, store, shape, "inline")
     serving = asyncio.create_task(host.serve())
+    serving.add_done_callback(partial(_interrupt, asyncio.current_task()))
     keeps = alone and project.settings.telemetry.emit_structured_events
     traces = await _traces(project, store) if keeps else None
-    projecting = asyncio.create_task(project_for_ever(traces)) if traces else None
+    stopping = asyncio.Event()
+    projecting = asyncio.create_task(project_until(stopping, traces)) if traces else None
     try:
         yield own_pool, traces
     finally:
         host.stop()
-        await serving
         if projecting is not None and traces is not None:
-            projecting.cancel()
-            await asyncio.gather(projecting, return_exceptions=True)
+            stopping.set()
+            await projecting
             await traces.close()
+        await serving
+
+
+def _interrupt(inside: asyncio.Task[None] | None, serving: asyncio.Task[None]) -> None:
+    if inside is not None and not serving.cancelled() and serving.exception() is not None:
+        inside.cancel()
 
 
 async def _traces(project: Project, store: SqliteStore) -> Traces | None:

@@ -25,21 +25,26 @@ _FRESH = 5.0
 _LOOK = 0.05
 
 
-async def project_for_ever(traces: Traces) -> None:
-    """Project and export whatever there is; a fault costs time, not rows, and a slow endpoint only the export."""
-    await asyncio.gather(_for_ever(traces.project), _for_ever(traces.export))
+async def project_until(stopping: asyncio.Event, traces: Traces) -> None:
+    """Project and export whatever there is until told to stop, never in the middle of a batch.
+
+    A fault costs time, not rows, and a slow endpoint delays only the export.
+    """
+    await asyncio.gather(_repeat(traces.project, stopping), _repeat(traces.export, stopping))
 
 
-async def _for_ever(step: Callable[[int], Awaitable[int]]) -> None:
-    while True:
+async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        pause = _GATHER
         try:
-            moved = await step(_BATCH)
+            if await step(_BATCH) >= _BATCH:
+                continue
         except StoreError as error:
             _LOG.warning("traces lag behind: %s", error)
-            await asyncio.sleep(_AFTER_FAULT)
-            continue
-        if moved < _BATCH:
-            await asyncio.sleep(_GATHER)
+            pause = _AFTER_FAULT
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stopping.wait()
 
 
 async def ask(traces: Traces, store: SqliteStore, sql: str, timeout: float) -> pa.Table:

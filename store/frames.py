@@ -1,8 +1,9 @@
 """Entries to bytes and back: plain facts, sealed content, shared messages, blobs.
 
 A frame is what one append stores: the facts of its entries as JSON, and their contents as one sealed JSON
-array. A list under `messages` at the top of a content is content-addressed: each element is stored once per
-tenant however often a transcript repeats it. Content above the inline limit becomes a blob. Knows no SQL.
+array. What an error says may quote content, so its words are sealed too; its code is a fact. A list under
+`messages` at the top of a content is content-addressed: each element is stored once per tenant however often a
+transcript repeats it. Content above the inline limit becomes a blob. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from pydantic_core import from_json, to_json
 
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
 _SHARED = "messages"
 _PREVIEW = 200
+_SAID = "$said"
+_PLAIN = "$plain"
+_REFERENCES = "$shared"
+_MARKS = frozenset({_SAID, _PLAIN, "$blob"})
+_ERASED: dict[str, Json] = {"message": "(content erased)"}
 
 
 @dataclass(slots=True)
@@ -45,10 +51,16 @@ class FrameCodec:
 
     def encode(self, tenant_id: str, bound_to: str, entries: Sequence[AnyEntry]) -> Encoded:
         """`bound_to` names run and position: a frame moved elsewhere does not open."""
+        words = [_words(entry) for entry in entries]
+        if any(words):
+            entries = [_spoken(entry, {}) if said else entry for entry, said in zip(entries, words, strict=True)]
         facts = ENTRIES.dump_json(tuple(entries), exclude_defaults=False)
         encoded = Encoded(facts, None, len(entries))
-        if any(entry.content is not None for entry in entries):
-            contents = [self._stored(tenant_id, entry.content, encoded) for entry in entries]
+        if any(words) or any(entry.content is not None for entry in entries):
+            contents = [
+                _beside(said, self._stored(tenant_id, entry.content, encoded))
+                for entry, said in zip(entries, words, strict=True)
+            ]
             encoded.sealed = self._vault.seal(tenant_id, b"[" + b",".join(contents) + b"]", bound_to.encode())
         return encoded
 
@@ -69,11 +81,10 @@ class FrameCodec:
         entries = ENTRIES.validate_json(facts)
         plain = None if sealed is None else self._vault.open(tenant_id, sealed, bound_to.encode())
         if plain is None:
-            return entries
-        contents = [self._restored(tenant_id, content, fetch) for content in _load(plain)]
+            return entries if sealed is None else tuple(_spoken(entry, _ERASED) for entry in entries)
         return tuple(
-            entry if content is None else entry.model_copy(update={"content": content})
-            for entry, content in zip(entries, contents, strict=True)
+            entry if content is None else self._opened(tenant_id, entry, content, fetch)
+            for entry, content in zip(entries, _load(plain), strict=True)
         )
 
     def keep(self, tenant_id: str, blobs: Sequence[tuple[str, bytes]]) -> None:
@@ -93,10 +104,12 @@ class FrameCodec:
     def _stored(self, tenant_id: str, content: Json, encoded: Encoded) -> bytes:
         if content is None:
             return b"null"
-        if isinstance(content, dict) and isinstance(content.get(_SHARED), list | tuple):
+        if isinstance(content, dict) and _looks_marked(content):
+            content = {_PLAIN: content}
+        elif isinstance(content, dict) and isinstance(content.get(_SHARED), list | tuple):
             rows = [self._known(tenant_id, _dump(part)) for part in content[_SHARED]]
             encoded.shared.extend(rows)
-            content = {**content, _SHARED: {"$shared": [row[0].hex() for row in rows]}}
+            content = {**content, _SHARED: {_REFERENCES: [row[0].hex() for row in rows]}}
         plain = _dump(content)
         if len(plain) <= INLINE_LIMIT:
             return plain
@@ -109,14 +122,23 @@ class FrameCodec:
         address = self._vault.address(tenant_id, plain)
         return address, self._vault.seal(tenant_id, plain, address)
 
+    def _opened(
+        self, tenant_id: str, entry: AnyEntry, content: Json, fetch: Callable[[bytes], bytes | None]
+    ) -> AnyEntry:
+        if isinstance(content, dict) and _SAID in content:
+            entry, content = _spoken(entry, content[_SAID]), content["content"]
+        return entry.model_copy(update={"content": self._restored(tenant_id, content, fetch)})
+
     def _restored(self, tenant_id: str, content: Json, fetch: Callable[[bytes], bytes | None]) -> Json:
         if not isinstance(content, dict):
             return content
         if "$blob" in content:
             plain = self._blobs.get(tenant_id, content["$blob"])
             content = None if plain is None else _load(plain)
-        if isinstance(content, dict) and isinstance(content.get(_SHARED), dict) and "$shared" in content[_SHARED]:
-            parts = [self._shared(tenant_id, bytes.fromhex(part), fetch) for part in content[_SHARED]["$shared"]]
+        if isinstance(content, dict) and _PLAIN in content:
+            return content[_PLAIN]
+        if isinstance(content, dict) and isinstance(content.get(_SHARED), dict) and _REFERENCES in content[_SHARED]:
+            parts = [self._shared(tenant_id, bytes.fromhex(part), fetch) for part in content[_SHARED][_REFERENCES]]
             content = {**content, _SHARED: parts}
         return content
 
@@ -126,6 +148,36 @@ class FrameCodec:
             raise StoreError(f"shared content {address.hex()} of tenant {tenant_id!r} is missing from the store")
         plain = self._vault.open(tenant_id, sealed, address)
         return None if plain is None else _load(plain)
+
+
+def _looks_marked(content: dict[str, Json]) -> bool:
+    """A content of the user's that could be taken for one of the codec's own marks."""
+    inner = content.get(_SHARED)
+    return not _MARKS.isdisjoint(content) or (isinstance(inner, dict) and _REFERENCES in inner)
+
+
+def _words(entry: AnyEntry) -> dict[str, Json] | None:
+    """What an entry says that may quote content: the message of its error, or the errors of a validation."""
+    if isinstance(entry, Record):
+        errors = entry.facts.get("errors")
+        return {"errors": errors} if errors else None
+    if isinstance(entry, Outcome | Attempt | Finished) and entry.error is not None:
+        return {"message": entry.error.message}
+    return None
+
+
+def _beside(said: dict[str, Json] | None, content: bytes) -> bytes:
+    return content if said is None else b'{"$said":' + _dump(said) + b',"content":' + content + b"}"
+
+
+def _spoken(entry: AnyEntry, said: dict[str, Json]) -> AnyEntry:
+    """The entry with these words in place of its own."""
+    if isinstance(entry, Record) and "errors" in entry.facts:
+        return entry.model_copy(update={"facts": {**entry.facts, "errors": said.get("errors", [])}})
+    if isinstance(entry, Outcome | Attempt | Finished) and entry.error is not None:
+        error = entry.error.model_copy(update={"message": said.get("message", "")})
+        return entry.model_copy(update={"error": error})
+    return entry
 
 
 def _dump(value: Json) -> bytes:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import apsw
 
 from retinue.runs.arrivals import Answer, Event, Group, News
-from retinue.runs.contracts import Json, Usage
-from retinue.runs.journal import Accepted, AnyEntry, Frame, HostInfo, LeasedRun
+from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
+from retinue.runs.errors import StoreError
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import Owner, current_owner, is_alive, kill
 from retinue.store.rows import many
-from retinue.store.settling import bound_to
+from retinue.store.settling import bound_to, end_unowned
 from retinue.store.statements import sql
 
 
@@ -56,7 +57,20 @@ def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted
         rows = many(connection, sql("lease_one"), values | {"only": wanted.only})
     else:
         rows = connection.execute(sql("lease"), values | {"pool": wanted.pool, "limit": wanted.limit}).fetchall()
-    return [_load(connection, codec, row) for row in rows]
+    return [run for row in rows if (run := _load_or_end(connection, codec, row, at)) is not None]
+
+
+def _load_or_end(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...], at: int) -> LeasedRun | None:
+    """A run whose journal cannot be read ends here; else it would stop every host that leases it."""
+    try:
+        return _load(connection, codec, row)
+    except (StoreError, FileNotFoundError) as error:
+        num, run_id, tenant_id, epoch, position, *_ = row
+        message = f"run {run_id} cannot be read: {error}; restore the store, its blobs and keys from one backup"
+        info = ErrorInfo(reason=StopReason.internal_error, code="unreadable", message=message)
+        entry = Finished(at=at, status=Status.failed, reason=StopReason.internal_error, error=info)
+        end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), entry)
+        return None
 
 
 def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...]) -> LeasedRun:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import apsw
 
-from retinue.runs.contracts import NOTHING, Status, StopReason
-from retinue.runs.journal import SCHEMA, Finish, Finished
+from retinue.runs.contracts import Status, StopReason, Usage
+from retinue.runs.history import History
+from retinue.runs.journal import ENTRIES, SCHEMA, Finish, Finished
 from retinue.store.frames import Encoded, FrameCodec
-from retinue.store.rows import one
+from retinue.store.rows import many, one
 from retinue.store.statements import sql
 
 
@@ -69,20 +70,34 @@ def cancel_runs(
         if status == Status.in_progress:
             wake(connection, num)
         else:
-            _end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), cause)
+            by, at = cause
+            entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
+            end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), entry)
     return len(rows)
 
 
-def _end_unowned(
-    connection: apsw.Connection,
-    codec: FrameCodec,
-    run: tuple[int, str, str, int, int],
-    cause: tuple[str, int],
+def end_unowned(
+    connection: apsw.Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], entry: Finished
 ) -> None:
+    """End a run (number, id, tenant, epoch, position) that nobody drives, under a new epoch; its usage is found."""
     num, run_id, tenant_id, epoch, position = run
-    by, at = cause
-    entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
+    usage = _spent(connection, num)
+    entry = entry.model_copy(update={"usage": usage})
     frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
     connection.execute("UPDATE runs SET epoch = epoch + 1, position = position + 1 WHERE num = ?", (num,))
     write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
-    finish(connection, num, Finish(Status.canceled, StopReason.canceled, NOTHING), position + 1, at)
+    finish(connection, num, Finish(entry.status, entry.reason, usage), position + 1, entry.at)
+
+
+def _spent(connection: apsw.Connection, num: int) -> Usage:
+    """What a run has spent by its journal, with what is held for paid calls that nobody saw end, and its children."""
+    history = History()
+    for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
+        for entry in ENTRIES.validate_json(facts):
+            history.add(entry)
+    lost = [reserved for reserved in history.unsettled().values() if reserved.micros]
+    below = [
+        Usage(steps=steps, hops=hops, input_tokens=read, output_tokens=written, micros=micros)
+        for steps, hops, read, written, micros in many(connection, sql("usage_of_groups"), (num,))
+    ]
+    return sum([*lost, *below], history.spent)

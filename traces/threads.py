@@ -22,4 +22,5 @@ async def in_thread(thread: Executor, call: Callable[P, R], *args: P.args, **kwa
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
+        work.exception()  # looked at: nobody is left to be told, and the next call meets the same trouble
         raise

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.doubles.shapes import START, STORES, AnyStore, Owner, child_of, entries_of, host, new_run, opened, own, said
 
-from retinue.runs.contracts import PendingRequest, Status, StopReason
+from retinue.runs.contracts import PendingRequest, Status, StopReason, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, UnknownName
-from retinue.runs.journal import Spawn
+from retinue.runs.journal import Intent, Outcome, Spawn
 
 
 @pytest.fixture(params=STORES)
@@ -212,3 +212,26 @@ async def test_lists_are_newest_first_and_filtered(store: AnyStore) -> None:
     assert await names(status=Status.in_progress) == ["c"]
     assert await names(roots_only=True) == ["c", "b", "a"]
     assert await names(root_run_id="c") == ["c-g-0", "c"]
+
+
+@pytest.mark.promise("A5")
+@pytest.mark.rule("R4")
+async def test_what_a_run_had_spent_counts_when_it_is_canceled_while_it_waits(store: AnyStore) -> None:
+    await store.submit([new_run("top")])
+    top = await own(store, "top")
+    held = Usage(input_tokens=900, micros=9_000)
+    await top.append(said("x"), spawn=Spawn("g", (child_of("top", "g", 0, held),)))
+    child = await own(store, "top-g-0")
+    paid = {"effect": "model", "name": "m", "at": START}
+    await child.append(
+        Intent(key="a", digest="d", reserved=Usage(steps=1, micros=5_000), **paid),
+        Outcome(key="a", activation=1, usage=Usage(steps=1, input_tokens=7, micros=3_000), **paid),
+        Intent(key="b", digest="d", reserved=Usage(steps=1, micros=4_000), **paid),
+    )
+    await store.retire("h1")
+    await store.cancel("top-g-0", "ana", START)
+    record = await store.get("top-g-0")
+    assert record.usage == Usage(steps=2, input_tokens=7, micros=7_000)
+    group = (await store.look("top")).groups["g"]
+    assert (group.used.micros, group.reserved.micros) == (7_000, 0)
+    assert (await entries_of(store, "top-g-0"))[-1].usage == record.usage

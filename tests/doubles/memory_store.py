@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json, to_json
@@ -28,6 +28,7 @@ from retinue.runs.contracts import (
 )
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, StoreError, UnknownName
+from retinue.runs.history import fold
 from retinue.runs.journal import (
     ENTRIES,
     Accepted,
@@ -391,9 +392,10 @@ class MemoryStore:
                 self._wake(run)
                 continue
             run.epoch, run.position, run.status = run.epoch + 1, run.position + 1, Status.queued
-            entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
+            usage = _spent(run)
+            entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by}, usage=usage)
             self._store(run, run.position, run.epoch, (entry,))
-            self._finish(run, Finish(Status.canceled, StopReason.canceled, NOTHING), at)
+            self._finish(run, Finish(Status.canceled, StopReason.canceled, usage), at)
         return len(tree)
 
     def _below(self, tops: list[Kept]) -> list[Kept]:
@@ -451,13 +453,18 @@ def _bytes(entries: Iterable[AnyEntry]) -> tuple[bytes, bytes]:
 
 def _recognise(run: Kept, append: Append, position: int) -> Appended:
     entries = append.entries[: position - append.expected] or append.entries
-    same: Callable[[Stored], bool] = lambda stored: (
-        (stored.position, stored.epoch, stored.facts) == (append.expected + 1, append.epoch, _bytes(entries)[0])
-    )
-    if any(same(stored) for stored in run.frames):
+    wanted = (append.expected + 1, append.epoch, _bytes(entries)[0])
+    if any((stored.position, stored.epoch, stored.facts) == wanted for stored in run.frames):
         parked = run.status in machine.WAITING
         return Appended(position + int(parked), parked)
     raise Fenced(f"run {append.run_id}: epoch {append.epoch} at position {append.expected} is not its newest")
+
+
+def _spent(run: Kept) -> Usage:
+    """By its journal, with what is held for paid calls that nobody saw end, and what its children spent."""
+    history = fold([_frame(run, stored) for stored in run.frames if stored.position >= run.checkpoint_at], 0)
+    lost = [usage for usage in history.unsettled().values() if usage.micros]
+    return sum([*lost, *(group.used for group in run.groups.values())], history.spent)
 
 
 def _frame(run: Kept, stored: Stored) -> Frame:

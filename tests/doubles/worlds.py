@@ -19,20 +19,19 @@ from typing import Any
 
 from tests.doubles.shapes import START, AnyStore, entries_of, host, opened
 
+from retinue.host.rows import RowReader
 from retinue.inference.catalog import models_from
 from retinue.memory.packets import PacketBuilder
 from retinue.policy.load import load_gate
 from retinue.runs import ending
 from retinue.runs.batch import batch
-from retinue.runs.contracts import Branch, Budget, Json, Status
+from retinue.runs.contracts import Branch, Budget, Json, RunRequest, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import Definition, Registry
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.journal import AnyEntry, Intent, NewRun, Outcome
-from retinue.runs.contracts import RunRequest
 from retinue.runs.ports import Defaults, RetryPolicy, Services
-from retinue.host.rows import RowReader
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool

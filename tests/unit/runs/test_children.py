@@ -238,6 +238,10 @@ def rows(folder: Path, count: int) -> Any:
     return source_of(path)
 
 
+def change(source: Any) -> None:
+    Path(source.path).write_text('{"n": 1}\n')
+
+
 @workflow
 async def row(ctx: Context, given: dict[str, Any]) -> int:
     return int(await ctx.step(work, given["n"]))
@@ -272,6 +276,6 @@ async def test_rows_are_created_a_window_at_a_time_and_bad_ones_set_aside(make_o
 async def test_a_source_that_changed_is_refused(make: Make, tmp_path: Path) -> None:
     world = await make(row)
     source = rows(tmp_path, 3)
-    Path(source.path).write_text('{"n": 1}\n')
+    change(source)
     result = await world.finish(await job(world, source, window=2))
     assert result.error is not None and "changed since the job began" in result.error.message

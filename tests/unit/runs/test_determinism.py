@@ -65,7 +65,7 @@ async def starts_a_thread(ctx: Context, _: None) -> Any:
 
 async def hides_it_inside(ctx: Context, _: None) -> Any:
     def inner() -> float:
-        return [time.monotonic() for _ in range(2)][0]
+        return max(time.monotonic() for _ in range(2))
 
     return inner()
 

@@ -133,7 +133,9 @@ async def delivered(made: World) -> dict[str, Counter[Any]]:
     return found
 
 
-async def live_through(kind: str, program: Program, moments: list[int] | None) -> tuple[Branch, dict[str, Counter[Any]]]:
+async def live_through(
+    kind: str, program: Program, moments: list[int] | None
+) -> tuple[Branch, dict[str, Counter[Any]]]:
     """One life of a program in a world of its own."""
     texts.clear()
     executed.clear()

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from tests.doubles.shapes import START, child_of, entries_of, host, new_run, own, said
 from tests.doubles.worlds import World, calls, world
 
-from retinue.runs.contracts import PendingRequest
+from retinue.runs.contracts import ErrorInfo, PendingRequest
 from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import DeadLetter, Spawn
+from retinue.runs.journal import Attempt, DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store.blobs import Blobs
 from retinue.store.frames import FrameCodec
@@ -61,7 +62,9 @@ async def test_nothing_that_was_said_stands_in_any_file(store: SqliteStore) -> N
     )
     letter = DeadLetter("rows", 1, "not_json", "line 1", START, f"{WORD}-letter")
     transcript = {"messages": [{"role": "user", "content": f"{WORD}-message"}]}
-    await owner.append(said("small", f"{WORD}-small"), said("large", f"{WORD}-large" * 10_000), said("talk", transcript))
+    await owner.append(
+        said("small", f"{WORD}-small"), said("large", f"{WORD}-large" * 10_000), said("talk", transcript)
+    )
     spawn = Spawn("g", (child_of("top", "g", 0),), (letter,))
     await owner.append(said("x"), spawn=spawn, request=asked)
     await store.resolve("q", "answered", "bob", START, f"{WORD}-answer")
@@ -209,19 +212,77 @@ async def test_a_transcript_is_stored_once_however_often_it_is_repeated(store: S
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
 
 
-@given(json_values)
+wrong = ErrorInfo(reason="tool_failure", code="x", message="words")
+marks = st.sampled_from(["$blob", "$plain", "$said", "$shared", "messages", "content"])
+marked = st.recursive(
+    st.sampled_from(["../../../etc/hostname", "x", 1]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(marks, inner, min_size=1, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(json_values | marked)
 def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = tmp_path_factory.getbasetemp() / "codec"
     vault = Vault(folder / "keys")
     codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
-    encoded = codec.encode("acme", "run:1", (said("x", value),))
+    failed = Attempt(at=START, key="k", number=1, error=wrong, not_before=START, content=value)
+    encoded = codec.encode("acme", "run:1", (said("x", value), failed))
     codec.keep("acme", encoded.blobs)
     rows = dict(encoded.shared)
-    [entry] = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), rows.get)
-    assert entry.content == value
+    first, second = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), rows.get)
+    assert (first.content, second) == (value, failed)
+
+
+@tool(side_effect="read")
+def trip(name: str) -> str:
+    """Fails, and says about what."""
+    raise ValueError(f"cannot find {name}")
+
+
+class Typed(BaseModel):
+    count: int
+
+
+async def test_no_error_tells_what_was_said(tmp_path: Path) -> None:
+    reader = agent("reader", "Read.", tools=[trip, look_up], output=Typed, corrections=1)
+    async with world("sqlite", tmp_path, reader) as made:
+        wrong = {"tool_calls": [{"name": "look_up", "arguments": {"name": [f"{WORD}-wrong"]}}]}
+        garbled = {"tool_calls": [{"name": "look_up", "raw": f"{WORD}-garbled"}]}
+        rejected = {"answer": {"count": f"{WORD}-rejected"}}
+        made.decide(calls("trip", name=f"{WORD}-trip"), wrong, garbled, rejected)
+        result = await made.run(reader, "go")
+        entries = await made.entries(result.run_id)
+    assert on_disk(tmp_path / "data", WORD) == {}
+    assert result.error is not None and f"{WORD}-rejected" in result.error.message
+    told = " ".join(entry.error.message for entry in entries if getattr(entry, "error", None))
+    told += str([entry.facts.get("errors") for entry in entries if entry.kind == "record"])
+    for part in ("trip", "wrong", "garbled", "rejected"):
+        assert f"{WORD}-{part}" in told
+
+
+async def test_an_erased_error_keeps_its_code(tmp_path: Path) -> None:
+    reader = agent("reader", "Read.", tools=[trip])
+    async with world("sqlite", tmp_path, reader) as made:
+        made.decide({"fault": {"kind": "permanent"}})
+        run_id = (await made.run(reader, "go")).run_id
+    Vault(tmp_path / "data" / "keys").destroy("acme")
+    store = SqliteStore(tmp_path / "data")
+    result = await store.result(run_id)
+    assert result is not None and result.error is not None
+    assert (result.error.reason, result.error.code, result.error.message) == (
+        "model_failure",
+        "scripted",
+        "(content erased)",
+    )
+    await store.close()

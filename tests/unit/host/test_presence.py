@@ -1,0 +1,61 @@
+"""Whose data folder it is: one runtime at a time, and none that is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from tests.doubles.processes import python
+
+from retinue.host.presence import Presence, RuntimeInfo, find_runtime
+from retinue.runs.errors import StoreBusy
+from retinue.store.liveness import boot_id, current_owner
+
+CLAIM = """
+import os, pathlib, sys, threading
+from retinue.host.presence import Presence, RuntimeInfo
+from retinue.store.liveness import boot_id, current_owner
+me = current_owner()
+presence = Presence(pathlib.Path(sys.argv[1]))
+presence.claim(RuntimeInfo("10.0.0.7:6379", "space", me.pid, me.started, boot_id(), "node-7"))
+print("claimed", flush=True)
+threading.Event().wait(60)
+"""
+
+
+def info() -> RuntimeInfo:
+    me = current_owner()
+    return RuntimeInfo("here:1", "space", me.pid, me.started, boot_id(), "node-1")
+
+
+async def test_a_live_runtime_is_found_and_a_second_one_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinue.host.presence._PATIENCE", 0.2)
+    assert find_runtime(tmp_path) is None
+    with python(CLAIM, tmp_path) as other:
+        await asyncio.to_thread(other.wait_for, "claimed")
+        found = find_runtime(tmp_path)
+        assert found is not None and (found.pid, found.address) == (other.process.pid, "10.0.0.7:6379")
+        with pytest.raises(StoreBusy, match=rf"pid {other.process.pid} on node-7, Ray at .*6379.*retinue down"):
+            await asyncio.to_thread(Presence(tmp_path).claim, info())
+        other.kill()
+        assert find_runtime(tmp_path) is None
+        Presence(tmp_path).claim(info())
+
+
+def test_a_folder_that_was_left_is_free_and_names_nobody(tmp_path: Path) -> None:
+    presence = Presence(tmp_path / "new")
+    presence.claim(info())
+    presence.leave()
+    presence.leave()
+    assert find_runtime(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"pid": 1}', "[]"])
+def test_a_damaged_claim_is_nobodys(tmp_path: Path, text: str) -> None:
+    (tmp_path / "runtime.lock").write_text(text)
+    assert find_runtime(tmp_path) is None
+    assert os.path.exists(tmp_path / "runtime.lock")
