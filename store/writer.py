@@ -14,6 +14,7 @@ import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from retinue.store.rows import one
 T = TypeVar("T")
 Operation = Callable[[apsw.Connection], Any]
 _MOST = 2_000
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Writer:
 
     def __init__(self, connect: Callable[[], apsw.Connection], lock: WriterLock | None, schema: int) -> None:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._connect = connect
+        self._connection = connect()
         self._lock = lock
         self._schema = schema
         self._closed = False
@@ -73,7 +75,7 @@ class Writer:
             self._thread.join()
 
     def _serve(self) -> None:
-        connection = self._connect()
+        connection = self._connection
         try:
             while (batch := self._gather()) is not None:
                 self._commit(connection, batch)
@@ -100,9 +102,11 @@ class Writer:
     def _commit(self, connection: apsw.Connection, batch: list[_Job]) -> None:
         for job in batch:
             _prepare(job)
-        if self._lock is not None:
-            self._lock.acquire()
+        locked = False
         try:
+            if self._lock is not None:
+                self._lock.acquire()
+                locked = True
             connection.execute("BEGIN IMMEDIATE")
             self._check_schema(connection)
             for job in batch:
@@ -114,7 +118,7 @@ class Writer:
             for job in batch:
                 job.error = job.error or translated
         finally:
-            if self._lock is not None:
+            if self._lock is not None and locked:
                 self._lock.release()
 
     def _check_schema(self, connection: apsw.Connection) -> None:
@@ -161,12 +165,12 @@ def _translate(error: BaseException) -> BaseException:
     cause = error.__cause__ if isinstance(error, _TransactionLost) and error.__cause__ else error
     if isinstance(cause, RetinueError):
         return cause
-    if isinstance(cause, apsw.FullError) or (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):
+    if isinstance(cause, apsw.FullError) or (isinstance(cause, OSError) and cause.errno in _NO_ROOM):
         return StoreFull("the disk of the store is full: nothing was written; free space and resume")
     if isinstance(cause, apsw.BusyError):
         return StoreBusy("another process kept the store locked for too long; `retinue doctor` names it")
-    if isinstance(cause, apsw.IOError):
-        return StoreError(f"the disk of the store failed: {cause}; nothing of this operation was acknowledged")
+    if isinstance(cause, apsw.IOError | OSError):
+        return StoreError(f"the disk of the store failed: {cause}; nothing was acknowledged; repair it and resume")
     if isinstance(cause, apsw.Error):
         return StoreError(f"the store refused an operation: {cause}")
     return cause
@@ -177,7 +181,7 @@ def _hand_back(batch: list[_Job]) -> None:
     for job in batch:
         by_loop[job.loop].append(job)
     for loop, jobs in by_loop.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, jobs)
 
 

@@ -17,6 +17,7 @@ from tests.doubles.shapes import Owner, entries_of, host, new_run, own, said
 
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreError, StoreFull
 from retinue.store.sqlite import SqliteStore
+from retinue.store.writer import Writer
 
 pytestmark = pytest.mark.rule("R3")
 
@@ -163,7 +164,7 @@ async def test_a_fault_while_files_are_prepared_is_the_members_own(store: Sqlite
         good = store.submit([new_run("other")])
         good_task = asyncio.ensure_future(good)
         await asyncio.sleep(0)
-    with pytest.raises(OSError, match="blobs"):
+    with pytest.raises(StoreError, match="blobs"):
         await bad
     assert [record.run_id for record in await good_task] == ["other"]
     blobs.unlink()
@@ -196,3 +197,42 @@ async def test_what_was_submitted_before_the_close_is_on_disk(tmp_path: Path) ->
     with sqlite3.connect(tmp_path / "other" / "store.db") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (20,)
     connection.close()
+
+
+async def test_a_lock_that_cannot_be_had_fails_the_batch_and_not_the_thread(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await lead(store)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("retinue.store.lock.fcntl.lockf", no_locks)
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreError, match="No locks"):
+            await owner.append(said("x"))
+    monkeypatch.undo()
+    async with asyncio.timeout(10):
+        await owner.append(said("x"))
+
+
+def test_a_loop_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "data")
+    go = threading.Event()
+
+    async def leave() -> None:
+        store._writer.submit(lambda _: go.wait(20))
+
+    asyncio.run(leave())
+    go.set()
+    record = asyncio.run(store.submit([new_run("top")]))
+    assert record[0].run_id == "top"
+    asyncio.run(store.close())
+
+
+def test_a_store_that_cannot_be_opened_says_so_at_once(tmp_path: Path) -> None:
+    def refuse() -> apsw.Connection:
+        raise StoreError("no such file")
+
+    with pytest.raises(StoreError, match="no such file"):
+        Writer(refuse, None, 1)
