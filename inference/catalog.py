@@ -192,5 +192,5 @@ def _unknown(name: str) -> UnknownName:
     close = get_close_matches(name, [BUILTIN], cutoff=0.6)
     head = name.replace("/", ":").partition(":")[0].lower()
     close += [starts[start] for start in get_close_matches(head, starts, cutoff=0.6)]
-    hint = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    hint = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else "."
     return UnknownName(f"there is no model {name!r}{hint} A model's name is one of: {', '.join(FORMS)}")

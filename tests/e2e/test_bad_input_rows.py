@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, make_project
 
 pytestmark = pytest.mark.promise("B5")
 
@@ -21,12 +21,7 @@ def batch(project: Project, name: str, *more: str, code: int) -> Any:
     return project.run("batch", "plain", "--input", name, "--output", "out.jsonl", "--local", *more, code=code)
 
 
-def no_run(project: Project) -> bool:
-    """Whether the store never heard of a run."""
-    return bool(project.run("ps", "--all", "--json", code=0).json == [])
-
-
-DEEP = '{"id": "q2", "question": ' + "[" * 150 + "]" * 150 + "}"
+DEEP = '{"id": "deep", "question": ' + "[" * 150 + "]" * 150 + "}"
 BAD_ROWS = {
     "half-written": (b'{"id": "q2", "question": "Is', "not_json", "the row is not whole JSON"),
     "not-utf8": (b'{"id": "q2", "question": "caf\xe9"}', "not_utf8", "byte 29 is not UTF-8: convert the file"),
@@ -36,18 +31,32 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD_ROWS)
-def test_a_row_that_cannot_be_read_is_set_aside_with_its_line_and_the_rest_runs(project: Project, bad: str) -> None:
-    content, reason, words = BAD_ROWS[bad]
-    good = [json.dumps(row(number)).encode() for number in (1, 3)]
-    project.write("in.jsonl", b"\n".join((good[0], content, good[1])) + b"\n")
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One batch over a file in which every second row is bad in a way of its own."""
+    project = make_project(tmp_path_factory.mktemp("rows") / "project")
+    lines = []
+    for number, (content, _, _) in enumerate(BAD_ROWS.values()):
+        lines += [json.dumps(row(number)).encode(), content]
+    project.write("in.jsonl", b"\n".join([*lines, json.dumps(row(9)).encode()]) + b"\n")
     said = batch(project, "in.jsonl", code=1)
-    assert "2 ok, 0 failed, 1 not readable" in said.err
-    assert [(one["id"], one["answer"]) for one in project.rows("out.jsonl")] == [("q1", "yes"), ("q3", "yes")]
-    [letter] = project.rows("out.jsonl.dead.jsonl")
-    assert (letter["line"], letter["reason"]) == (2, reason)
-    assert letter["message"].startswith(f"{project.folder / 'in.jsonl'} line 2: ")
+    assert f"{len(BAD_ROWS) + 1} ok, 0 failed, {len(BAD_ROWS)} not readable" in said.err
+    return project
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_a_row_that_cannot_be_read_is_set_aside_with_its_line(mixed: Project, bad: str) -> None:
+    _, reason, words = BAD_ROWS[bad]
+    line = 2 + 2 * list(BAD_ROWS).index(bad)
+    [letter] = [letter for letter in mixed.rows("out.jsonl.dead.jsonl") if letter["line"] == line]
+    assert letter["reason"] == reason
+    assert letter["message"].startswith(f"{mixed.folder / 'in.jsonl'} line {line}: ")
     assert words in letter["message"]
+
+
+def test_the_rows_beside_those_that_cannot_be_read_run(mixed: Project) -> None:
+    wanted = [(f"q{number}", "yes") for number in (*range(len(BAD_ROWS)), 9)]
+    assert [(one["id"], one["answer"]) for one in mixed.rows("out.jsonl")] == wanted
 
 
 def test_a_last_row_that_was_cut_off_is_set_aside(project: Project) -> None:

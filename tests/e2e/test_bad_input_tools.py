@@ -1,4 +1,4 @@
-"""Tools that raise, hang, flood or lie, and names that do not exist: the model is told, the run goes on, nothing hangs."""
+"""Tools that raise, hang, flood or lie cost their call and not the run; names that do not exist start nothing."""
 
 from __future__ import annotations
 
@@ -71,10 +71,6 @@ UNKNOWN: dict[str, tuple[tuple[str, ...], str]] = {
     "model-form": (("run", "plain", "?", "--model", "gpt"), "openai:NAME"),
     "model-script": (("run", "plain", "?", "--model", "scripted:none.jsonl"), "none.jsonl"),
     "model-key": (("run", "plain", "?", "--model", "openai:some"), "OPENAI_API_KEY"),
-    "model-batch": (
-        ("batch", "plain", "--input", "in.jsonl", "--output", "out.jsonl", "--model", "builtin:x"),
-        "builtin:extractive",
-    ),
 }
 
 

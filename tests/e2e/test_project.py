@@ -149,11 +149,9 @@ def test_a_run_that_waits_can_be_canceled_and_asks_nobody_any_more(mine: Project
 @pytest.mark.promise("K3")
 def test_doctor_tells_part_by_part_what_this_installation_is_ready_for(mine: Project) -> None:
     said = mine.run("doctor", "--json", code=0).json
-    assert {check["name"]: check["ok"] for check in said["checks"]} == dict.fromkeys(
-        ("python", "libraries", "ray", "configuration", "data folder", "disk", "policy", "modules", "model")
-        + ("otlp", "redaction", "runtime"),
-        True,
-    )
+    checked = {check["name"]: check["ok"] for check in said["checks"]}
+    assert {"python", "libraries", "ray", "configuration", "data folder", "disk", "policy", "modules"} < set(checked)
+    assert all(checked.values())
     parts = {part["name"] for part in said["readiness"]}
     assert {"state", "capabilities", "policy", "context", "traces", "sandbox", "auth", "backups"} <= parts
     assert all(part["owner"] and part["gap"] and part["decision"] for part in said["readiness"])
