@@ -11,6 +11,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 from retinue.host import clock
@@ -65,8 +66,10 @@ def load_project(settings: Settings) -> Project:
 
 def _import(settings: Settings, name: str) -> ModuleType:
     folder = str(settings.folder)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    _forget_namesake(name.partition(".")[0], folder)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -77,6 +80,16 @@ def _import(settings: Settings, name: str) -> ModuleType:
         raise ConfigError(f"retinue.yaml: modules: {name!r} needs {error.name!r}, which is not installed") from error
     except (SyntaxError, InvalidInput) as error:
         raise ConfigError(f"retinue.yaml: modules: {name!r} cannot be imported: {error}") from error
+
+
+def _forget_namesake(name: str, folder: str) -> None:
+    """Another project of this process may have a module of the same name: this project gets its own."""
+    loaded = sys.modules.get(name)
+    found = PathFinder.find_spec(name, [folder])
+    if loaded is None or found is None or getattr(loaded, "__file__", None) == found.origin:
+        return
+    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+        del sys.modules[known]
 
 
 def open_store(settings: Settings) -> SqliteStore:
