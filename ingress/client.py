@@ -7,6 +7,7 @@ the trace tables. Knows Ray only through `actors`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRecord, RunRequest
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
-from retinue.runs.errors import RunCanceled, RunFailed
+from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.journal import DeadLetter, NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.sources import Source
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from retinue.actors.runtime import Attachment
 
+_LOG = logging.getLogger("retinue.ingress")
 _POLL = 0.02
 _WATCH = 1.0
 _PAGE = 500
@@ -345,12 +347,18 @@ async def _local(settings: Settings, store: SqliteStore, stack: AsyncExitStack) 
 
 
 async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
-    """When the runtime that was joined is gone (its driver died with it), start one in its place."""
+    """When the runtime that was joined is gone (its driver died with it), start one in its place, however often
+    that fails."""
     while True:
         await asyncio.sleep(_WATCH)
-        if find_runtime(client.settings.data_folder) is None:
-            break
-    client.use(await _attach(client.settings, None, stack))
+        if find_runtime(client.settings.data_folder) is not None:
+            continue
+        try:
+            client.use(await _attach(client.settings, None, stack))
+        except RetinueError as error:
+            _LOG.warning("the runtime is gone and no other could be started yet: %s", error)
+        else:
+            return
 
 
 async def _end(task: asyncio.Task[None]) -> None:
