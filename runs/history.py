@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from retinue.runs.contracts import NOTHING, Json, Usage
-from retinue.runs.journal import Attempt, Checkpoint, Finished, Frame, Intent, Outcome, Record
+from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record
 
 
 @dataclass(slots=True)
@@ -29,7 +29,6 @@ class History:
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
     spent: Usage = NOTHING
-    finished: Finished | None = None
 
     def add(self, entry: object) -> None:
         """Take in one entry, in journal order."""
@@ -47,8 +46,6 @@ class History:
                 self.records += 1
             case Checkpoint():
                 self._restart(entry)
-            case Finished():
-                self.finished = entry
 
     def interrupted(self, key: str) -> bool:
         """True when a try of the step was begun and nobody knows how it ended."""
