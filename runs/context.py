@@ -22,6 +22,7 @@ from retinue.runs.errors import (
     PermanentError,
     PermanentModelError,
     PolicyDenied,
+    RetinueError,
     RunError,
     RunFailed,
     SideEffectUnknown,
@@ -83,11 +84,13 @@ class Context:
     async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
         """Run a child and return its output. Raises RunFailed with the child's reason when it failed."""
         definition = self._executor.definition(target)
-        branches = await self._children(definition, [input], all_of(), budget)
-        branch = branches[0]
+        outcome = await self._children(definition, [input], all_of(), budget)
+        branch: Branch = value_of(outcome)[0]
         if not branch.ok:
             said = branch.error.message if branch.error else branch.reason.value
-            raise RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            failure = RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            failure.step = outcome.key
+            raise failure
         return typed(definition, branch.value)
 
     def spawn(self, target: Definition | str, input: Any, budget: Budget | None = None) -> asyncio.Task[Any]:
@@ -109,7 +112,8 @@ class Context:
         definition = self._executor.definition(target)
         if not isinstance(items, Source) and not items:
             return []
-        return await self._children(definition, items, join or all_of(), None, window)
+        branches: list[Branch] = value_of(await self._children(definition, items, join or all_of(), None, window))
+        return branches
 
     async def count(
         self, target: Definition | str, items: Source, window: int | None = None, budget: Budget | None = None
@@ -193,35 +197,39 @@ class Context:
         join: Join,
         budget: Budget | None,
         window: int | None = None,
-    ) -> list[Branch]:
+    ) -> Outcome:
         if isinstance(items, Source):
             arguments: Json = {"target": definition.name, "source": items.model_dump(mode="json")}
         else:
             items = [to_json_value(item) for item in items]
             arguments = {"target": definition.name, "items": items}
         options = {"definition": definition, "items": items, "join": join, "window": window, "budget": budget}
-        outcome = await self._executor.issue("children", definition.name, arguments, options)
-        branches: list[Branch] = value_of(outcome)
-        return branches
+        return await self._executor.issue("children", definition.name, arguments, options)
 
 
 def value_of(outcome: Outcome) -> Any:
     """The value of an outcome, or the error it stands for, raised."""
     if outcome.result == "ok":
         return outcome.content
+    error = _error_of(outcome)
+    error.step = outcome.key
+    raise error
+
+
+def _error_of(outcome: Outcome) -> RetinueError:
     error = outcome.error
     message = error.message if error else f"{outcome.name} ended as {outcome.result}"
     if outcome.result == "refused":
-        raise PolicyDenied(message)
+        return PolicyDenied(message)
     if outcome.result == "unknown":
-        raise SideEffectUnknown(message)
+        return SideEffectUnknown(message)
     if error is None or error.reason == "tool_failure":
-        raise PermanentError(message, code=error.code if error else "error")
+        return PermanentError(message, code=error.code if error else "error")
     if error.reason == "model_failure":
-        raise PermanentModelError(message, code=error.code)
+        return PermanentModelError(message, code=error.code)
     failure = RunError(message)
     failure.reason = error.reason
-    raise failure
+    return failure
 
 
 def typed(definition: Definition, value: Json) -> Any:

@@ -38,6 +38,7 @@ from retinue.runs.journal import (
     LeasedRun,
     Outcome,
     Record,
+    Yield,
 )
 from retinue.runs.ports import Services
 from retinue.runs.recorder import Recorder
@@ -50,9 +51,9 @@ class Execution:
 
     def __init__(self, leased: LeasedRun, services: Services, host: HostInfo) -> None:
         self.leased = leased
-        self.request = leased.request
         self.services = services
         self.history = fold(leased.frames, leased.started_at)
+        self.request = self.history.amended(leased.request)
         self.news: News = leased.news
         self.ledger = Ledger(self.request.run_id, self.request.budget, self.history.spent)
         self.ledger.groups(leased.news.groups.values())
@@ -115,6 +116,10 @@ class Execution:
         self._replay()
         while not self._closed:
             self._guard()
+            if self.news.held and not self.settled and self._running():
+                if await self._let_go():
+                    return
+                continue
             self._admit()
             if self._next is not None:
                 self._continue()
@@ -125,6 +130,20 @@ class Execution:
                 return
             elif not self._retry_ready() and await self._rest():
                 return
+
+    def _running(self) -> bool:
+        """True while the function waits for effects: it has neither ended nor asked to continue as new."""
+        return self._next is None and self._body is not None and not self._body.done()
+
+    async def _let_go(self) -> bool:
+        """The run is held: begin nothing more, and give it back to its queue when nothing is in flight."""
+        if self.tasks:
+            await self._signal.wait()
+            self._signal.clear()
+            return False
+        held = Record(at=self.services.now_ns(), topic="held", by="runtime")
+        await self.write(held, end=Yield())
+        return True
 
     async def _rest(self) -> bool:
         """Wait in memory while something is in flight or due soon, else park. True when parked."""
@@ -226,7 +245,7 @@ class Execution:
     def _start(self, state: Json) -> None:
         definition = self.definition(self.request.target)
         admission.check_version(definition, self.request)
-        if self.leased.position == 1 and not self._live:
+        if not self.history.admitted and not self._live:
             admission.admit(self, definition)
         self._ordinals.clear()
         self._records = 0
@@ -264,7 +283,7 @@ class Execution:
         """Begin what the function asked for since it last stood still."""
         issued, self._issued = self._issued, []
         for command in issued:
-            if command.effect == "gate":
+            if command.effect == "gate" and command.key not in self.history.recalled:
                 self.settled.append((command, gates.perform(self, command)))
             else:
                 self._perform(command)
@@ -277,7 +296,7 @@ class Execution:
 
     async def _effect(self, command: Command) -> None:
         try:
-            ended = await perform(self, command)
+            ended = await self._recalled(command) or await perform(self, command)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # an effect's error is its outcome
@@ -289,6 +308,11 @@ class Execution:
             self.waits[command.key] = ended
         else:
             self.settled.append((command, ended))
+
+    async def _recalled(self, command: Command) -> Done | None:
+        if not self.history.recalled:
+            return None
+        return await replay.recall(self.request.run_id, self.history, command, self.services.journal)
 
     def _retry_ready(self) -> bool:
         """Begin again what waits for something that has come. True when there was any."""
@@ -330,6 +354,7 @@ class Execution:
                 number=number,
                 spent=self.ledger.spent,
                 events=self.history.events,
+                amendment=self.history.amendment,
             )
         )
         self._start(state if isinstance(state, AgentState) else self.history.state)

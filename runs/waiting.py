@@ -44,7 +44,9 @@ def deadline(run: Run) -> int | None:
     """When the run must have ended (Unix ns): its own wall time or the deadline it was given."""
     limits = [run.request.deadline] if run.request.deadline is not None else []
     if run.request.budget.seconds is not None:
-        limits.append(run.leased.started_at + int(run.request.budget.seconds * 1e9))
+        change = run.history.amendment
+        since = run.leased.started_at if change is None else change.since
+        limits.append(since + int(run.request.budget.seconds * 1e9))
     return min(limits, default=None)
 
 

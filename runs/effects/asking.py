@@ -62,7 +62,7 @@ async def put(run: Run, command: Command, key: str, question: tuple[str, str, di
     kind, prompt, facts = question
     now = run.services.now_ns()
     request = PendingRequest(
-        request_id=effect_key(run.request.run_id, key)[:12],
+        request_id=effect_key(run.request.run_id, _asked_as(run, key))[:12],
         run_id=run.request.run_id,
         root_run_id=run.request.root_run_id,
         tenant_id=run.request.tenant_id,
@@ -82,6 +82,12 @@ async def put(run: Run, command: Command, key: str, question: tuple[str, str, di
         facts={**facts, "request_id": request.request_id},
     )
     await run.write(intent, request=request)
+
+
+def _asked_as(run: Run, key: str) -> str:
+    """A retried run asks anew: what was said before the retry is no answer to it."""
+    change = run.history.amendment
+    return key if change is None else f"{key}@{change.retries}"
 
 
 def _record_answer(run: Run, key: str, answer: Answer) -> None:
