@@ -29,7 +29,11 @@ from retinue.runs.errors import (
 )
 from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import EffectKind, Outcome
+from retinue.runs.patience import Duration, patience
 from retinue.runs.sources import Source
+
+NO_DEFAULT = object()
+"""Says that a question has no default; None is one."""
 
 
 class Executor(Protocol):
@@ -132,14 +136,41 @@ class Context:
         value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 
-    async def ask(self, prompt: str, /, **facts: Json) -> Any:
-        """Ask a person; returns what they answered. The run waits in the inbox, holding nothing."""
-        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, {}))
+    async def ask(
+        self,
+        prompt: str,
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: Any = NO_DEFAULT,
+        to: str | None = None,
+        escalate: tuple[Duration, str] | None = None,
+        **facts: Json,
+    ) -> Any:
+        """Ask a person; returns what they answered. The run waits in the inbox, holding nothing.
 
-    async def approve(self, prompt: str, /, **facts: Json) -> bool:
-        """Ask a person for a yes or no."""
+        `to` names who should answer; `escalate=("30m", "lead")` passes the question on when nobody has by then.
+        After `timeout` the answer is `default`; without one PermanentError (code `no_answer`) is raised.
+        """
+        options: dict[str, Any] = {"patience": patience(timeout, to, escalate)}
+        if default is not NO_DEFAULT:
+            options["default"] = default
+        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, options))
+
+    async def approve(
+        self,
+        prompt: str,
+        /,
+        *,
+        timeout: Duration | None = None,
+        to: str | None = None,
+        escalate: tuple[Duration, str] | None = None,
+        **facts: Json,
+    ) -> bool:
+        """Ask a person for a yes or no; no answer within `timeout` is a no."""
         arguments = {"prompt": prompt, "facts": facts}
-        return bool(value_of(await self._executor.issue("approval", "approve", arguments, {})))
+        options = {"patience": patience(timeout, to, escalate)}
+        return bool(value_of(await self._executor.issue("approval", "approve", arguments, options)))
 
     async def sleep(self, duration: float | str | timedelta) -> None:
         """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""

@@ -39,7 +39,8 @@ _CULPRITS: dict[StopReason, Callable[[Outcome], bool]] = {
     StopReason.model_failure: lambda outcome: outcome.result == "error",
     StopReason.budget_exhausted: lambda outcome: outcome.result == "error",
 }
-"""Where no step was named as the cause of an end: the newest outcome of this kind is taken for it."""
+"""Where no step was named as the cause of an end: the newest outcome of this kind is taken for it, else the newest
+fan-out with failed branches."""
 
 
 def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
@@ -74,11 +75,17 @@ def _culprit(history: History, finished: Finished) -> str | None:
     named = finished.facts.get("step")
     if named is not None:
         return str(named)
-    guilty = _CULPRITS.get(finished.reason)
-    if guilty is None:
-        return None
-    suspects = [outcome for outcome in history.outcomes.values() if "!" not in outcome.key and guilty(outcome)]
-    return suspects[-1].key if suspects else None
+    outcomes = [outcome for outcome in history.outcomes.values() if "!" not in outcome.key]
+    for guilty in (_CULPRITS.get(finished.reason, _left_failures), _left_failures):
+        suspects = [outcome.key for outcome in outcomes if guilty(outcome)]
+        if suspects:
+            return suspects[-1]
+    return None
+
+
+def _left_failures(outcome: Outcome) -> bool:
+    """True of a fan-out with failed branches: the function may have failed because of them."""
+    return outcome.effect == "children" and bool(outcome.facts.get("failed"))
 
 
 def _kept(history: History, again: str | None) -> int:

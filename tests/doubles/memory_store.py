@@ -239,7 +239,7 @@ class MemoryStore:
         """See Control."""
         top = self._find(run_id)
         if top.parent is not None and not top.parent.status.terminal and top.parent.request.target != JOB:
-            raise InvalidInput(f"run {run_id} is a child of {top.parent.request.run_id}, which goes on")
+            raise InvalidInput(f"run {run_id} is a child of {top.parent.request.run_id}, which is {top.parent.status}")
         return [run.request.run_id for run in self._retry(top, wanted)]
 
     async def get(self, run_id: str) -> RunRecord:
