@@ -207,7 +207,7 @@ class Context:
     def random(self) -> random.Random:
         """Randomness that is the same on replay."""
         if self._random is None:
-            self._random = random.Random(self.request.run_id)
+            self._random = random.Random(self.request.seed or self.request.run_id)
         return self._random
 
     def record(self, topic: str, content: Json = None, /, **facts: Json) -> None:

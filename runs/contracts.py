@@ -151,7 +151,8 @@ class RunRequest(Frozen):
     `target` names an agent or workflow of the project's modules and `target_version` pins the definition
     it began with. `effect_scope` is the seed of idempotency keys: retries inherit it, forks get a new one.
     `queue` is what limits of concurrency and rate may be set for. A fork names the run it shares its past with
-    in `forked_from` and the writes that run has made since in `repeats`: it asks before it makes one of them again.
+    in `forked_from` and the writes that run has made since in `repeats`: it asks before it makes one of them again;
+    `seed` is that of its randomness, the run's own id where there is none.
     """
 
     run_id: str
@@ -181,6 +182,7 @@ class RunRequest(Frozen):
     effect_scope: str
     forked_from: str | None = None
     repeats: tuple[str, ...] = ()
+    seed: str | None = None
     group_key: str | None = None
     group_index: int | None = None
 

@@ -66,6 +66,8 @@ class History:
                 self.spent = self.spent + entry.charged
             case Record() if entry.by == "function":
                 self.records += 1
+            case Record() if entry.topic == "forked":
+                self.started_at = int(entry.facts["started_at"])
             case Checkpoint():
                 self._restart(entry)
             case Retried():

@@ -11,6 +11,7 @@ from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, TransientError
+from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
@@ -33,7 +34,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if intent is not None and (command.interrupted or command.doubted):
         return await _recover(run, command, call, intent)
     caller = _caller(run, command, call)
-    decision = run.services.gateway.decide(call, caller, asking.approval(run, command, call.digest))
+    decision = _decide(run, command, call, caller)
     if decision.outcome == "approval_required":
         return await asking.for_approval(run, command, call, decision)
     if decision.outcome == "deny":
@@ -46,6 +47,17 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     elif intent is None:
         run.note(_intent(run, command, call, decision))
     return await _execute(run, command, call, caller)
+
+
+def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateDecision:
+    """What the gate says; a fork asks a person besides, before it makes a write that its original has made."""
+    approval = asking.approval(run, command, call.digest)
+    decision = run.services.gateway.decide(call, caller, approval)
+    repeats = _is_write(call) and write_name(command.name, command.digest) in run.request.repeats
+    if decision.outcome != "allow" or not repeats or approval is not None:
+        return decision
+    reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
+    return decision.model_copy(update={"outcome": "approval_required", "reason": reason})
 
 
 async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:

@@ -30,7 +30,8 @@ from retinue.runs.control import RunQuery
 from retinue.runs.definitions import Definition, Registry
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
-from retinue.runs.journal import AnyEntry, Intent, NewRun, Outcome
+from retinue.runs.forking import Given, Original, fork
+from retinue.runs.journal import Accepted, AnyEntry, Intent, NewRun, Outcome
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.retries import Retry
 from retinue.sessions.catalog import Catalog
@@ -181,6 +182,25 @@ class World:
     async def retry(self, run_id: str, **wanted: Any) -> list[str]:
         """Queue a failed run again."""
         return await self.store.retry(run_id, Retry(by="ben", at=self.clock(), **wanted))
+
+    async def fork(self, run_id: str, at: str, given: Given | None = None) -> str:
+        """Accept a fork of a run, with the step's outcome if one is given; its id."""
+        entries = await self.entries(run_id)
+        accepted, record = entries[0], await self.store.get(run_id)
+        assert isinstance(accepted, Accepted)
+        made = fork(Original(entries, accepted.content, record.started_at or 0), at, given)
+        fork_id = f"fork-{next(self._names):04d}"
+        fields = {
+            "run_id": fork_id,
+            "root_run_id": fork_id,
+            "effect_scope": fork_id,
+            "forked_from": f"{run_id}@{made.at}",
+            "repeats": made.repeats,
+            "seed": accepted.request.seed or run_id,
+        }
+        request = accepted.request.model_copy(update=fields)
+        await self.store.submit([NewRun(request, made.input, self.clock(), past=made.past)])
+        return fork_id
 
     async def run(self, target: Definition | str, input: Json = None, **fields: Any) -> Branch:
         """Submit, then drive to the end."""
