@@ -123,6 +123,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
         contexts=PacketBuilder(),
         registry=project.registry,
         sources=RowReader(),
+        breakers=store.breakers,
         now_ns=clock.now_ns,
         deltas=deltas.add,
         random=random.Random(),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
@@ -70,6 +71,7 @@ class Services:
     contexts: ContextBuilder
     registry: Registry
     sources: SourceReader
+    breakers: Breakers
     now_ns: Callable[[], int]
     deltas: DeltaSink
     random: Random

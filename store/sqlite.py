@@ -20,6 +20,7 @@ from typing import TypeVar
 import apsw
 
 from retinue.runs.arrivals import News
+from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.errors import StoreBusy, StoreError
@@ -36,6 +37,7 @@ from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
 from retinue.store import control, leasing, owning, reading, steering
 from retinue.store.blobs import Blobs
+from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
@@ -46,6 +48,7 @@ from retinue.store.statements import migrations, sql
 from retinue.store.writer import Writer
 
 T = TypeVar("T")
+_BREAKERS = BreakerPolicy()
 
 
 class SqliteStore:
@@ -54,7 +57,14 @@ class SqliteStore:
     Raises StoreBusy, StoreFull, SchemaMismatch and Fenced as their docstrings say.
     """
 
-    def __init__(self, folder: Path, *, patience: float = 10.0, limits: Limits = NO_QUOTAS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        patience: float = 10.0,
+        limits: Limits = NO_QUOTAS,
+        breakers: BreakerPolicy = _BREAKERS,
+    ) -> None:
         self._limits = limits
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -66,6 +76,7 @@ class SqliteStore:
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
         self._peek = connect(path)
+        self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
     async def close(self) -> None:

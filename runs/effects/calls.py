@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from retinue.runs.capabilities import Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, doubts, retrying
+from retinue.runs.effects import asking, breaking, doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, TransientError
 from retinue.runs.forking import write_name
@@ -39,6 +39,9 @@ async def perform(run: Run, command: Command) -> Done | Wait:
         return await asking.for_approval(run, command, call, decision)
     if decision.outcome == "deny":
         return _refused(decision)
+    blocked = await breaking.blocked(run, _breaker(call))
+    if blocked is not None:
+        return blocked
     asking.record_yes(run, command)
     run.ledger.reserve(command.key, _ONE_HOP)
     intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
@@ -65,8 +68,14 @@ async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -
     try:
         result = await run.services.gateway.execute(call, caller)
     except EffectError as error:
+        await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
+    await breaking.report(run, _breaker(call))
     return _done(run, call, result, started)
+
+
+def _breaker(call: Prepared) -> str:
+    return f"capability:{call.capability.name}"
 
 
 def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json, to_json
+from tests.doubles.memory_breakers import memory_breakers
 
 from retinue.runs import machine
 from retinue.runs.arrivals import Answer, Event, Group, News
@@ -103,6 +104,7 @@ class MemoryStore:
     """Implements `Journal` and `Control`. One event loop; every operation is applied at once."""
 
     def __init__(self) -> None:
+        self.breakers = memory_breakers()
         self._runs: dict[str, Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._hosts: dict[str, HostInfo] = {}

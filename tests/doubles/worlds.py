@@ -81,6 +81,7 @@ class World:
             contexts=PacketBuilder(),
             registry=self.registry,
             sources=RowReader(),
+            breakers=store.breakers,
             now_ns=self.clock,
             deltas=lambda *piece: self.deltas.append(piece),
             random=random.Random(7),
