@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import InvalidInput
@@ -13,15 +14,26 @@ from retinue.runs.joins import seconds
 _SECOND = 1_000_000_000
 
 
+def _in_seconds(value: Any) -> Any:
+    """Seconds, from a number or from text such as `2h`. ValueError names the forms."""
+    try:
+        return seconds(value) if isinstance(value, str) else value
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
+Seconds = Annotated[float | None, BeforeValidator(_in_seconds)]
+
+
 class Patience(Frozen):
     """After `timeout` seconds no answer counts any more; after `escalate_after` the question goes to `escalate_to`.
 
     None waits for ever, or asks nobody else. `assignee` is who is asked first.
     """
 
-    timeout: float | None = Field(default=None, gt=0)
+    timeout: Seconds = Field(default=None, gt=0)
     assignee: str | None = None
-    escalate_after: float | None = Field(default=None, gt=0)
+    escalate_after: Seconds = Field(default=None, gt=0)
     escalate_to: str | None = None
 
     def expiry(self, asked_at: int) -> int | None:
