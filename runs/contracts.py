@@ -150,6 +150,7 @@ class RunRequest(Frozen):
 
     `target` names an agent or workflow of the project's modules and `target_version` pins the definition
     it began with. `effect_scope` is the seed of idempotency keys: retries inherit it, forks get a new one.
+    The parent of a `relayed` run takes its handoff and runs the receiver itself.
     """
 
     run_id: str
@@ -178,6 +179,7 @@ class RunRequest(Frozen):
     effect_scope: str
     group_key: str | None = None
     group_index: int | None = None
+    relayed: bool = False
 
     @field_validator("tenant_id", "principal_id", "trace_id", "run_id")
     @classmethod
