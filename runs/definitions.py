@@ -162,8 +162,9 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
-    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`. InvalidInput when the
-    function is not async or uses time, randomness or I/O directly.
+    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `boundaries` (name and
+    meaning of its checkpoints). InvalidInput when the function is not async or uses time, randomness or I/O
+    directly.
     """
 
     def define(function: Callable[..., Awaitable[Any]]) -> Workflow:
@@ -183,6 +184,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             budget=options.get("budget", Budget()),
             follow_ups=tuple(options.get("follow_ups", ())),
             explicit_version=options.get("version"),
+            boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
         )
 
     return define if function is None else define(function)

@@ -32,8 +32,13 @@ async def inspect_command(terminal: Terminal, run: str) -> Exit:
     facts = seen.model_dump(mode="json")
     facts["record"]["cost_usd"] = dollars(seen.record.usage.micros)
     facts["children"] = [{**group.model_dump(mode="json"), "text": str(group)} for group in seen.children]
-    terminal.give(facts, "\n".join(_line(name, text) for name, text in _lines(seen)))
+    terminal.give(facts, shown(seen))
     return Exit.done
+
+
+def shown(seen: Inspection) -> str:
+    """What the command prints: a name and a text a line."""
+    return "\n".join(_line(name, text) for name, text in _lines(seen))
 
 
 def _line(name: str, text: str) -> str:

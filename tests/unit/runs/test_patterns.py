@@ -556,3 +556,11 @@ def test_what_makes_no_sense_is_refused_when_it_is_composed(words: str) -> None:
 def test_a_function_that_cannot_be_replayed_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"ctx\.random"):
         vote("x", desks.judge, vary=lambda given, index: random.random())
+
+
+def test_a_workflow_of_ones_own_may_name_its_boundaries() -> None:
+    @workflow(boundaries=[("page", "the page is stored")])
+    async def pages(ctx: Context, count: int, state: Any) -> int:
+        return count
+
+    assert pages.boundaries == (("page", "the page is stored"),)
