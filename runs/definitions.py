@@ -97,8 +97,8 @@ class AgentSpec:
 class Workflow:
     """A deterministic async function over a context. Made by `@workflow` or a pattern.
 
-    `parts` are the definitions it was composed of, known to the project with it; `boundaries` name its
-    checkpoints and say what each means.
+    `parts` are what it was composed of: definitions, known to the project with it, or names; `boundaries`
+    name its checkpoints and say what each means.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Workflow:
     budget: Budget = NO_LIMITS
     follow_ups: tuple[Workflow | str, ...] = ()
     explicit_version: str | None = None
-    parts: tuple[AgentSpec | Workflow, ...] = ()
+    parts: tuple[AgentSpec | Workflow | str, ...] = ()
     boundaries: tuple[tuple[str, str], ...] = ()
     kind: ClassVar[Literal["workflow"]] = "workflow"
 
@@ -288,6 +288,10 @@ class Registry:
         for follow_up in definition.follow_ups:
             if isinstance(follow_up, Workflow):
                 self._add(follow_up)
+        for part in definition.parts if isinstance(definition, Workflow) else ():
+            if isinstance(part, str) and part not in self._found:
+                known = ", ".join(self.names())
+                raise UnknownName(f"workflow {definition.name!r} has the part {part!r}, which is not there: {known}")
         if isinstance(definition, AgentSpec):
             self.tools.update({t.capability.name: t for t in definition.tools if not isinstance(t, str)})
 
@@ -295,7 +299,7 @@ class Registry:
 def _parts(definition: Definition) -> list[Definition]:
     """All that a definition is composed of, however deep."""
     direct = definition.parts if isinstance(definition, Workflow) else ()
-    return [below for part in direct for below in (part, *_parts(part))]
+    return [below for part in direct if not isinstance(part, str) for below in (part, *_parts(part))]
 
 
 def _same_but_unread(part: Definition, known: Definition) -> bool:

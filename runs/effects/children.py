@@ -94,7 +94,12 @@ async def _satisfied(run: Run, command: Command, plan: _Plan, group: Group) -> b
     """True when the parent's own rule has heard enough of the children that ended."""
     if plan.enough is None or group.pending == group.total:
         return False
-    return plan.enough(await run.services.journal.branches(run.request.run_id, command.key))
+    branches = await run.services.journal.branches(run.request.run_id, command.key)
+    try:
+        return plan.enough(branches)
+    except Exception:  # the rule is the user's: its error is the step's, and nobody will wait for the rest
+        await _cancel_rest(run, command, group)
+        raise
 
 
 async def _await_next(run: Run, command: Command, plan: _Plan, group: Group) -> None:
@@ -224,13 +229,17 @@ async def _collect(run: Run, command: Command, plan: _Plan, group: Group) -> Don
     }
     branches = [] if plan.count else await run.services.journal.branches(run.request.run_id, command.key)
     if group.pending:
-        await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
+        await _cancel_rest(run, command, group)
     if plan.count:
         return Done(facts=facts)
     if len(branches) > run.services.defaults.inline_branches:
         indexes = [branch.index for branch in branches] if group.pending else None
         return Done(value=indexes, facts=facts | {"stored": True}, live=branches)
     return Done(value=[branch.model_dump(mode="json") for branch in branches], facts=facts, live=branches)
+
+
+async def _cancel_rest(run: Run, command: Command, group: Group) -> None:
+    await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
 
 
 def heard(content: Json, branches: list[Branch]) -> list[Branch]:

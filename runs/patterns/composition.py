@@ -68,7 +68,7 @@ def compose(name: str, body: Body, shape: Shape, options: Options) -> Workflow:
         budget=options.get("budget", NO_LIMITS),
         follow_ups=tuple(options.get("follow_ups", ())),
         explicit_version=options.get("version") or _version(name, shape),
-        parts=tuple(part for part in shape.parts.values() if not isinstance(part, str)),
+        parts=tuple(shape.parts.values()),
         boundaries=shape.boundaries,
     )
 
@@ -192,8 +192,11 @@ def _version(name: str, shape: Shape) -> str:
 def _part_text(part: Definition | str) -> str:
     if isinstance(part, str):
         return part
-    prompt = part.instructions.name if isinstance(part, AgentSpec) and isinstance(part.instructions, Prompt) else ""
-    return f"{part.kind} {part.name} {part.version} {prompt}"
+    named = f"{part.kind} {part.name} {part.version} {part.budget.model_dump_json()}"
+    if isinstance(part, Workflow):
+        return named
+    prompt = part.instructions.name if isinstance(part.instructions, Prompt) else ""
+    return f"{named} {prompt} {part.input!r} {part.max_tokens} {part.corrections} {part.asks}"
 
 
 def _text(value: Any) -> str:

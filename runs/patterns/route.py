@@ -71,6 +71,8 @@ def _ways(name: str, routes: Mapping[str, Part], default: Part | None) -> dict[s
     if not ways:
         raise InvalidInput(f"route {name!r} has no routes: give a target for each label, as {{'billing': billing}}")
     if default is not None:
+        if DEFAULT in ways:
+            raise InvalidInput(f"route {name!r} has a route {DEFAULT!r} and a default as well: drop one of them")
         ways[DEFAULT] = default
     for label, way in ways.items():
         check_part(f"route {name!r}: {label!r}", way)

@@ -14,9 +14,9 @@ from tests.doubles.worlds import World
 from tests.unit.runs import desks
 from tests.unit.runs.conftest import Make
 
-from retinue.runs.contracts import Branch, Json
+from retinue.runs.contracts import Branch, Budget, Json
 from retinue.runs.control import RunQuery
-from retinue.runs.definitions import agent
+from retinue.runs.definitions import agent, prompt
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.orchestrate import orchestrate
 from retinue.runs.patterns.parallel import parallel
@@ -119,6 +119,11 @@ def test_a_version_changes_with_its_parts_their_options_and_the_settings() -> No
     kinds = [
         chain("x", quick),
         chain("x", slow),
+        chain("x", agent("one", "Do.", max_tokens=7)),
+        chain("x", agent("one", "Do.", budget=Budget(steps=2))),
+        chain("x", agent("one", "Do.", input=str)),
+        chain("x", agent("one", prompt("one/v1"))),
+        chain("x", agent("one", prompt("one/v2"))),
         chain("x", quick, desks.draft),
         chain("x", desks.draft, quick),
         chain("x", quick, checks={"one": longer}),

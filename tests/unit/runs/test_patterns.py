@@ -536,6 +536,7 @@ REFUSED = {
     "unknown option 'size'": lambda: chain("x", desks.draft, size=3),  # type: ignore[call-arg]
     "is no plain function": lambda: chain("x", desks.draft, checks={"draft": nowhere}),  # type: ignore[dict-item]
     "has no routes": lambda: route("x", desks.sort_out, {}),
+    "and a default as well": lambda: route("x", desks.sort_out, {"default": desks.tech}, default=desks.tech),
     "has no sections": lambda: parallel("x", {}),
     "the sections are a": lambda: parallel("x", {"a": desks.tech}, select={"b": short}),
     "count is 0": lambda: vote("x", desks.judge, count=0),
