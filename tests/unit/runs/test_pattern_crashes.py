@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.doubles.worlds import World
+from tests.doubles.worlds import World, world
 from tests.unit.runs import desks
 from tests.unit.runs.conftest import Make
 
 from retinue.runs.contracts import Branch, Budget, Json
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, prompt
+from retinue.runs.journal import AnyEntry
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.orchestrate import orchestrate
 from retinue.runs.patterns.parallel import parallel
@@ -58,18 +59,47 @@ async def test_a_pattern_killed_at_any_place_ends_as_if_undisturbed(make: Make, 
     assert calm.ok and length > 8
     for position in range(2, length):
         desks.forget()
-        world = await make(pattern)
-        desks.script(world)
-        run_id = await world.submit(pattern, given)
-        await world.until_journaled(run_id, lambda es, position=position: len(es) >= position)  # type: ignore[misc]
-        await world.crash()
-        ended = await ended_children(world, run_id)
+        made = await make(pattern)
+        desks.script(made)
+        run_id = await made.submit(pattern, given)
+        await made.until_journaled(run_id, lambda es, position=position: len(es) >= position)  # type: ignore[misc]
+        await made.crash()
+        ended = await ended_children(made, run_id)
         before = [entry for entry in desks.worked if entry[0] in ended]
-        result = await world.finish(run_id)
+        result = await made.finish(run_id)
         assert (result.status, verdict(result.value)) == (calm.status, verdict(calm.value)), f"killed at {position}"
         assert [entry for entry in desks.worked if entry[0] in ended] == before, f"killed at {position}"
-        numbers = [entry.number for entry in await world.entries(run_id) if entry.kind == "checkpoint"]
-        assert numbers == sorted(set(numbers)), f"killed at {position}"
+        numbers = marks(await made.entries(run_id))
+        assert numbers == list(range(1, len(numbers) + 1)), f"killed at {position}"
+
+
+@pytest.mark.promise("B1")
+@pytest.mark.parametrize("kind", desks.PATTERNS)
+async def test_a_pattern_killed_behind_each_boundary_goes_on_from_it(tmp_path: Path, kind: str) -> None:
+    pattern, given = desks.PATTERNS[kind]
+    number, passed = 0, 1
+    while number < passed:
+        number += 1
+        desks.forget()
+        (tmp_path / str(number)).mkdir()
+        async with world("sqlite", tmp_path / str(number), pattern) as made:
+            desks.script(made)
+            run_id = await made.submit(pattern, given)
+            await made.until_journaled(run_id, lambda es, number=number: len(marks(es)) >= number)  # type: ignore[misc]
+            await made.crash()
+            ended = await ended_children(made, run_id)
+            before = [entry for entry in desks.worked if entry[0] in ended]
+            result = await made.finish(run_id)
+            assert result.ok, result.error
+            assert [entry for entry in desks.worked if entry[0] in ended] == before
+            found = marks(await made.entries(run_id))
+            assert found == list(range(1, len(found) + 1))
+            passed = len(found)
+    assert number == passed
+
+
+def marks(entries: list[AnyEntry]) -> list[int]:
+    return [entry.number for entry in entries if entry.kind == "checkpoint"]
 
 
 @pytest.mark.promise("B2")

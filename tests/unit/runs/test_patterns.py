@@ -486,6 +486,21 @@ async def test_an_agent_outside_a_desk_hands_off_as_before(make: Make) -> None:
     assert (result.value, result.reason) == ("granted", StopReason.handoff)
 
 
+async def test_what_follows_a_member_is_no_member(make: Make) -> None:
+    last = agent("last", "Answer.", follow_ups=[whole])
+    small = handoff("small", agent("first", "Begin.", handoffs=["last"]), last)
+    world = await make(small)
+    world.script(
+        {"match": {"agent": "first"}, "decisions": [{"handoff": "last", "artifact": {}}]},
+        {"match": {"agent": "last"}, "decisions": [{"answer": "done"}]},
+    )
+    result = await world.run(small, "go")
+    await world.settle()
+    children = await world.store.list_runs(RunQuery(root_run_id=result.run_id))
+    relayed = {child.target: (await world.entries(child.run_id))[0].request.relayed for child in children}
+    assert relayed == {"small": False, "first": True, "last": True, "whole": False}
+
+
 async def test_a_member_that_fails_ends_the_desk_with_its_reason(make: Make) -> None:
     world = await make(desks.desk)
     world.script(
