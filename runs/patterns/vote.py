@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from pydantic_core import to_json
 
 from retinue.runs.context import Context
-from retinue.runs.contracts import Branch, Frozen, Json
+from retinue.runs.contracts import Branch, Frozen, Json, Status
 from retinue.runs.definitions import Workflow
 from retinue.runs.errors import InvalidInput
 from retinue.runs.patterns.composition import (
@@ -79,7 +79,8 @@ def vote(
     async def run(ctx: Context, input: Any, state: Any = None) -> Any:
         if state is None:
             given = [input if vary is None else vary(input, index) for index in range(count)]
-            branches = await ctx.map(judge, given, enough=decided)
+            ended = await ctx.map(judge, given, enough=decided)
+            branches = [branch for branch in ended if branch.status is not Status.canceled]
             require(what, hear([str(b.index) for b in branches], {str(b.index): b for b in branches}), 1)
             verdict = _verdict(branches, by, enough, count)
             ctx.record("vote", None, decided=verdict.winner is not None, heard=len(branches), count=count)

@@ -5,6 +5,7 @@ What is compared is the result, and that no child which had ended worked again.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.contracts import Branch, Budget, Json
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, prompt
-from retinue.runs.journal import AnyEntry
+from retinue.runs.journal import AnyEntry, Append, Appended
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.orchestrate import orchestrate
 from retinue.runs.patterns.parallel import parallel
@@ -131,6 +132,29 @@ async def test_a_vote_that_dies_while_it_counts_hears_what_was_cast_before(make_
     result = await world.finish(run_id)
     assert result.value["winner"] == "yes"
     assert {what for _, what in desks.worked} == {"c yes", "d yes", "e no"}
+
+
+@pytest.mark.promise("B2")
+async def test_a_vote_that_dies_after_it_canceled_the_rest_does_not_count_them_as_failed(make_on_each: Make) -> None:
+    world = await make_on_each(desks.moderate)
+    desks.hold("d no", "e yes")
+    run_id = await world.submit(desks.moderate, ["a yes", "b yes", "c yes", "d no", "e yes"])
+    await world.until(lambda: len(desks.worked) == 5)
+    write, canceled = world.store.append, asyncio.Event()
+
+    async def dying(append: Append) -> Appended:
+        done = await write(append)
+        if append.spawn is not None and append.spawn.cancel_rest:
+            canceled.set()
+            await asyncio.Event().wait()
+        return done
+
+    world.store.append = dying  # type: ignore[method-assign]
+    await world.until(canceled.is_set)
+    world.store.append = write  # type: ignore[method-assign]
+    await world.crash()
+    result = await world.finish(run_id)
+    assert (result.value["winner"], result.value["failed"], result.value["unheard"]) == ("yes", {}, 2)
 
 
 # -- versions ------------------------------------------------------------------------------------------------
