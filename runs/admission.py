@@ -11,6 +11,7 @@ from retinue.runs.effects import gates
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import ReplayMismatch, RunError
 from retinue.runs.journal import Record
+from retinue.runs.replay import WAYS_ON
 
 
 def admit(run: Run, definition: Definition) -> None:
@@ -34,7 +35,7 @@ def check_version(definition: Definition, request: RunRequest) -> None:
     pinned, found = request.target_version, definition.version
     if pinned != found and not (pinned.startswith("~") and found.startswith("~")):
         raise ReplayMismatch(
-            f"run {request.run_id} began with version {pinned} of {definition.name}, the project has {found}: bring "
-            "back that version, or submit the run anew",
+            f"run {request.run_id} began with version {pinned} of {definition.name}, the project has {found}: "
+            f"{WAYS_ON}",
             run_id=request.run_id,
         )

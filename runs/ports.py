@@ -16,6 +16,7 @@ from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
+from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.sources import SourceReader
 
 
@@ -51,6 +52,7 @@ class Defaults:
     follow_ups: bool = True
     inline_branches: int = 32
     spawn_chunk: int = 1_000
+    patience: Patience = ENDLESS
 
 
 DeltaSink = Callable[[str, str, int, str], None]

@@ -1,142 +1,205 @@
-"""Retries have one owner: spaced, bounded, obedient to the server, durable when they are long."""
+"""A retry goes on with the same run: what ended well is not done again, what failed is."""
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import SECOND, calls
+from tests.doubles.worlds import World, calls
 from tests.unit.runs.conftest import Make
 
 from retinue.runs.context import Context
-from retinue.runs.contracts import Status, StopReason
+from retinue.runs.contracts import Budget, Status, StopReason
+from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import PermanentError, TransientError
-from retinue.runs.journal import Attempt
-from retinue.runs.ports import RetryPolicy
+from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.joins import first_success
+from retinue.runs.machine import IllegalTransition
 from retinue.sessions.native import tool
 
-pytestmark = pytest.mark.promise("C5")
+pytestmark = [pytest.mark.promise("A9")]
 
-faults: list[Exception] = []
-tried: list[int] = []
+done: list[str] = []
+broken: set[str] = set()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    faults.clear()
-    tried.clear()
+    done.clear()
+    broken.clear()
 
 
-@tool(side_effect="read")
-def flaky() -> str:
-    """Fails as often as the test says."""
-    tried.append(1)
-    if faults:
-        raise faults.pop(0)
-    return "there"
-
-
-caller = agent("caller", "Calls.", tools=[flaky])
+async def work(name: str) -> str:
+    done.append(name)
+    if name in broken:
+        raise PermanentError(f"{name} is broken")
+    return f"{name} {len(done)}"
 
 
 @workflow
-async def fetch(ctx: Context, _: None) -> str:
-    return str(await ctx.call(flaky))
+async def steps(ctx: Context, names: list[str]) -> list[str]:
+    return [await ctx.step(work, name) for name in names]
 
 
-async def attempts(world: Any, run_id: str) -> list[Attempt]:
-    return [entry for entry in await world.entries(run_id) if isinstance(entry, Attempt)]
+@workflow
+async def piece(ctx: Context, name: str) -> str:
+    before = await ctx.step(work, f"before {name}")
+    return before + "; " + str(await ctx.step(work, name))
 
 
-async def test_a_transient_fault_is_tried_again_and_a_permanent_one_is_not(make_on_each: Make) -> None:
-    world = await make_on_each(fetch, caller)
-    faults[:] = [TransientError("away"), TransientError("away")]
-    result = await world.run(fetch)
-    assert (result.value, len(tried)) == ("there", 3)
-    assert [attempt.number for attempt in await attempts(world, result.run_id)] == [1, 2]
-    tried.clear()
-    faults[:] = [PermanentError("no such thing", code="missing")]
-    result = await world.run(fetch)
-    assert (result.reason, len(tried)) == (StopReason.tool_failure, 1)
+@workflow
+async def strict(ctx: Context, names: list[str]) -> list[Any]:
+    branches = await ctx.map(piece, names)
+    for branch in branches:
+        if not branch.ok:
+            raise PermanentError(f"branch {branch.index} failed")
+    return [branch.value for branch in branches]
 
 
-async def test_tries_are_bounded_and_the_last_error_is_told(make: Make) -> None:
-    world = await make(fetch, caller)
-    faults[:] = [TransientError(f"away {number}") for number in range(9)]
-    result = await world.run(fetch)
-    assert (result.reason, len(tried)) == (StopReason.tool_failure, 3)
-    assert result.error is not None and "away 2" in result.error.message
+@workflow
+async def both(ctx: Context, names: list[str]) -> list[Any]:
+    return [await ctx.run(piece, name) for name in names]
 
 
-async def test_the_servers_wish_is_honoured_and_waited_out_durably(make_on_each: Make) -> None:
-    world = await make_on_each(fetch, caller)
-    world.use(retry=RetryPolicy(attempts=3, in_memory=5.0))
-    faults[:] = [TransientError("slow down", retry_after=90)]
-    run_id = await world.submit(fetch)
-    await world.settle()
-    record = await world.store.get(run_id)
-    [attempt] = await attempts(world, run_id)
-    assert (record.status, record.reason) == (Status.waiting, StopReason.retry_later)
-    assert record.wake_at == attempt.not_before and attempt.not_before - attempt.at == 90 * SECOND
-    assert attempt.error.retry_after == 90
+async def failed(world: World, target: Any, input: Any, **fields: Any) -> str:
+    result = await world.run(target, input, **fields)
+    assert result.status is Status.failed
+    return result.run_id
+
+
+@pytest.mark.rule("R13")
+async def test_finished_steps_are_kept_and_the_failed_one_is_made_anew(make_on_each: Make) -> None:
+    world = await make_on_each(steps)
+    broken.add("b")
+    run_id = await failed(world, steps, ["a", "b", "c"])
+    broken.clear()
+    assert await world.retry(run_id) == [run_id]
+    result = await world.finish(run_id)
+    assert (result.status, result.value) == (Status.completed, ["a 1", "b 3", "c 4"])
+    assert done == ["a", "b", "b", "c"]
+
+
+async def test_a_retry_survives_crashes_and_may_be_repeated(make_on_each: Make) -> None:
+    world = await make_on_each(steps)
+    broken.update("bc")
+    run_id = await failed(world, steps, ["a", "b", "c"])
+    broken.discard("b")
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).status is Status.failed
+    broken.clear()
+    await world.retry(run_id)
+    await world.lease()
     await world.crash()
-    assert (await world.finish(run_id)).value == "there"
-    assert len(tried) == 2
+    assert (await world.finish(run_id)).status is Status.completed
+    assert done.count("a") == 1 and done.count("b") == 2
 
 
-async def test_tries_are_counted_across_owners(make_on_each: Make) -> None:
-    world = await make_on_each(fetch, caller)
-    faults[:] = [TransientError("away", retry_after=60)] * 9
-    run_id = await world.submit(fetch)
-    for _ in range(2):
-        await world.settle()
-        await world.crash()
-        await world.wait_out()
-    assert (await world.finish(run_id)).reason is StopReason.tool_failure
-    assert len(tried) == 3
+async def test_a_failed_child_is_retried_from_where_it_failed_and_the_others_are_not_touched(
+    make_on_each: Make,
+) -> None:
+    world = await make_on_each(both, piece)
+    broken.add("y")
+    run_id = await failed(world, both, ["x", "y"])
+    broken.clear()
+    retried = await world.retry(run_id)
+    assert len(retried) == 2 and retried[-1] == run_id
+    result = await world.finish(run_id)
+    assert result.status is Status.completed
+    assert sorted(done) == ["before x", "before y", "x", "y", "y"]
 
 
-async def test_a_short_wait_stays_in_memory(make: Make) -> None:
-    world = await make(fetch, caller)
-    world.use(retry=RetryPolicy(attempts=3, base=0.001, cap=0.001, in_memory=5.0))
-    world.clock.step = 1_000_000
-    faults[:] = [TransientError("away")]
-    run_id = await world.submit(fetch)
+async def test_failed_branches_of_a_fan_out_are_retried_with_it(make_on_each: Make) -> None:
+    """The failure was raised by the code that read the branches."""
+    world = await make_on_each(strict, piece)
+    broken.add("y")
+    run_id = await failed(world, strict, ["x", "y", "z"])
+    broken.clear()
+    await world.retry(run_id)
+    result = await world.finish(run_id)
+    assert result.status is Status.completed and len(result.value) == 3
+    assert done.count("x") == done.count("z") == done.count("before y") == 1 and done.count("y") == 2
+    group = (await world.store.look(run_id)).groups["0/piece#0"]
+    assert (group.total, group.pending, group.ok, group.failed) == (3, 0, 3, 0)
+
+
+async def test_more_budget_lets_a_run_go_on(make_on_each: Make) -> None:
+    @tool(side_effect="read")
+    async def look(at: str) -> str:
+        """Looks."""
+        return await work(at)
+
+    looker = agent("looker", "Looks.", tools=[look], budget=Budget(hops=1))
+    world = await make_on_each(looker)
+    world.decide(calls("look", at="a"), calls("look", at="b"), {"answer": "seen"})
+    run_id = await failed(world, looker, "go")
+    assert (await world.store.get(run_id)).reason is StopReason.budget_exhausted
+    await world.retry(run_id, budget=Budget(hops=5))
+    result = await world.finish(run_id)
+    assert (result.value, done) == ("seen", ["a", "b"])
+
+
+async def test_a_retry_starts_the_clock_again(make_on_each: Make) -> None:
+    @workflow
+    async def slow(ctx: Context, pause: int) -> str:
+        await ctx.step(work, "a")
+        await ctx.sleep(pause)
+        return "late"
+
+    world = await make_on_each(slow)
+    run_id = await failed(world, slow, 60, budget=Budget(seconds=50))
+    assert (await world.store.get(run_id)).reason is StopReason.deadline_exceeded
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).value == "late" and done == ["a"]
+
+
+async def test_new_code_goes_on_from_the_checkpoint_and_repeats_no_finished_step(make_on_each: Make) -> None:
+    @workflow(name="steps", version="2")
+    async def newer(ctx: Context, names: list[str]) -> list[str]:
+        await ctx.step(work, "first of all")
+        return [await ctx.step(work, name) for name in names]
+
+    world = await make_on_each(steps)
+    broken.add("b")
+    run_id = await failed(world, steps, ["a", "b"])
+    broken.clear()
+    world.redefine(newer)
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).reason is StopReason.replay_mismatch
+    await world.retry(run_id, migrate=True, version="2")
+    result = await world.finish(run_id)
+    assert result.status is Status.completed, result.error
+    assert done.count("a") <= 2 and done[-1] == "b"
+
+
+@pytest.mark.promise("A8")
+async def test_only_a_failed_run_is_retried(make_on_each: Make) -> None:
+    @workflow
+    async def waits(ctx: Context, _: Any) -> Any:
+        return await ctx.ask("well?")
+
+    world = await make_on_each(steps, waits)
+    completed = (await world.run(steps, ["a"])).run_id
+    with pytest.raises(IllegalTransition, match=f"run {completed} is completed and cannot become queued"):
+        await world.retry(completed)
+    waiting = await world.submit(waits)
     await world.settle()
-    assert (await world.store.get(run_id)).status is Status.completed
-    assert "parked" not in [entry.kind for entry in await world.entries(run_id)]
+    with pytest.raises(InvalidInput, match="goes on by itself"):
+        await world.retry(waiting)
+    await world.store.cancel(waiting, "ana", world.clock())
+    with pytest.raises(IllegalTransition, match="is canceled and cannot become queued"):
+        await world.retry(waiting)
 
 
-def test_pauses_grow_with_jitter_within_bounds() -> None:
-    policy = RetryPolicy(base=0.5, cap=8.0)
-    chance = random.Random(1)
-    for attempt in range(1, 12):
-        drawn = [policy.delay(attempt, chance, None) for _ in range(200)]
-        top = min(8.0, 0.5 * 2 ** (attempt - 1))
-        assert min(drawn) >= 0 and max(drawn) <= top
-        assert max(drawn) > top * 0.8 and len(set(drawn)) > 100
-    assert policy.delay(1, chance, 17.5) == 17.5
-    assert policy.delay(1, chance, 1e9) == 3600.0
+async def test_a_child_of_a_living_parent_is_not_retried_behind_its_back(make_on_each: Make) -> None:
+    @workflow
+    async def patient(ctx: Context, names: list[str]) -> str:
+        await ctx.map(piece, names, join=first_success())
+        return str(await ctx.ask("go on?"))
 
-
-async def test_a_model_fault_is_tried_again_by_the_same_rules(make_on_each: Make) -> None:
-    world = await make_on_each(caller)
-    fault = {"kind": "transient", "retry_after": 30, "times": 2}
-    world.decide({"answer": "ok", "fault": fault})
-    result = await world.run(caller, "go")
-    assert result.value == "ok"
-    assert [attempt.error.retry_after for attempt in await attempts(world, result.run_id)] == [30, 30]
-    world.decide({"fault": {"kind": "permanent"}})
-    assert (await world.run(caller, "go")).reason is StopReason.model_failure
-
-
-async def test_a_failed_tool_is_an_observation_for_an_agent(make: Make) -> None:
-    world = await make(caller)
-    faults[:] = [PermanentError("gone", code="missing")]
-    world.decide(calls("flaky"), {"answer": "it is gone"})
-    result = await world.run(caller, "go")
-    assert result.value == "it is gone"
-    [seen] = [e for e in await world.entries(result.run_id) if e.kind == "record" and e.topic == "observation"]
-    assert seen.facts["result"] == "error" and seen.content["data"]["code"] == "missing"
+    world = await make_on_each(patient, piece)
+    broken.add("x")
+    run_id = await world.submit(patient, ["x"])
+    await world.settle()
+    [child] = await world.store.list_runs(RunQuery(parent_run_id=run_id))
+    with pytest.raises(InvalidInput, match=f"is a child of {run_id}, which is waiting_for_input"):
+        await world.retry(child.run_id)
