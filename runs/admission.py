@@ -6,7 +6,7 @@ Happens once, before the function is called for the first time; what was decided
 from __future__ import annotations
 
 from retinue.runs.contracts import Json, RunRequest, StopReason
-from retinue.runs.definitions import AgentSpec, Definition
+from retinue.runs.definitions import AgentSpec, Definition, Workflow
 from retinue.runs.effects import gates
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import ReplayMismatch, RunError
@@ -18,6 +18,8 @@ def admit(run: Run, definition: Definition) -> None:
     """Accept the request or refuse it: RunError with the reason `blocked`."""
     tools: list[Json] = list(definition.tool_names) if isinstance(definition, AgentSpec) else []
     facts: dict[str, Json] = {"stage": "accept", "target": definition.name, "version": definition.version}
+    if isinstance(definition, Workflow) and definition.boundaries:
+        facts["boundaries"] = [list(boundary) for boundary in definition.boundaries]
     run.note(Record(at=run.services.now_ns(), topic="stage", by="runtime", facts=facts))
     if not run.services.defaults.precheck:
         return

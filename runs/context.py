@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol
 
@@ -88,7 +88,7 @@ class Context:
     async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
         """Run a child and return its output. Raises RunFailed with the child's reason when it failed."""
         definition = self._executor.definition(target)
-        outcome = await self._children(definition, [input], all_of(), budget)
+        outcome = await self._children(definition, [input], budget=budget)
         branch: Branch = value_of(outcome)[0]
         if not branch.ok:
             said = branch.error.message if branch.error else branch.reason.value
@@ -107,17 +107,43 @@ class Context:
         items: Sequence[Any] | Source,
         join: Join | None = None,
         window: int | None = None,
+        enough: Callable[[list[Branch]], bool] | None = None,
     ) -> list[Branch]:
         """Run a child for every item, at most `window` at a time; returns one Branch an item, in order.
 
         A failed branch is a value. `join` says when to go on: `all_of()` (default), `first_success()`,
         `quorum(k)`, `best_effort(deadline)`; branches that had not ended by then are absent and canceled.
+        `enough` is a pure function that looks at the ended branches whenever one is added: True goes on too.
         """
         definition = self._executor.definition(target)
         if not isinstance(items, Source) and not items:
             return []
-        branches: list[Branch] = value_of(await self._children(definition, items, join or all_of(), None, window))
+        branches: list[Branch] = value_of(
+            await self._children(definition, items, join=join, window=window, enough=enough)
+        )
         return branches
+
+    async def gather(
+        self, name: str, calls: Mapping[str, tuple[Definition | str, Any]], join: Join | None = None
+    ) -> dict[str, Branch]:
+        """Run different targets as one group called `name`: `calls` gives target and input by label.
+
+        Returns one Branch by label, in order. Failed branches and `join` are as in `map`.
+        """
+        labels, targets = list(calls), [self._executor.definition(target) for target, _ in calls.values()]
+        if not labels:
+            return {}
+        items = [input for _, input in calls.values()]
+        outcome = await self._children(targets[0], items, join=join, name=name, definitions=tuple(targets))
+        return {labels[branch.index]: branch for branch in value_of(outcome)}
+
+    async def relay(self, target: Definition | str, input: Any) -> Branch:
+        """Run a child that may pass the run on: if it hands off, its Branch has the reason `handoff`, the
+        receiver in `facts["to"]` and the artifact as its value, and nobody is run until you do.
+        """
+        outcome = await self._children(self._executor.definition(target), [input], relayed=True)
+        branch: Branch = value_of(outcome)[0]
+        return branch
 
     async def count(
         self, target: Definition | str, items: Source, window: int | None = None, budget: Budget | None = None
@@ -222,20 +248,17 @@ class Context:
             raise InvalidInput(f"checkpoint {name!r}: the state is not JSON: {error}; pass plain data") from None
 
     async def _children(
-        self,
-        definition: Definition,
-        items: Sequence[Any] | Source,
-        join: Join,
-        budget: Budget | None,
-        window: int | None = None,
+        self, definition: Definition, items: Sequence[Any] | Source, name: str = "", **options: Any
     ) -> Outcome:
+        several: tuple[Definition, ...] = options.get("definitions", ())
+        target: Json = [one.name for one in several] if several else definition.name
         if isinstance(items, Source):
-            arguments: Json = {"target": definition.name, "source": items.model_dump(mode="json")}
+            arguments: Json = {"target": target, "source": items.model_dump(mode="json")}
         else:
             items = [to_json_value(item) for item in items]
-            arguments = {"target": definition.name, "items": items}
-        options = {"definition": definition, "items": items, "join": join, "window": window, "budget": budget}
-        return await self._executor.issue("children", definition.name, arguments, options)
+            arguments = {"target": target, "items": items}
+        options = {**options, "definition": definition, "items": items, "join": options.get("join") or all_of()}
+        return await self._executor.issue("children", name or definition.name, arguments, options)
 
 
 def value_of(outcome: Outcome) -> Any:

@@ -153,6 +153,7 @@ class RunRequest(Frozen):
     `queue` is what limits of concurrency and rate may be set for. A fork names the run it shares its past with
     in `forked_from` and the writes that run has made since in `repeats`: it asks before it makes one of them again;
     `seed` is that of its randomness, the run's own id where there is none.
+    The parent of a `relayed` run takes its handoff and runs the receiver itself.
     """
 
     run_id: str
@@ -185,6 +186,7 @@ class RunRequest(Frozen):
     seed: str | None = None
     group_key: str | None = None
     group_index: int | None = None
+    relayed: bool = False
 
     @field_validator("tenant_id", "principal_id", "trace_id", "run_id")
     @classmethod

@@ -185,5 +185,6 @@ def _follow_up(run: Run, name: str, index: int) -> RunRequest:
             "effect_scope": effect_key(parent.effect_scope, f"{_FOLLOW_UPS}:{index}"),
             "group_key": _FOLLOW_UPS,
             "group_index": index,
+            "relayed": False,
         }
     )
