@@ -18,6 +18,8 @@ SHOWN_LINES = 40
 """Lines of one difference of values that are kept."""
 SHOWN_WIDTH = 200
 """Characters of such a line that are kept."""
+_WORKS = frozenset({"model", "call", "step"})
+"""Effects that take time; the others wait for somebody or for a moment."""
 _SLOWER = 2.0
 _SECOND = 1_000_000
 
@@ -41,12 +43,16 @@ class Step(Frozen):
 
 
 class Pair(Frozen):
-    """A step in both runs, or (one side None) in one only. `changed` names in what they differ, `text` shows it."""
+    """A step in both runs, or (one side None) in one only. `changed` names in what they differ.
+
+    `arguments` and `value` are the differences of these, as lines.
+    """
 
     one: Step | None
     other: Step | None
     changed: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    value: tuple[str, ...] = ()
 
 
 class Side(Frozen):
@@ -148,7 +154,7 @@ class Story:
         if entry.effect == "children" and isinstance(entry.content, list):
             named = [branch for branch in entry.content if isinstance(branch, dict)]
             self.branches[entry.key] = {branch["index"]: branch["run_id"] for branch in named}
-            known.value = [_without_id(branch) for branch in entry.content]
+            known.value = [_brief(branch) for branch in entry.content]
         micros = entry.facts.get("micros")
         if micros is None and known.begun is not None:
             micros = (entry.at - known.begun) // 1_000
@@ -183,10 +189,11 @@ def compare(one: tuple[RunRecord, Story], other: tuple[RunRecord, Story]) -> Com
 
 
 def lines_between(one: Json, other: Json) -> tuple[str, ...]:
-    """A unified difference of two values, cut; nothing when they are equal."""
+    """A unified difference of two values, cut, `…` for what they share; nothing when they are equal."""
     if one == other:
         return ()
-    found = list(difflib.unified_diff(_block(one), _block(other), lineterm="", n=2))[2:]
+    found = list(difflib.unified_diff(_block(one), _block(other), lineterm="", n=2))[3:]
+    found = ["…" if line.startswith("@@") else line for line in found]
     cut = [line if len(line) <= SHOWN_WIDTH else line[: SHOWN_WIDTH - 1] + "…" for line in found[:SHOWN_LINES]]
     rest = len(found) - SHOWN_LINES
     return tuple(cut if rest <= 0 else [*cut, f"… {rest} more lines"])
@@ -207,18 +214,18 @@ def _side(record: RunRecord, story: Story) -> Side:
 
 
 def _pairs(ones: Sequence[_Known], others: Sequence[_Known]) -> list[Pair]:
-    """In the order of the first run; what only the second has stands behind what went before it there."""
+    """In the order of the first run; what only the second has stands before what comes next in both."""
     partners = _match(ones, others)
     placed = [
-        ((place, 0, 0), _pair(known, None if place not in partners else others[partners[place]]))
+        ((place, 1, 0), _pair(known, None if place not in partners else others[partners[place]]))
         for place, known in enumerate(ones)
     ]
     matched = {theirs: ours for ours, theirs in partners.items()}
-    anchor = -1
-    for place, known in enumerate(others):
-        anchor = matched.get(place, anchor)
+    ahead = len(ones)
+    for place in reversed(range(len(others))):
+        ahead = matched.get(place, ahead)
         if place not in matched:
-            placed.append(((anchor, 1, place), Pair(one=None, other=known.step)))
+            placed.append(((ahead, 0, place), Pair(one=None, other=others[place].step)))
     return [pair for _, pair in sorted(placed, key=lambda found: found[0])]
 
 
@@ -263,14 +270,14 @@ def _pair(one: _Known, other: _Known | None) -> Pair:
         "value": one.value != other.value,
         "usage": ours.usage != theirs.usage,
         "tries": ours.tries != theirs.tries,
-        "duration": _much_slower(ours.micros, theirs.micros),
+        "duration": ours.effect in _WORKS and _much_slower(ours.micros, theirs.micros),
     }
-    text = lines_between(one.arguments, other.arguments) if arguments else ()
     return Pair(
         one=ours,
         other=theirs,
         changed=tuple(name for name, changed in differs.items() if changed),
-        text=(*text, *lines_between(one.value, other.value)),
+        arguments=lines_between(one.arguments, other.arguments) if arguments else (),
+        value=lines_between(one.value, other.value),
     )
 
 
@@ -281,9 +288,14 @@ def _much_slower(one: int | None, other: int | None) -> bool:
     return max(one, other) >= _SLOWER * min(one, other) and abs(one - other) >= _SECOND
 
 
-def _without_id(branch: Json) -> Json:
-    """A branch of a fan-out without the id of its run, which differs between any two parents."""
-    return {name: value for name, value in branch.items() if name != "run_id"} if isinstance(branch, dict) else branch
+def _brief(branch: Json) -> Json:
+    """What counts of a branch of a fan-out: its run's id and cost differ between any two parents."""
+    if not isinstance(branch, dict):
+        return branch
+    error = branch.get("error")
+    return {name: branch.get(name) for name in ("index", "status", "reason", "value")} | (
+        {"error": error.get("message")} if error else {}
+    )
 
 
 def _block(value: Json) -> list[str]:

@@ -125,12 +125,17 @@ async def _surrounded(store: SqliteStore, found: list[_Found], more: int) -> Pen
     roots = list(dict.fromkeys(records[run_id].root_run_id for run_id, _, _ in found))
     goals = await store.inputs(roots)
     order = {root: place for place, root in enumerate(roots)}
+    found.sort(key=lambda each: _place(order, records[each[0]], each[1]))
     items = [
         _waiting(records, run_id, waits, request).model_copy(update={"goal": goals.get(records[run_id].root_run_id)})
         for run_id, waits, request in found
     ]
-    items.sort(key=lambda item: (order[item.root_run_id], item.depth, item.since))
     return Pending(waits=tuple(items), more=more)
+
+
+def _place(order: dict[str, int], record: RunRecord, waits: Awaited) -> tuple[int, int, int, int]:
+    """Root by root as they come, in a tree from the top down, then by age."""
+    return order[record.root_run_id], record.depth, record.created_at, waits.since
 
 
 def _waiting(records: dict[str, RunRecord], run_id: str, waits: Awaited, request: PendingRequest | None) -> Waiting:

@@ -28,7 +28,7 @@ async def diff_command(terminal: Terminal, run: str, other: str, children: bool)
     how they ended, what they cost. `-` and `<` are of the first, `+` and `>` of the second."""
     async with open_controls(terminal.settings()) as client:
         found = await client.diff(run, other, children)
-    terminal.give(difference_facts(found), "\n".join(_lines(found)))
+    terminal.give(difference_facts(found), "\n".join(map(_cut, _lines(found))))
     return Exit.done
 
 
@@ -64,7 +64,7 @@ def _lines(found: Difference) -> Iterator[str]:
         yield f"  … {len(differing) - _SHOWN} more; --json has all"
     for name, text in (("input", compared.input), ("output", compared.output)):
         yield f"{name}  " + ("differs:" if text else "the same")
-        yield from (f"  {_cut(line)}" for line in text)
+        yield from (f"  {line}" for line in text)
     for child in found.children:
         yield from _child(child)
     if found.left_out:
@@ -84,17 +84,20 @@ def _side(side: Side) -> str:
     status = side.status + (f" ({side.reason})" if side.reason else "")
     took = f", {duration(side.seconds)}" if side.seconds is not None else ""
     why = f": {side.error}" if side.error else ""
-    return _cut(f"{side.target} {short(side.run_id)}, version {side.version}: {status}{took}{why}")
+    return f"{side.target} {short(side.run_id)}, version {side.version}: {status}{took}{why}"
 
 
 def _pair(pair: Pair) -> Iterator[str]:
     if pair.other is None and pair.one is not None:
-        yield _cut(f"  - {_step(pair.one)}")
+        yield f"  - {_step(pair.one)}"
     elif pair.one is None and pair.other is not None:
-        yield _cut(f"  + {_step(pair.other)}")
+        yield f"  + {_step(pair.other)}"
     elif pair.one is not None and pair.other is not None:
-        yield _cut(f"  ~ {_step(pair.one)}: {', '.join(pair.changed)}")
-        yield from (f"      {_cut(line)}" for line in [*_changes(pair.one, pair.other), *pair.text])
+        yield f"  ~ {_step(pair.one)}: {', '.join(pair.changed)}"
+        lines = list(_changes(pair.one, pair.other))
+        for name, text in (("arguments", pair.arguments), ("value", pair.value)):
+            lines += [f"{name}:", *(f"  {line}" for line in text)] if text else []
+        yield from (f"      {line}" for line in lines)
 
 
 def _step(step: Step) -> str:

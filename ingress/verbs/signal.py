@@ -11,6 +11,7 @@ from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb, what_follows
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
+from retinue.runs.machine import WAITING
 
 
 @verb("signal")
@@ -29,7 +30,7 @@ async def signal_command(terminal: Terminal, run: str, name: str, value: str | N
         record = await client.get(run)
         waits = await client.awaited(record.run_id)
         await client.signal(record.run_id, name, said)
-    awaits = any(one.kind == "event" and one.name == name for one in waits)
+    awaits = record.status in WAITING and any(one.kind == "event" and one.name == name for one in waits)
     kept = "" if awaits else " (it does not wait for that now and keeps it)"
     facts = {"run_id": record.run_id, "event": name, "value": said, "awaited": awaits}
     terminal.give(facts, f"event {name} sent{kept}; {what_follows(settings, record.run_id)}")
