@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,26 @@ def busy(page: str) -> str:
     raise TransientError("the printer is busy", code="busy")
 
 
+posted: list[str] = []
+
+
+def find(page: str, key: str) -> str | None:
+    return None
+
+
+@tool(side_effect="write", idempotency="reconcilable", probe=find, timeout=20)
+async def post(page: str, *, key: str) -> str:
+    """Does not come back."""
+    posted.append(key)
+    await asyncio.Event().wait()
+    return page
+
+
+@workflow
+async def poster(ctx: Context, page: str) -> str:
+    return str(await ctx.call(post, page=page))
+
+
 @workflow
 async def sleeper(ctx: Context, hours: int) -> None:
     await ctx.sleep(hours * 3600)
@@ -150,7 +171,7 @@ async def printer(ctx: Context, page: str) -> str:
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[World]:
-    definitions = (everything, asker, sleeper, printer, agent("clerk", "Prints.", tools=[busy]))
+    definitions = (everything, asker, sleeper, printer, poster, agent("clerk", "Prints.", tools=[busy, post]))
     async with world("memory", tmp_path, *definitions, policy=ALLOW_ALL) as found:
         yield found
 
@@ -179,3 +200,13 @@ async def test_a_failed_try_is_waited_out(made: World) -> None:
     run_id = await made.submit(printer, "cover")
     await made.settle()
     assert await look(made, run_id) == [("retry", "busy")]
+
+
+@pytest.mark.promise("B4")
+async def test_a_write_that_nobody_saw_end_is_waited_out(made: World) -> None:
+    posted.clear()
+    run_id = await made.submit(poster, "cover")
+    await made.until(lambda: len(posted) == 1)
+    await made.crash()
+    await made.settle()
+    assert await look(made, run_id) == [("unknown", "post")]
