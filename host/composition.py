@@ -16,6 +16,7 @@ from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
+from retinue.host.opening import open_store as open_store
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
@@ -26,7 +27,7 @@ from retinue.policy.load import load_gate
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
-from retinue.runs.errors import ConfigError, InvalidInput, StoreError
+from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.sessions.catalog import Catalog
@@ -90,15 +91,6 @@ def _forget_namesake(name: str, folder: str) -> None:
         return
     for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
         del sys.modules[known]
-
-
-def open_store(settings: Settings) -> SqliteStore:
-    """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
-    try:
-        return SqliteStore(settings.data_folder, limits=settings.limits, breakers=settings.breakers)
-    except OSError as error:
-        remedy = "free space, change its owner, or name another in `data:`"
-        raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
 
 
 def open_traces(settings: Settings, store: SqliteStore) -> Traces:

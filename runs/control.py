@@ -16,7 +16,7 @@ from retinue.runs.retries import Retry
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list. None: any."""
+    """Which runs to list. None: any; `waiting`: only those that are parked, whatever for."""
 
     status: Status | None = None
     tenant_id: str | None = None
@@ -24,6 +24,7 @@ class RunQuery:
     root_run_id: str | None = None
     job_id: str | None = None
     roots_only: bool = False
+    waiting: bool = False
     limit: int = 50
 
 
@@ -48,6 +49,27 @@ class JobRow:
     seq: int
     input_id: str | None
     branch: Branch
+
+
+@dataclass(frozen=True, slots=True)
+class RunTree:
+    """A run and what is below it, as far as asked. `children` counts all children of each run shown, by status."""
+
+    records: tuple[RunRecord, ...]
+    children: dict[str, dict[Status, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """The join state of one fan-out; `open` counts the children that have not ended, by status."""
+
+    key: str
+    total: int
+    pending: int
+    ok: int
+    failed: int
+    rejected: int
+    open: dict[Status, int]
 
 
 class Control(Protocol):

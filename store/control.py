@@ -80,7 +80,7 @@ def signal(connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str
     run_id, name = place
     num, tenant_id = find(connection, run_id)
     if not wake(connection, num):
-        raise InvalidInput(f"run {run_id} has ended and takes no events")
+        raise InvalidInput(f"run {run_id} has ended and takes no events: `retinue ps` lists those that have not")
     sealed = codec.seal(tenant_id, value, f"event:{num}")
     connection.execute("INSERT INTO events (run, name, at, sealed) VALUES (?, ?, ?, ?)", (num, name, at, sealed))
 

@@ -22,7 +22,7 @@ import apsw
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import JobRow, JobState, RunQuery
+from retinue.runs.control import GroupState, JobRow, JobState, RunQuery, RunTree
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -35,7 +35,7 @@ from retinue.runs.journal import (
 )
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
-from retinue.store import control, leasing, owning, reading, steering
+from retinue.store import control, leasing, owning, reading, steering, trees
 from retinue.store.blobs import Blobs
 from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
@@ -265,6 +265,39 @@ class SqliteStore:
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
+
+    async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
+        """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
+        return await self._read(lambda connection: trees.asked(connection, self._codec, run_ids, most))
+
+    async def asked_below(self, root_run_id: str) -> list[PendingRequest]:
+        """Open requests of a root and of everything below it, oldest first."""
+        return await self._read(lambda connection: trees.asked_below(connection, self._codec, root_run_id))
+
+    async def waiting(self, most: int) -> tuple[list[RunRecord], int]:
+        """At most so many parked runs, oldest first, and how many there are."""
+        return await self._read(lambda connection: trees.waiting(connection, most))
+
+    async def below(self, run_id: str, most: int, deepest: int) -> RunTree:
+        """A run and what is below it: at most so many runs and levels, what has not ended first."""
+        return await self._read(lambda connection: trees.below(connection, run_id, most, deepest))
+
+    async def lineage(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
+        """Records of these runs and of all above them, by id."""
+        return await self._read(lambda connection: trees.lineage(connection, run_ids))
+
+    async def groups(self, run_id: str) -> list[GroupState]:
+        """The join state of each of a run's groups."""
+        return await self._read(lambda connection: trees.groups(connection, run_id))
+
+    async def inputs(self, run_ids: Sequence[str]) -> dict[str, Json]:
+        """What these runs were given, by id."""
+        return await self._read(lambda connection: trees.inputs(connection, self._codec, run_ids))
+
+    async def recent(self, run_id: str) -> list[Frame]:
+        """The frames of a run since its newest checkpoint, read in pages."""
+        after = await self._read(lambda connection: trees.boundary(connection, run_id))
+        return [frame async for frame in self.read(run_id, after)]
 
     async def dead_letters(self, parent_run_id: str | None = None, limit: int = 1_000) -> list[DeadLetter]:
         """Inputs and runs that could not be completed, oldest first."""

@@ -264,6 +264,7 @@ class MemoryStore:
         }
         records = [_record(run) for run in sorted(self._runs.values(), key=lambda run: -run.num)]
         found = [r for r in records if all(v is None or getattr(r, name) == v for name, v in wanted.items())]
+        found = [r for r in found if not query.waiting or r.status in machine.WAITING]
         return [r for r in found if not query.roots_only or r.parent_run_id is None][: query.limit]
 
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:

@@ -8,6 +8,7 @@ import pytest
 from tests.doubles.worlds import world
 from tests.unit.runs import desks
 
+from retinue.host.clock import now_ns
 from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.verbs.inspect import shown
 from retinue.store.sqlite import SqliteStore
@@ -35,7 +36,7 @@ async def test_inspect_names_the_boundaries_and_which_was_passed_last(tmp_path: 
             turns = iter((False, True))
             await made.until(lambda turns=turns: next(turns))  # type: ignore[misc]
         assert stands(seen) == [("planned", 1, True), ("joined", 0, False)]
-        text = shown(seen)
+        text = shown(seen, now_ns())
         assert "boundary      planned: passed at position" in text and ", the newest (the plan is kept" in text
         assert "boundary      joined: not passed (the workers have ended" in text
         assert "children      clerk: 2 of 3 done, 1 failed, 0 waiting" in text
@@ -51,4 +52,4 @@ async def test_a_boundary_that_is_passed_again_is_counted(tmp_path: Path) -> Non
         run_id = (await made.run(desks.essay, "text")).run_id
         seen = await inspect_run(made.store, run_id)
         assert stands(seen) == [("round", 2, True)]
-        assert "round: passed 2 times, last at position" in shown(seen)
+        assert "round: passed 2 times, last at position" in shown(seen, now_ns())
