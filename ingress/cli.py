@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("inbox", "Say yes to an approval."),
     "deny": ("inbox", "Say no to an approval."),
     "answer": ("inbox", "Answer a question of a run."),
+    "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
     "doctor": ("doctor", "Check this machine and project; tell what is ready for what."),

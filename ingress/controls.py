@@ -19,6 +19,7 @@ from retinue.ingress.events import RunEvent, events_of
 from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.pending import LIMIT, Pending, pending
 from retinue.ingress.trees import LEVELS, SHOWN
+from retinue.runs.alerts import Alert
 from retinue.runs.contracts import Json, PendingRequest, RunRecord
 from retinue.runs.control import RunQuery, RunTree
 from retinue.runs.errors import InvalidInput
@@ -114,6 +115,16 @@ class Controls:
     async def cancel(self, run_id: str, by: str | None = None) -> int:
         """Cancel a run and all below it; returns how many were marked or ended."""
         return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
+
+    # -- what somebody has to be told of -------------------------------------------------------------------
+
+    async def alerts(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
+        """Alerts that stand and were not acknowledged, oldest first; with `everything` all there were, newest first."""
+        return await self._store.alerts.listed(everything, limit)
+
+    async def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
+        """Say that somebody knows of an alert. UnknownName, or InvalidInput when it has cleared."""
+        return await self._store.alerts.acknowledge(alert_id, by or self.settings.principal, clock.now_ns())
 
     async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
         who = by or self.settings.principal

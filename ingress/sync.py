@@ -17,6 +17,7 @@ from retinue.ingress.diffing import Difference
 from retinue.ingress.events import RunEvent
 from retinue.ingress.inspection import Inspection
 from retinue.ingress.pending import LIMIT, Pending
+from retinue.runs.alerts import Alert
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import Definition
@@ -94,6 +95,14 @@ class SyncClient:
     def pending(self, run_id: str | None = None, everything: bool = False, limit: int = LIMIT) -> Pending:
         """What the whole tree of a run waits for, or what runs ask anywhere; with `everything` all they wait for."""
         return self._wait(self._client.pending(run_id, everything, limit))
+
+    def alerts(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
+        """Alerts that stand and were not acknowledged, oldest first; with `everything` all there were, newest first."""
+        return self._wait(self._client.alerts(everything, limit))
+
+    def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
+        """Say that somebody knows of an alert."""
+        return self._wait(self._client.acknowledge(alert_id, by))
 
     def inspect(self, run_id: str) -> Inspection:
         """Where a run stands and what resuming it would do."""

@@ -36,6 +36,7 @@ from retinue.runs.journal import (
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
 from retinue.store import control, leasing, owning, reading, steering, trees
+from retinue.store.alerts import StoreAlerts
 from retinue.store.blobs import Blobs
 from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
@@ -78,6 +79,7 @@ class SqliteStore:
         self._peek = connect(path)
         self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
+        self.alerts = StoreAlerts(self._read, self._writer.submit, self._incarnation)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of every file."""
