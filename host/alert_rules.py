@@ -18,6 +18,8 @@ _OF_TREES: dict[str, Kind] = {
     StopReason.budget_exhausted: "budget",
     StopReason.side_effect_unknown: "side_effect_unknown",
 }
+_FROM_OUTSIDE = (StopReason.tool_failure, StopReason.model_failure)
+"""Ends that a retry can mend when what was called is well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,13 @@ def _of_failure(failure: Failure) -> dict[str, Json]:
 
 
 def _given_up(look: Look) -> list[Cause]:
-    """Rows that failed and inputs that were refused, by job; roots whose failure may pass when they are retried."""
+    """Rows that failed and inputs that were refused, by job; roots that a tool or a model made fail."""
     found = []
     for failure in look.failures:
         if failure.job_id is not None and failure.job_id in look.jobs:
             facts = {**_of_failure(failure), **_of_job(look, failure.job_id)}
             found.append(Cause("dead_letters", failure.job_id, facts))
-        elif failure.run_id == failure.root_run_id and failure.retryable:
+        elif failure.run_id == failure.root_run_id and failure.reason in _FROM_OUTSIDE:
             found.append(Cause("dead_letters", failure.run_id, _of_failure(failure)))
     for job_id, at in look.refused.items():
         if job_id in look.jobs:

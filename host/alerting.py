@@ -101,9 +101,10 @@ class AlertDesk:
             try:
                 if name in self._channels:
                     await self._channels[name](body)
-            except NotTold as error:
+            except Exception as error:  # one alert that cannot be told must not hold up the others
                 left.append(name)
-                _LOG.warning("alert %s (%s) was not told, try %d: %s", alert.id, alert.kind, alert.tries + 1, error)
+                why = str(error) if isinstance(error, NotTold) else type(error).__name__
+                _LOG.warning("alert %s (%s) was not told, try %d: %s", alert.id, alert.kind, alert.tries + 1, why)
         now, due_at = self._now_ns(), None
         if left and alert.tries + 1 < TRIES:
             due_at = now + int(min(_FIRST_PAUSE * 2**alert.tries, _LONGEST_PAUSE) * _SECOND)

@@ -46,22 +46,23 @@ def channels_of(settings: Settings) -> dict[str, Tell]:
     """The ways of telling that are configured, by name."""
     found: dict[str, Tell] = {}
     if settings.alerts.webhook is not None:
-        http = Http(max_bytes=_MAX_REPLY, connections=2)
-        found["webhook"] = partial(_post, http, settings.alerts.webhook, settings.alerts.webhook_secret)
+        found["webhook"] = partial(_post, settings.alerts.webhook, settings.alerts.webhook_secret)
     if settings.alerts.command:
         found["command"] = partial(_run, settings.alerts.command, str(settings.folder))
     return found
 
 
-async def _post(http: Http, url: str, secret: str | None, body: Body) -> None:
+async def _post(url: str, secret: str | None, body: Body) -> None:
     call = Call(url, {"user-agent": "retinue"}, body, SECONDS)
     if secret is not None:
         call = replace(call, headers={**call.headers, SIGNATURE: _signature(secret, encoded(call))})
-    host = urlsplit(url).hostname
+    host, http = urlsplit(url).hostname, Http(max_bytes=_MAX_REPLY)
     try:
         answer = await http.post(call)
     except EffectError as error:
         raise NotTold(f"the webhook at {host} was not reached ({error.code})") from None
+    finally:
+        await http.close()
     if not answer.ok:
         raise NotTold(f"the webhook at {host} answered {answer.status}")
 
@@ -72,7 +73,7 @@ def _signature(secret: str, body: bytes) -> str:
         raise NotTold(
             f"alerts.webhook_secret: environment variable {secret} is not set where alerts are sent from: set it there"
         )
-    return "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+    return "sha256=" + hmac.new(os.fsencode(key), body, hashlib.sha256).hexdigest()
 
 
 async def _run(words: tuple[str, ...], folder: str, body: Body) -> None:

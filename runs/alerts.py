@@ -88,7 +88,7 @@ class OnEvent:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that failed. `job_id` is set for a row of a job, `retryable` for a root whose failure may pass."""
+    """A run that failed. `job_id` is set for a row of a job."""
 
     run_id: str
     root_run_id: str
@@ -97,7 +97,6 @@ class Failure:
     target: str
     reason: str
     at: int
-    retryable: bool
 
 
 @dataclass(frozen=True, slots=True)

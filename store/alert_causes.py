@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 import apsw
 
 from retinue.runs.alerts import MOST, Alert, Asked, Cursor, Failure, Job, Look, OnEvent
 from retinue.runs.breakers import Breaker
-from retinue.runs.journal import ENTRIES, Finished, Parked
+from retinue.runs.journal import ENTRIES, Parked
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -25,7 +24,7 @@ def look(connection: apsw.Connection, standing: tuple[Alert, ...], cursor: Curso
     """One look for a round of the rules: what is new since the cursor, what lasts, and what became of what stands."""
     failures = many(connection, sql("alert_failures"), {"after": cursor.failed, "limit": _PAGE})
     refused = many(connection, sql("alert_refused"), {"after": cursor.refused, "limit": _PAGE})
-    failed = tuple(_failure(row) for row in failures)
+    failed = tuple(Failure(*row) for _, *row in failures)
     by_job = {run_id: at for _, run_id, at in reversed(refused)}
     jobs = {each.job_id for each in failed if each.job_id} | set(by_job) | _named(standing, "job")
     most = MOST + len(standing)
@@ -54,16 +53,6 @@ def look(connection: apsw.Connection, standing: tuple[Alert, ...], cursor: Curso
             connection, "run_id FROM runs WHERE status = 'failed' AND run_id", _named(standing, "runs")
         ),
     )
-
-
-def _failure(row: tuple[Any, ...]) -> Failure:
-    _, run_id, root, job_id, tenant_id, target, reason, at, facts = row
-    return Failure(run_id, root, job_id, tenant_id, target, reason, at, facts is not None and _retryable(facts))
-
-
-def _retryable(facts: bytes) -> bool:
-    last = ENTRIES.validate_json(facts)[-1]
-    return isinstance(last, Finished) and last.error is not None and last.error.retryable
 
 
 def _asked(connection: apsw.Connection, before: int, most: int) -> tuple[Asked, ...]:

@@ -22,6 +22,7 @@ _COLUMNS = (
     "num, kind, subject, message, facts, raised_at, channels, tries, sent_at, acked_at, acked_by, cleared_at"
     " FROM alerts"
 )
+_STANDING = "INDEXED BY alerts_standing"
 
 Operation = Callable[[apsw.Connection], Any]
 Apply = Callable[[Operation], Awaitable[Any]]
@@ -77,8 +78,8 @@ class StoreAlerts:
 
     async def listed(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
         """Those that stand and were not acknowledged, oldest first; or all there were, newest first."""
-        where = "ORDER BY num DESC" if everything else "WHERE cleared_at IS NULL AND acked_at IS NULL ORDER BY num"
-        query = f"SELECT {_COLUMNS} {where} LIMIT ?"
+        some = f"{_STANDING} WHERE cleared_at IS NULL AND acked_at IS NULL ORDER BY num"
+        query = f"SELECT {_COLUMNS} {'ORDER BY num DESC' if everything else some} LIMIT ?"
         found: list[Alert] = await self._read(lambda c: [_alert(row) for row in many(c, query, (limit,))])
         return found
 
@@ -100,7 +101,7 @@ def take_turn(connection: apsw.Connection, by: str, at: int, until: int) -> bool
 
 def look(connection: apsw.Connection, before: int) -> Look:
     """See StoreAlerts."""
-    query = f"SELECT {_COLUMNS} WHERE cleared_at IS NULL ORDER BY num"
+    query = f"SELECT {_COLUMNS} {_STANDING} WHERE cleared_at IS NULL ORDER BY num"
     standing = tuple(_alert(row) for row in many(connection, query))
     return alert_causes.look(connection, standing, _cursor(connection), before)
 
