@@ -7,6 +7,7 @@ folds old messages into a recap, and their texts into pages that are stored once
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -18,6 +19,8 @@ from retinue.runs.obligations import Obligations, about, call_digest, declare, o
 from retinue.runs.packets import Observation
 
 _QUESTION_FIELDS = ("question", "goal", "task", "query", "text")
+_ARTIFACT = "artifact"
+_RECAP = "recap"
 _PROBLEMS = 3
 _PROBLEM = 240
 
@@ -25,10 +28,10 @@ _PROBLEM = 240
 class AgentState(Frozen):
     """Goal, what was said and seen, what is owed, how often the model was corrected.
 
-    `messages` are stored once each: first `archived` pages with the texts of tools and people that are no longer
-    shown, then the conversation. `folded` observations have left `observed`; `owed` obligations were ever
-    declared; `compactions` counts since the last reset, `shortened` since the run began; `fresh_at` is the turn
-    of the last reset.
+    `messages` are stored once each: first `archived` pages (the artifact it began with, the recap, the texts of
+    tools and people that are no longer shown), then the conversation. `folded` observations have left `observed`;
+    `owed` obligations were ever declared; `compactions` counts since the last reset, `shortened` since the run
+    began; `fresh_at` is the turn of the last reset.
     """
 
     goal: str
@@ -38,8 +41,6 @@ class AgentState(Frozen):
     observed: tuple[Observation, ...] = ()
     archived: int = 0
     folded: int = 0
-    recap: Recap | None = None
-    artifact: Artifact | None = None
     obligations: Obligations = ()
     owed: int = 0
     next_steps: tuple[str, ...] = ()
@@ -60,6 +61,23 @@ class AgentState(Frozen):
     def conversation(self) -> tuple[Message, ...]:
         """What was said and seen since the last compaction or reset, in order."""
         return self.messages[self.archived :]
+
+    @property
+    def pages(self) -> tuple[Message, ...]:
+        """What is kept and not shown as a message."""
+        return self.messages[: self.archived]
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """What this agent began with, after a reset or a handoff."""
+        found = next((page.content for page in self.pages if page.name == _ARTIFACT), None)
+        return None if found is None else _read_artifact(found)
+
+    @property
+    def recap(self) -> Recap | None:
+        """What stands for the turns that compactions took out of the conversation."""
+        found = next((page.content for page in self.pages if page.name == _RECAP), None)
+        return None if found is None else _read_recap(found)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -122,7 +140,8 @@ class AgentState(Frozen):
     def evidence(self) -> tuple[str, ...]:
         """The texts that tools and people gave, as the model saw them, JSON escapes resolved; no reset or
         compaction loses one. An agent that was handed the work also has the passages that came with it."""
-        handed = self.artifact.recap.evidence if self.artifact and self.artifact.recap else ()
+        artifact = self.artifact
+        handed = artifact.recap.evidence if artifact and artifact.recap else ()
         seen = (_plain(message.content) for message in self.messages if message.role == "tool")
         return (*seen, *(item.quote for item in handed))
 
@@ -134,11 +153,30 @@ def first_state(input: Json, artifact: Artifact | None) -> AgentState:
     numbers = [int(item.id[1:]) for item in artifact.obligations if item.id[1:].isdigit()]
     return AgentState(
         goal=artifact.goal,
-        artifact=artifact,
+        messages=bind(artifact, None, ()),
+        archived=1,
         obligations=artifact.obligations,
         owed=max(numbers, default=0),
         next_steps=artifact.next_steps,
     )
+
+
+def bind(artifact: Artifact | None, recap: Recap | None, texts: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The pages of a state: stored once, however many turns refer to them."""
+    pages = [Message(role="system", name=_ARTIFACT, content=artifact.model_dump_json())] if artifact else []
+    if recap is not None:
+        pages.append(Message(role="system", name=_RECAP, content=recap.model_dump_json()))
+    return (*pages, *texts)
+
+
+@lru_cache(maxsize=64)
+def _read_artifact(content: str) -> Artifact:
+    return Artifact.model_validate_json(content)
+
+
+@lru_cache(maxsize=64)
+def _read_recap(content: str) -> Recap:
+    return Recap.model_validate_json(content)
 
 
 def goal_of(input: Json) -> str:

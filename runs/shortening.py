@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from retinue.runs.agent_state import AgentState
+from retinue.runs.agent_state import AgentState, bind
 from retinue.runs.artifacts import Artifact, Deed, Evidence, Origin, Recap, find_evidence, merge, one_line
 from retinue.runs.contracts import Json
 from retinue.runs.identity import digest_of
@@ -47,14 +47,14 @@ def compact(state: AgentState, keep_turns: int, limit: int) -> tuple[AgentState,
         return None
     cut = starts[-keep_turns]
     recap, seen = _recap(state, messages[:cut])
-    pages = _archive(state.messages[: state.archived], messages[:cut])
+    whole = merge(state.recap, recap, limit // _SHARE)
+    pages = bind(state.artifact, whole, _archive(state.pages, messages[:cut]))
     short = state.model_copy(
         update={
             "messages": (*pages, *messages[cut:]),
             "archived": len(pages),
             "observed": state.observed[seen:],
             "folded": state.folded + seen,
-            "recap": merge(state.recap, recap, limit // _SHARE),
             "obligations": open_ones(state.obligations),
             "compactions": state.compactions + 1,
             "shortened": state.shortened + 1,
@@ -65,7 +65,7 @@ def compact(state: AgentState, keep_turns: int, limit: int) -> tuple[AgentState,
 
 def begin_fresh(state: AgentState, artifact: Artifact, turn: int) -> AgentState:
     """The state of an agent that starts again from an artifact: no conversation, the same debts and evidence."""
-    pages = _archive(state.messages[: state.archived], state.conversation)
+    pages = bind(artifact, None, _archive(state.pages, state.conversation))
     return AgentState(
         goal=state.goal,
         turn=turn,
@@ -73,7 +73,6 @@ def begin_fresh(state: AgentState, artifact: Artifact, turn: int) -> AgentState:
         messages=pages,
         archived=len(pages),
         folded=state.folded + len(state.observed),
-        artifact=artifact,
         obligations=open_ones(state.obligations),
         owed=state.owed,
         next_steps=state.next_steps,
@@ -148,10 +147,11 @@ def _recap(state: AgentState, messages: Iterable[Message]) -> tuple[Recap, int]:
 
 
 def _archive(pages: tuple[Message, ...], messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The pages with one more, of texts that no page holds yet; eight pages of one size become one of the next.
+    """The pages of texts with one more, of what none holds yet; eight pages of one size become one of the next.
 
     So their number grows with the logarithm of the history, and each text is written again about as often.
     """
+    pages = tuple(page for page in pages if page.role == "tool")
     texts = dict.fromkeys(message.content for message in messages if message.role == "tool")
     fresh = [text for text in texts if text and not any(text in page.content for page in pages)]
     if not fresh:
