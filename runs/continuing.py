@@ -95,9 +95,10 @@ async def hand_off(ctx: AgentContext, spec: AgentSpec, input: Json, state: Agent
     ).model_dump(mode="json")
     facts: dict[str, Json] = {"to": decision.agent, "from": spec.name, "version": origin.version}
     ctx.record("handoff", written, turn=state.turn, obligations=len(state.left_open), **facts)
+    handed = owing.hand_over(ctx, state)
     value = await ctx.run(decision.agent, written)
     plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    return Ended(plain, StopReason.handoff, {"to": decision.agent, **owing.leave(ctx, state)})
+    return Ended(plain, StopReason.handoff, {"to": decision.agent, **handed})
 
 
 def _origin(ctx: AgentContext, spec: AgentSpec, state: AgentState) -> Origin:

@@ -69,6 +69,13 @@ def leave(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
     return {"open_obligations": list(state.left_open)} if state.left_open else {}
 
 
+def hand_over(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
+    """Put on record what another agent owes from here on; returns the facts of the end that say so."""
+    for item in open_ones(state.obligations):
+        _record(ctx, state, item, "handed_over")
+    return {"handed_over": list(state.left_open)} if state.left_open else {}
+
+
 def _owe(ctx: AgentContext, state: AgentState, text: str, call: ToolCall | None = None) -> AgentState:
     owing = state.owing(text, call)
     if owing is not state:

@@ -80,7 +80,7 @@ CREATE TABLE validations (  -- a decision, argument or answer was checked
     errors VARCHAR[]                    -- what was wrong, redacted
 );
 
-CREATE TABLE obligations (  -- what an agent owes: one row when it is added, settled, or left open at the end
+CREATE TABLE obligations (  -- what an agent owes: one row when it is added, settled, handed over, or left open
     seq BIGINT NOT NULL,                -- the journal's order of commit
     ordinal INTEGER NOT NULL,           -- place of the entry within its append
     time TIMESTAMPTZ NOT NULL,          -- when
@@ -90,7 +90,7 @@ CREATE TABLE obligations (  -- what an agent owes: one row when it is added, set
     agent VARCHAR,                      -- the agent
     turn INTEGER,                       -- the turn in which it happened
     obligation_id VARCHAR,              -- its id within the run
-    event VARCHAR,                      -- added, settled or left_open
+    event VARCHAR,                      -- added, settled, handed_over or left_open
     declared_by VARCHAR,                -- model or runtime
     since INTEGER,                      -- the turn it is owed since
     settled_by VARCHAR,                 -- the observation or turn that settled it

@@ -297,7 +297,7 @@ async def test_what_was_seen_and_is_owed_goes_along_with_a_handoff(make: Make) -
     )
     result = await world.run(first, {"question": "why?", "for": "Ana"})
     assert ended(result) == ("completed", "handoff") and result.value == answer
-    assert result.facts == {"to": "second", "open_obligations": ["b1"]}
+    assert result.facts == {"to": "second", "handed_over": ["b1"]}
     [note] = records(await world.entries(result.run_id), "handoff")
     written = Artifact.model_validate(note.content)
     assert (written.kind, written.origin.agent, written.origin.turn) == ("handoff", "first", 2)
