@@ -35,8 +35,8 @@ async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: Agen
     try:
         return await _take_turn(ctx, spec, input, state)
     except RunError as error:
-        if state.left_open:
-            error.facts.setdefault("open_obligations", list(state.left_open))
+        if "open_obligations" not in error.facts:
+            error.facts.update(owing.leave(ctx, state))
         raise
 
 
@@ -142,14 +142,15 @@ async def _answer(ctx: AgentContext, spec: AgentSpec, state: AgentState, decisio
     if errors:
         problem = "; ".join(errors)
         if state.corrections >= spec.corrections:
-            raise OutputRejected(f"the answer was refused {state.corrections + 1} times: {problem}")
+            error = OutputRejected(f"the answer was refused {state.corrections + 1} times: {problem}")
+            raise _leaving(ctx, state, error)
         told = f"The answer was refused: {problem}. Answer again."
         return await _next_turn(ctx, state.corrected(decision.text, told, problem))
     if spec.plans and state.left_open and not state.reminded:
         return await _remind(ctx, state, decision)
     verdict = await ctx.gate("output", spec.name, {"confidence": str(checked.confidence)})
     if verdict.outcome != "allow":
-        raise PolicyDenied(f"output: {verdict.reason}")
+        raise _leaving(ctx, state, PolicyDenied(f"output: {verdict.reason}"))
     facts: dict[str, Json] = {"confidence": checked.confidence, "turns": state.turn + 1}
     return Ended(checked.value, facts=facts | owing.leave(ctx, state))
 
@@ -176,7 +177,7 @@ async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls)
         state = _observe(ctx, planned, owing.plan_seen(state, planned, plan.call, problem))
     for outcome in outcomes:
         if outcome.result == "unknown" or (outcome.error and outcome.error.reason == "budget_exhausted"):
-            raise _fatal(outcome, owing.leave(ctx, state))
+            raise _leaving(ctx, state, _fatal(outcome))
     return state
 
 
@@ -232,9 +233,14 @@ def _error_of(outcome: Outcome) -> ErrorInfo:
     return outcome.error or ErrorInfo(reason="tool_failure", code=outcome.result, message="no details")
 
 
-def _fatal(outcome: Outcome, facts: dict[str, Json]) -> RunError:
+def _fatal(outcome: Outcome) -> RunError:
     error = _error_of(outcome)
     failure = RunError(error.message)
     failure.reason = error.reason
-    failure.facts.update(facts)
     return failure
+
+
+def _leaving(ctx: AgentContext, state: AgentState, error: RunError) -> RunError:
+    """The error with what stays open: this turn has changed what is owed."""
+    error.facts.update(owing.leave(ctx, state))
+    return error

@@ -63,10 +63,13 @@ def remind(state: AgentState) -> str:
 
 
 def leave(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
-    """Put on record what is open when the run ends; returns the facts of the end that say so."""
+    """Put on record what is open when the run ends; returns the facts of the end that say so.
+
+    None at all when nothing was ever owed.
+    """
     for item in open_ones(state.obligations):
         _record(ctx, state, item, "left_open")
-    return {"open_obligations": list(state.left_open)} if state.left_open else {}
+    return {"open_obligations": list(state.left_open)} if state.owed else {}
 
 
 def hand_over(ctx: AgentContext, state: AgentState) -> dict[str, Json]:

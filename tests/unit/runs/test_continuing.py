@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.doubles.worlds import World, calls, ended
+from tests.doubles.worlds import World, calls, costs, ended
 from tests.unit.runs.conftest import Make
 
 from retinue.runs.agent_state import AgentState
@@ -14,7 +14,7 @@ from retinue.runs.artifacts import Artifact
 from retinue.runs.contracts import Budget, StopReason
 from retinue.runs.definitions import AgentSpec, Compaction, Reset, agent
 from retinue.runs.errors import InvalidInput, TransientError
-from retinue.runs.journal import AnyEntry, Checkpoint, Intent, Record
+from retinue.runs.journal import AnyEntry, Checkpoint, Record
 from retinue.sessions.native import tool
 
 LONG = Budget(steps=100, hops=200)
@@ -68,7 +68,7 @@ async def test_a_plan_may_come_with_other_calls_and_is_shown_until_it_is_settled
     both = {"tool_calls": [{"name": "look", "arguments": {"number": 1}}, plan(add=["tell  Ana"], next=["look"])]}
     world.decide(both, {"tool_calls": [plan(done=["b1"])]}, {"answer": "told"})
     result = await world.run(spec, "go")
-    assert (result.value, result.facts) == ("told", {"confidence": None, "turns": 3})
+    assert (result.value, result.facts) == ("told", {"confidence": None, "turns": 3, "open_obligations": []})
     entries = await world.entries(result.run_id)
     [first, second] = states(entries)
     [owed] = first.obligations
@@ -111,7 +111,7 @@ async def test_an_answer_that_settles_everything_in_the_same_turn_is_taken_at_on
         calls("look", number=1), {"tool_calls": [plan(add=["a"])]}, {"tool_calls": [plan(done=["b1"], answer=answer)]}
     )
     result = await world.run(spec, "go")
-    assert result.value == answer and result.facts == {"confidence": 1.0, "turns": 3}
+    assert result.value == answer and result.facts == {"confidence": 1.0, "turns": 3, "open_obligations": []}
 
 
 @pytest.mark.promise("A10", "A3")
@@ -127,7 +127,7 @@ async def test_a_plan_that_cannot_be_taken_up_changes_nothing_and_says_why(make:
         {"tool_calls": [plan(done=["b1"], answer="over")]},
     )
     result = await world.run(spec, "go")
-    assert (result.value, "open_obligations" in result.facts) == ("over", False)
+    assert (result.value, result.facts["open_obligations"]) == ("over", [])
     shown = [prompt[-1]["content"] for prompt in await prompts(world, result.run_id)]
     assert "no open obligation 'b7'; open are: b1" in shown[2]
     assert "more than 32 open obligations" in shown[3]
@@ -310,7 +310,11 @@ async def test_what_was_seen_and_is_owed_goes_along_with_a_handoff(make: Make) -
     assert shown[2]["content"].startswith("first handed this work over to you after turn 2.\nHanded over: ")
     assert "- turn 0 look(number=1) -> o1:" in shown[2]["content"] and "b1 (since turn 1): a" in shown[2]["content"]
     ended_child = (await world.entries(child.run_id))[-1]
-    assert ended_child.kind == "finished" and ended_child.facts == {"confidence": 1.0, "turns": 2}
+    assert ended_child.kind == "finished" and ended_child.facts == {
+        "confidence": 1.0,
+        "turns": 2,
+        "open_obligations": [],
+    }
 
 
 def query() -> Any:
@@ -364,4 +368,33 @@ async def test_a_run_stops_with_what_it_owes_in_its_facts(make: Make) -> None:
     world.decide({"tool_calls": [plan(add=["a"])]}, {"stop": "no way"})
     result = await world.run(spec, "go")
     assert result.reason is StopReason.blocked and result.facts == {"open_obligations": ["b1"]}
-    assert isinstance((await world.entries(result.run_id))[-2], Record | Intent | Checkpoint)
+    noted = records(await world.entries(result.run_id), "obligation")
+    assert [note.facts["event"] for note in noted] == ["added", "left_open"]
+
+
+async def test_what_the_last_turn_settled_is_not_called_open_when_the_run_fails(make: Make) -> None:
+    spec = planner(output=Finding, corrections=0)
+    world = await make(spec)
+    world.decide({"tool_calls": [plan(add=["a"])]}, {"tool_calls": [plan(done=["b1"], answer="no finding")]})
+    result = await world.run(spec, "go")
+    assert result.reason is StopReason.output_rejected and result.facts == {"open_obligations": []}
+
+
+@pytest.mark.promise("A10", "C6")
+async def test_a_crash_right_after_a_compaction_or_a_reset_repeats_neither(make_on_each: Make) -> None:
+    spec = agent("reader", "Read.", tools=[look], budget=LONG, reset=Reset(turns=9))
+    world = await make_on_each(spec)
+    world.use(context_tokens=1_200)
+    turns = [costs(calls("look", number=n), "0.0001") for n in range(20)]
+    world.decide(*({**turn, "latency_ms": 20} for turn in turns), {"answer": "x"})
+    run_id = await world.submit(spec, "go")
+    for topic, number in (("compaction", 1), ("reset", 1), ("compaction", 2), ("reset", 2)):
+        await world.until_journaled(run_id, lambda found, t=topic, n=number: len(records(found, t)) >= n)
+        await world.crash()
+    assert (await world.finish(run_id)).value == "x"
+    entries = await world.entries(run_id)
+    assert [note.facts["number"] for note in records(entries, "reset")] == [1, 2]
+    numbers = [note.facts["number"] for note in records(entries, "compaction")]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 2
+    turns_told = [note.facts["turn"] for note in records(entries, "context")]
+    assert turns_told == list(range(21)), "no turn was told twice"

@@ -72,7 +72,9 @@ async def test_a_long_run_ends_with_all_it_owed_settled_and_its_quotes_found(mak
     run_id = await world.submit(archivist, "What do the documents say?")
     result = await carried(world, run_id)
     assert result.ok and result.value["last"]["document"] == "doc-122"
-    assert result.facts == {"confidence": 1.0, "turns": TURNS + 1}, "nothing is left open, and no quote was lost"
+    assert result.facts == {"confidence": 1.0, "turns": TURNS + 1, "open_obligations": []}, (
+        "nothing is left open, and no quote was lost"
+    )
     assert sent(mails) == 1
 
     entries = await world.entries(run_id)
