@@ -94,7 +94,10 @@ async def fail(run: Run, error: BaseException) -> None:
     if reason is StopReason.internal_error and not isinstance(error, RetinueError):
         _LOG.warning("run %s failed: %s", run.request.run_id, error, exc_info=error)
     info = error_info(error)
-    facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else _cause(error)
+    facts: dict[str, Json] = dict(error.facts) if isinstance(error, RunError) else {}
+    facts |= _cause(error)
+    if reason is StopReason.canceled:
+        facts["by"] = run.news.cancel
     await _end(run, reason, error=info.model_copy(update={"reason": reason.value}), facts=facts)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from retinue.runs.capabilities import Capability
 from retinue.runs.context import Context, Executor, value_of
 from retinue.runs.contracts import Budget, Json
-from retinue.runs.decisions import ASK_HUMAN, STOP, hand_off_spec
+from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
 from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
@@ -63,6 +63,10 @@ class AgentContext(Context):
             tools.append(ASK_HUMAN)
         if spec.handoffs:
             tools.append(hand_off_spec(spec.handoffs))
+        if spec.plans:
+            tools.append(PLAN)
+        if spec.reset is not None and spec.reset.by_model:
+            tools.append(RESET)
         return (*tools, STOP) if tools else ()
 
     def _carried(self, name: str, state: Any) -> Any:
