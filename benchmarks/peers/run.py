@@ -1,6 +1,7 @@
 """Runs Retinue and its peers in turn, and writes benchmarks/results.json and benchmarks/RESULTS.md.
 
-    make bench-peers            (or: python benchmarks/peers/run.py [--rounds N] [--limit S] [--note TEXT] [--only NAME ...])
+    make bench-peers
+    python benchmarks/peers/run.py [--rounds N] [--limit SECONDS] [--note TEXT] [--only NAME ...]
 
 Every script is a process of its own with a time limit; nothing else runs meanwhile. A round is Retinue, then each
 peer; Retinue comes once more at the end, and of several runs the best figure counts, for everyone. What a run did not
@@ -70,8 +71,7 @@ def figures_of(script: Script, peers_python: Path, limit: float, notes: list[str
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = stopped(process)
         notes.append(f"{script.name}: stopped after {limit:.0f} s; what it had measured by then counts.")
     else:
         if process.returncode:
@@ -80,6 +80,16 @@ def figures_of(script: Script, peers_python: Path, limit: float, notes: list[str
     for figure in figures:
         print(f"{figure.name:34} {figure.value:>12,.2f} {figure.unit:4} {figure.how}", flush=True)
     return figures
+
+
+def stopped(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """What a script printed that ran too long: asked first, as it may have a server to stop, then killed."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate(timeout=30)
 
 
 def reason(status: int, errors: str) -> str:
