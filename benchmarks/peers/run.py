@@ -4,8 +4,8 @@
     python benchmarks/peers/run.py [--rounds N] [--limit SECONDS] [--note TEXT] [--only NAME ...]
 
 Every script is a process of its own with a time limit; nothing else runs meanwhile. A round is Retinue, then each
-peer; Retinue comes once more at the end, and of several runs the best figure counts, for everyone. What a run did not
-measure stays in results.json as it was.
+peer; of several rounds the best figure counts, for everyone alike. What a run did not measure stays in results.json as
+it was.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def text_of(best: Figures, facts: list[str], notes: list[str]) -> str:
     return f"""# Retinue beside its peers
 
 Written by `make bench-peers`; the scripts in `peers/` say what was chosen for each engine and why. All figures are of
-one run, engine after engine, the best of an engine's runs; compare ratios, not figures of different machines.
+one run, engine after engine in rounds, the best of an engine's rounds; compare ratios, not different machines.
 
 {listed}
 
@@ -192,7 +192,7 @@ def main() -> None:
         parser.error(f"{options.venv} holds no Python: `make bench-peers` makes it from peers/requirements.txt")
     facts, notes, figures = machine(python), list(options.note), list[Figure]()
     peers = [script for script in PEERS if options.only is None or script.name in options.only]
-    for script in [OWN, *peers] * options.rounds + [OWN]:
+    for script in [OWN, *peers] * options.rounds:
         figures += figures_of(script, python, options.limit, notes)
     write(best_of(figures), facts, notes)
     print("written: benchmarks/results.json and benchmarks/RESULTS.md")

@@ -12,11 +12,11 @@ from typing import Any
 Row = dict[str, Any]
 
 WORKS = {
-    "steps_1_run": "1 run, 2,000 sequential durable steps, steps/s",
-    "steps_1000_runs": "1,000 concurrent runs of 20 steps, steps/s",
-    "fanout_1000": "1,000 durable children of one parent, s",
-    "fanout_10000": "10,000 durable children of one parent, s",
-    "bytes_per_step": "store per step (100 bytes of result), B",
+    "steps_1_run": "1 run, 2,000 sequential durable steps",
+    "steps_1000_runs": "1,000 concurrent runs of 20 steps",
+    "fanout_1000": "1,000 durable children of one parent",
+    "fanout_10000": "10,000 durable children of one parent",
+    "bytes_per_step": "store per step (100 bytes of result)",
 }
 ENGINES = {
     "retinue": "Retinue",
@@ -165,7 +165,8 @@ def shown(figure: Figure | None) -> str:
     if figure is None:
         return "-"
     digits = 2 if figure.unit == "s" else 0
-    return f"{figure.value:,.{digits}f} {figure.unit}"
+    unit = "/s" if figure.unit == "1/s" else f" {figure.unit}"
+    return f"{figure.value:,.{digits}f}{unit}"
 
 
 def line(cells: list[str]) -> str:
