@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--note", action="append", default=[], help="a line for RESULTS.md, such as: noisy machine")
     parser.add_argument("--only", nargs="+", choices=[script.name for script in PEERS], help="these peers alone")
     options = parser.parse_args()
-    python = options.venv / "bin" / "python"
+    python = options.venv.absolute() / "bin" / "python"  # the scripts run in another folder
     if shutil.which(str(python)) is None:
         parser.error(f"{options.venv} holds no Python: `make bench-peers` makes it from peers/requirements.txt")
     facts, notes, figures = machine(python), list(options.note), list[Figure]()
