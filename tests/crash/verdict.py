@@ -22,6 +22,8 @@ from retinue.runs.identity import effect_key
 from retinue.runs.tracing import span_id_of
 
 Entry = dict[str, Any]
+DIFFERENT = ("usage", "micros")
+"""Fields that another life may fill with another value: what was spent, how long something took."""
 ONCE = "it once"
 """The text of the plain step that must not be repeated."""
 
@@ -83,7 +85,7 @@ class Story:
         text = json.dumps(value)
         for run in self.runs.values():
             text = text.replace(run.id, run.name)
-        return json.loads(text, object_hook=lambda found: {k: v for k, v in found.items() if k != "usage"})
+        return json.loads(text, object_hook=lambda found: {k: v for k, v in found.items() if k not in DIFFERENT})
 
 
 def read_story(folder: Path, life: int) -> Story:
