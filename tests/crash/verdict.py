@@ -64,6 +64,7 @@ class Story:
 
     told: dict[str, Any]
     log: list[outside.Line]
+    life: int
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -90,7 +91,7 @@ class Story:
 
 def read_story(folder: Path, life: int) -> Story:
     """What the life told and the whole outside log."""
-    return Story(json.loads((folder / f"life-{life}.json").read_text()), outside.read(folder))
+    return Story(json.loads((folder / f"life-{life}.json").read_text()), outside.read(folder), life)
 
 
 def complaints(calm: Story, rough: Story, most: int | None) -> list[str]:
@@ -159,8 +160,8 @@ def _same(one: Json, other: Json) -> bool:
 
 
 def _repeated(rough: Story) -> Iterator[str]:
-    """Steps whose outcome was durable at the kill, and that were executed after it."""
-    done_later = {line.key for line in rough.log if line.life > 1 and line.what in ("ran", "asked", "filed")}
+    """Steps whose outcome was durable at the last kill, and that were executed after it."""
+    done_later = {line.key for line in rough.log if line.life == rough.life and line.what in ("ran", "asked", "filed")}
     for run in rough.runs.values():
         leased = [number for number, entry in enumerate(run.entries) if entry.get("pid") == rough.told["pid"]]
         kept = run.entries[: leased[0]] if leased else run.entries
@@ -190,10 +191,10 @@ def _distinct(story: Story, what: str) -> Counter[tuple[str, str]]:
 
 
 def _tries(calm: Story, rough: Story, what: str) -> Iterator[str]:
-    """One kill explains one more try of an effect."""
+    """A kill explains one more try of an effect."""
     most = Counter(line[3:5] for line in calm.log if line.what == what)
     for (key, *place), times in Counter(line[2:5] for line in rough.log if line.what == what).items():
-        if times > most[place[0], place[1]] + 1:
+        if times > most[place[0], place[1]] + rough.life - 1:
             yield f"{what}: {place} was tried {times} times under the key {key}"
 
 
