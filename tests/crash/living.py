@@ -108,7 +108,11 @@ def logged(complete: Callable[..., Any]) -> Callable[..., Any]:
 async def drive(client: Client, scenario: Scenario, now: Clock) -> None:
     """Submit, then do what a person does and let time pass, until every run has ended."""
     await scenario.submit(client, Path(OUTSIDE.folder))
+    seen = -1
     while True:
+        if seen == (seen := client._store.version()):
+            await asyncio.sleep(TICK)
+            continue
         records = await client.runs(RunQuery(limit=1_000))
         open_ones = [record for record in records if not record.status.terminal]
         if not open_ones:
@@ -117,7 +121,6 @@ async def drive(client: Client, scenario: Scenario, now: Clock) -> None:
             moments = [record.wake_at for record in open_ones if record.wake_at is not None]
             assert moments, f"nothing will wake {[(record.target, record.reason) for record in open_ones]}"
             now.skip_to(min(moments))
-        await asyncio.sleep(TICK)
 
 
 def is_quiet(records: list[RunRecord], now: int) -> bool:
@@ -137,7 +140,9 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
     frames = [frame async for frame in client._store.read(record.run_id)]
     accepted = frames[0].entries[0]
     assert isinstance(accepted, Accepted)
-    entries = [entry.model_dump(mode="json") | {"content": entry.content} for frame in frames for entry in frame.entries]
+    entries = [
+        entry.model_dump(mode="json") | {"content": entry.content} for frame in frames for entry in frame.entries
+    ]
     places = [frame.position + offset for frame in frames for offset in range(len(frame.entries))]
     request = accepted.request
     return {

@@ -65,8 +65,23 @@ def operations() -> frozenset[str]:
 @cache
 def points() -> dict[str, Point]:
     """All points of the product by name."""
-    found = [point for room in _ROOMS for file in sorted((ROOT / room).rglob("*.py")) for point in _points_in(file)]
+    files = [file for room in _ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
+    found = [point for file in files for point in points_in(file, file.read_text("utf-8"))]
     return {point.name: point for point in found}
+
+
+def points_in(file: Path, source: str) -> Iterator[Point]:
+    """The points of one module of the product."""
+    module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    ordinals: Counter[str] = Counter()
+    for function, call in _calls(ast.parse(source)):
+        found = _operation(module, function, call)
+        if found is not None:
+            kind, operation = found
+            name = f"{module}.{function}:{operation}"
+            ends = (call.end_lineno or 0, call.end_col_offset or 0)
+            yield Point(f"{name}#{ordinals[name]}", kind, operation, str(file.resolve()), ends)
+            ordinals[name] += 1
 
 
 class Finder:
@@ -92,19 +107,6 @@ class Finder:
             place = None if line is None or column is None else self._places.get((file, (line, column)))
             self._known[code, instruction] = place
         return self._known[code, instruction]
-
-
-def _points_in(file: Path) -> Iterator[Point]:
-    module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    ordinals: Counter[str] = Counter()
-    for function, call in _calls(ast.parse(file.read_text("utf-8"))):
-        found = _operation(module, function, call)
-        if found is not None:
-            kind, operation = found
-            name = f"{module}.{function}:{operation}"
-            ends = (call.end_lineno or 0, call.end_col_offset or 0)
-            yield Point(f"{name}#{ordinals[name]}", kind, operation, str(file.resolve()), ends)
-            ordinals[name] += 1
 
 
 def _calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.Call]]:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.doubles.projects import ALLOW_ALL, decides, project
 from tests.doubles.worlds import calls, costs
@@ -59,8 +58,8 @@ class Scenario:
         if (folder / ROWS).exists():
             return load_settings(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [json.dumps({"id": f"r{number}", "n": number}) for number in range(9)]
-        rows[5] = "this is no row"
+        rows = [json.dumps({"id": f"r{number}", "n": number}) for number in range(6)]
+        rows[3] = "this is no row"
         settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=SETTINGS)
         (folder / ROWS).write_text("\n".join(rows) + "\n")
         return settings

@@ -21,7 +21,7 @@ from tests.crash.living import Life
 from tests.crash.scenarios import SCENARIOS
 from tests.crash.verdict import Story, complaints, read_story
 from tests.crash.watching import Kill
-from tests.doubles.processes import Other, python
+from tests.doubles.processes import ROOT, Other, python
 
 pytestmark = [
     pytest.mark.promise("C6", "C4", "B5"),
@@ -91,6 +91,31 @@ def calm(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
     with ThreadPoolExecutor(SERVERS) as pool:
         return dict(zip(SCENARIOS, pool.map(undisturbed, SCENARIOS), strict=True))
+
+
+NEW = """
+async def perform(run, command):
+    run.note(command)
+    await run.write(command)
+    await run.services.journal.look(command.key) if await run.write(command) else None
+
+def write(self, *entries):
+    return self._journal.append(entries)
+
+async def other(self):
+    self._store.signal("x"), self.names.append("x"), self._store.get("x")
+"""
+
+
+def test_a_new_call_is_a_new_point_whatever_its_module() -> None:
+    found = [point.name for point in points.points_in(ROOT / "runs" / "effects" / "fresh.py", NEW)]
+    place = "runs.effects.fresh"
+    assert found == [
+        f"{place}.perform:write#0",
+        f"{place}.perform:write#1",
+        f"{place}.perform:look#0",
+        f"{place}.other:signal#0",
+    ]
 
 
 def test_every_point_is_reached_at_both_moments(calm: dict[str, Calm]) -> None:

@@ -59,12 +59,18 @@ class Watch:
             return
         self.reached[point, moment] += 1
         kill = self._kill
-        if kill is not None and (kill.point, kill.moment) == (point, moment) and kill.nth == self.reached[point, moment]:
+        if (
+            kill is not None
+            and (kill.point, kill.moment) == (point, moment)
+            and kill.nth == self.reached[point, moment]
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def settle(self, point: str | None, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
         """`after` is the moment a future resolves, before anyone who waits for it goes on."""
-        future.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self.pass_by(point, "after"))
+        future.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() else self.pass_by(point, "after")
+        )
         return future
 
 
