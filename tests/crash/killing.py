@@ -19,7 +19,7 @@ from tests.crash.living import Life, life_of, live, order_of
 from tests.crash.points import Finder
 from tests.doubles.processes import Other
 
-BOUND = 20
+BOUND = 60
 """Seconds after which a life that hangs is ended (SIGALRM)."""
 CODE = "from tests.crash.killing import serve; serve()"
 

@@ -1,7 +1,7 @@
 """The world outside of everything: a log of what was really done, synced line by line, that survives any kill.
 
-`filed` is an effect as the outside sees it, `ran` a tool or a function that was executed, `asked` a model call
-that was answered and what it cost. Knows no journal; a process says once in which folder and which life it is.
+`filed` is an effect of a write, `ran` a read or a function that was executed, `tried` a failed try, `asked` a model
+call that was answered and what it cost. Knows no journal; a process says once in which folder and which life it is.
 """
 
 from __future__ import annotations

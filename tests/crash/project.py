@@ -21,8 +21,8 @@ DOUBT = "nobody knows"
 LONG = 3_600.0
 
 
-def _did(name: str, key: str, text: str) -> str:
-    OUTSIDE.say("ran", key, name, text)
+def _did(name: str, key: str, text: str, what: str = "ran") -> str:
+    OUTSIDE.say(what, key, name, text)
     return f"{name} {text}"
 
 
@@ -42,8 +42,7 @@ async def linger(text: str, *, key: str) -> str:
 @tool(side_effect="write", idempotency="idempotent")
 def put(text: str, *, key: str) -> str:
     """An outside that knows keys: the same one is the same effect."""
-    OUTSIDE.say("filed", key, "put", text)
-    return _did("put", key, text)
+    return _did("put", key, text, "filed")
 
 
 def _filed(text: str, key: str) -> str | None:
@@ -53,22 +52,19 @@ def _filed(text: str, key: str) -> str | None:
 @tool(side_effect="write", idempotency="reconcilable", probe=_filed, timeout=30)
 def file(text: str, *, key: str) -> str:
     """An outside that can be asked, and that would do everything twice."""
-    OUTSIDE.say("filed", key, "file", text)
-    return _did("file", key, text)
+    return _did("file", key, text, "filed")
 
 
 @tool(side_effect="write", idempotency="at_most_once")
 def send(text: str, *, key: str) -> str:
     """An outside that cannot be asked, and that would do everything twice."""
-    OUTSIDE.say("filed", key, "send", text)
-    return _did("send", key, text)
+    return _did("send", key, text, "filed")
 
 
 @tool(side_effect="write", idempotency="idempotent")
 def mail(text: str, *, key: str) -> str:
     """A write that the policy wants a yes for."""
-    OUTSIDE.say("filed", key, "mail", text)
-    return _did("mail", key, text)
+    return _did("mail", key, text, "filed")
 
 
 @tool(side_effect="read")
@@ -93,8 +89,7 @@ def fill_disk(text: str, *, key: str) -> str:
     """The first time, the store's disk is full when it returns."""
     if OUTSIDE.has("filed", key) is None:
         OUTSIDE.disk_full = True
-    OUTSIDE.say("filed", key, "fill_disk", text)
-    return _did("fill_disk", key, text)
+    return _did("fill_disk", key, text, "filed")
 
 
 def stamp(text: str) -> str:

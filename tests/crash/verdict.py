@@ -24,6 +24,8 @@ from retinue.runs.tracing import span_id_of
 Entry = dict[str, Any]
 DIFFERENT = ("usage", "micros")
 """Fields that another life may fill with another value: what was spent, how long something took."""
+COUNTS = ("total", "ok", "failed", "rejected")
+"""Facts of a fan-out's outcome that every life must agree on."""
 ONCE = "it once"
 """The text of the plain step that must not be repeated."""
 
@@ -134,7 +136,7 @@ def _compared(calm: Story, rough: Story, name: str) -> Iterator[str]:
     for key in set(steps) & set(now):
         if now[key]["result"] == "unknown" and _may_be_unknown(rough, after, now[key]):
             continue
-        for field in ("effect", "name", "result", "content"):
+        for field in ("effect", "name", "result", "facts", "content"):
             if not _same(steps[key][field], now[key][field]):
                 yield f"step {key} has {field} {now[key][field]} instead of {steps[key][field]}"
 
@@ -142,7 +144,8 @@ def _compared(calm: Story, rough: Story, name: str) -> Iterator[str]:
 def _steps(story: Story, run: Run) -> dict[str, Entry]:
     """The outcomes by key; what was stopped in flight when the run ended depends on the moment."""
     outcomes = [entry for entry in run.of("outcome") if entry["result"] != "canceled"]
-    return {entry["key"]: entry | {"content": story.plain(entry["content"])} for entry in outcomes}
+    counts = {entry["key"]: {name: entry["facts"].get(name) for name in COUNTS} for entry in outcomes}
+    return {e["key"]: e | {"content": story.plain(e["content"]), "facts": counts[e["key"]]} for e in outcomes}
 
 
 def _may_be_unknown(story: Story, run: Run, outcome: Entry) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 from tests.crash.outside import OUTSIDE
-from tests.crash.points import Finder, operations, points
+from tests.crash.points import Finder, operations
 
 from retinue.store import sqlite
 from retinue.store.sqlite import SqliteStore
@@ -143,11 +143,6 @@ def open_watched(folder: Path, watch: Watch) -> WatchedStore:
         sqlite.connect = connect
     store._writer = _WatchedWriter(store._writer, watch)  # type: ignore[assignment]
     return WatchedStore(store, watch)
-
-
-def missing(reached: set[tuple[str, str]]) -> list[str]:
-    """The points that were not reached."""
-    return sorted(set(points()) - {point for point, _ in reached})
 
 
 def _submitted(method: Callable[..., asyncio.Future[Any]], watch: Watch) -> Callable[..., asyncio.Future[Any]]:
