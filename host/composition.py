@@ -95,7 +95,7 @@ def _forget_namesake(name: str, folder: str) -> None:
 def open_store(settings: Settings) -> SqliteStore:
     """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
     try:
-        return SqliteStore(settings.data_folder)
+        return SqliteStore(settings.data_folder, limits=settings.limits, breakers=settings.breakers)
     except OSError as error:
         remedy = "free space, change its owner, or name another in `data:`"
         raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
@@ -123,6 +123,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
         contexts=PacketBuilder(),
         registry=project.registry,
         sources=RowReader(),
+        breakers=store.breakers,
         now_ns=clock.now_ns,
         deltas=deltas.add,
         random=random.Random(),
@@ -135,6 +136,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
             strict=settings.durability == "strict",
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
+            patience=settings.requests,
         ),
     )
 

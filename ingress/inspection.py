@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retinue.runs.contracts import Budget, Frozen, Json, PendingRequest, RunRecord
-from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Parked
+from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Parked, Record
 from retinue.runs.machine import REMEDY
 from retinue.store.sqlite import SqliteStore
 
@@ -26,6 +26,19 @@ class Boundary(Frozen):
     name: str
     number: int
     position: int
+
+
+class NamedBoundary(Frozen):
+    """A checkpoint that the target says it has: what it means, how often it was passed and where last.
+
+    `newest` marks the one that the run passed last.
+    """
+
+    name: str
+    meaning: str
+    passed: int = 0
+    position: int | None = None
+    newest: bool = False
 
 
 class FinishedStep(Frozen):
@@ -63,6 +76,7 @@ class Inspection(Frozen):
     budget: Budget
     cursor: Cursor
     boundary: Boundary
+    boundaries: tuple[NamedBoundary, ...] = ()
     finished: tuple[FinishedStep, ...]
     finished_before: int
     in_flight: tuple[FinishedStep, ...]
@@ -80,6 +94,7 @@ class _Reading:
 
     budget: Budget = field(default_factory=Budget)
     boundary: Boundary = field(default_factory=lambda: Boundary(name="begin", number=0, position=0))
+    boundaries: dict[str, NamedBoundary] = field(default_factory=dict)
     finished: dict[str, FinishedStep] = field(default_factory=dict)
     finished_before: int = 0
     open: dict[str, FinishedStep] = field(default_factory=dict)
@@ -93,6 +108,8 @@ class _Reading:
         match entry:
             case Accepted():
                 self.budget = entry.request.budget
+            case Record(by="runtime") if "boundaries" in entry.facts:
+                self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
             case Intent():
                 self._begin(position, entry)
             case Outcome():
@@ -101,6 +118,7 @@ class _Reading:
                 self.tries = [*self.tries[-4:], f"{entry.key}, try {entry.number}: {entry.error.message}"]
             case Checkpoint():
                 self.boundary = Boundary(name=entry.name, number=entry.number, position=position)
+                self._pass(entry.name, position)
                 self.finished_before += len(self.finished)
                 self.finished.clear()
                 self.open.clear()
@@ -108,6 +126,11 @@ class _Reading:
                 self.waits = entry.waits
             case Finished():
                 self.error = entry.error.message if entry.error else None
+
+    def _pass(self, name: str, position: int) -> None:
+        for other, boundary in self.boundaries.items():
+            passed = {"passed": boundary.passed + 1, "position": position} if other == name else {}
+            self.boundaries[other] = boundary.model_copy(update={"newest": other == name, **passed})
 
     def _begin(self, position: int, entry: Intent) -> None:
         self.open[entry.key] = FinishedStep(
@@ -123,6 +146,11 @@ class _Reading:
         )
 
 
+def _pairs(entry: Record) -> list[tuple[str, str]]:
+    """What admission wrote down of the target's boundaries: name and meaning of each."""
+    return [(str(name), str(meaning)) for name, meaning in entry.facts["boundaries"]]
+
+
 async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
     """Look at a run. UnknownName when there is none."""
     record = await store.get(run_id)
@@ -136,6 +164,7 @@ async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
         budget=reading.budget,
         cursor=Cursor(position=record.position + 1, epoch=record.epoch),
         boundary=reading.boundary,
+        boundaries=tuple(reading.boundaries.values()),
         finished=tuple(reading.finished.values()),
         finished_before=reading.finished_before,
         in_flight=() if record.status.terminal else tuple(reading.open.values()),

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status
 from retinue.runs.journal import Frame, NewRun
+from retinue.runs.retries import Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,20 @@ class Control(Protocol):
 
     async def cancel(self, run_id: str, by: str, at: int) -> int:
         """Mark the run and all below it, children first; returns how many were marked or ended."""
+        ...
+
+    async def hold(self, run_id: str, held: bool) -> int:
+        """Hold the run and all below it, or let them go; returns how many were changed.
+
+        A held run begins no step: it goes back to its queue when nothing is in flight and stays there.
+        """
+        ...
+
+    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
+        """Queue a failed run again, with those below it whose failure it will hear again; returns their ids.
+
+        IllegalTransition when it completed or was canceled, InvalidInput while it or its parent goes on.
+        """
         ...
 
     async def get(self, run_id: str) -> RunRecord:

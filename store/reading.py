@@ -51,15 +51,15 @@ def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
 
 def _record(row: tuple[Any, ...]) -> RunRecord:
     names = (
-        "run_id parent_run_id root_run_id tenant_id target kind input_id job_id pool depth status reason epoch "
-        "position created_at started_at finished_at wake_at cancel"
+        "run_id parent_run_id root_run_id tenant_id target kind input_id job_id pool queue priority depth status held "
+        "reason epoch position created_at started_at finished_at wake_at cancel"
     ).split()
     return RunRecord(
         **dict(zip(names, row, strict=False)),
-        usage=_usage(row[19:24]),
-        actor_id=row[24],
-        pid=row[25],
-        node=row[26],
+        usage=_usage(row[22:27]),
+        actor_id=row[27],
+        pid=row[28],
+        node=row[29],
     )
 
 
@@ -115,7 +115,7 @@ def request(connection: apsw.Connection, codec: FrameCodec, request_id: str) -> 
 
 
 def _request(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
-    request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by = row
+    request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by, *late = row
     prompt: Json = codec.open(tenant_id, sealed, request_id)
     return PendingRequest(
         request_id=request_id,
@@ -130,6 +130,9 @@ def _request(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
         created_at=created,
         resolved_at=resolved,
         resolved_by=by,
+        assignee=late[0],
+        expires_at=late[1],
+        escalated_at=late[2],
     )
 
 

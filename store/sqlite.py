@@ -13,12 +13,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import apsw
 
 from retinue.runs.arrivals import News
+from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.errors import StoreBusy, StoreError
@@ -31,8 +33,11 @@ from retinue.runs.journal import (
     LeasedRun,
     NewRun,
 )
-from retinue.store import control, leasing, owning, reading
+from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.retries import Retry
+from retinue.store import control, leasing, owning, reading, steering
 from retinue.store.blobs import Blobs
+from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
@@ -43,6 +48,7 @@ from retinue.store.statements import migrations, sql
 from retinue.store.writer import Writer
 
 T = TypeVar("T")
+_BREAKERS = BreakerPolicy()
 
 
 class SqliteStore:
@@ -51,7 +57,15 @@ class SqliteStore:
     Raises StoreBusy, StoreFull, SchemaMismatch and Fenced as their docstrings say.
     """
 
-    def __init__(self, folder: Path, *, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        patience: float = 10.0,
+        limits: Limits = NO_QUOTAS,
+        breakers: BreakerPolicy = _BREAKERS,
+    ) -> None:
+        self._limits = limits
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         path = folder / "store.db"
@@ -62,6 +76,7 @@ class SqliteStore:
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
         self._peek = connect(path)
+        self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
     async def close(self) -> None:
@@ -87,13 +102,13 @@ class SqliteStore:
         """See Journal. Free when nothing is queued: it only looks."""
         if only is None and not self.has_queued(pool):
             return []
-        wanted = leasing.Wanted(pool, limit, only)
+        wanted = leasing.Wanted(pool, limit, only, self._limits)
         return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
         job = owning.encode_append(self._codec, append)
-        encoded = (job.frame, *job.children, *((job.parked,) if job.parked else ()))
+        encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
         blobs = [blob for frame in encoded for blob in frame.blobs]
         prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
         return self._writer.submit(lambda connection: owning.append(connection, job), prepare)
@@ -105,8 +120,8 @@ class SqliteStore:
             num = leasing.host_number(connection, host_id)
             rows = many(connection, sql("news_of_host"), (num,))
             return {
-                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel))
-                for run, run_id, tenant_id, seq, cancel in rows
+                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel, held))
+                for run, run_id, tenant_id, seq, cancel, held in rows
             }
 
         return await self._read(read)
@@ -115,9 +130,9 @@ class SqliteStore:
         """See Journal."""
 
         def read(connection: apsw.Connection) -> News:
-            row = one(connection, "SELECT num, tenant_id, news, cancel FROM runs WHERE run_id = ?", (run_id,))
-            num, tenant_id, seq, cancel = row
-            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel))
+            query = "SELECT num, tenant_id, news, cancel, held FROM runs WHERE run_id = ?"
+            num, tenant_id, seq, cancel, held = one(connection, query, (run_id,))
+            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel, held))
 
         return await self._read(read)
 
@@ -143,7 +158,7 @@ class SqliteStore:
 
     def has_queued(self, pool: str) -> bool:
         """Whether a lease could find something; a look of some microseconds."""
-        query = "SELECT 1 FROM runs WHERE status = 'queued' AND pool = ? LIMIT 1"
+        query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
         return self._peek.execute(query, (pool,)).fetchone() is not None
 
     def has_news(self, host_id: str) -> bool:
@@ -196,8 +211,8 @@ class SqliteStore:
         encoded = [(new, owning.encode_new(self._codec, new)) for new in runs]
 
         def prepare() -> None:
-            for new, frame in encoded:
-                self._codec.keep(new.request.tenant_id, frame.blobs)
+            for new, frames in encoded:
+                self._codec.keep(new.request.tenant_id, [blob for frame in frames for blob in frame.blobs])
 
         accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
@@ -216,6 +231,18 @@ class SqliteStore:
         """See Control."""
         found = await self.get(run_id)
         return await self._writer.submit(lambda c: control.cancel(c, self._codec, found.run_id, by, at))
+
+    async def hold(self, run_id: str, held: bool) -> int:
+        """See Control."""
+        return await self._writer.submit(lambda c: steering.hold(c, run_id, held))
+
+    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
+        """See Control."""
+        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
+
+    async def failed_children(self, run_id: str, limit: int) -> list[str]:
+        """Ids of up to `limit` failed children of a run, oldest first."""
+        return await self._read(lambda connection: steering.failed_children(connection, run_id, limit))
 
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""

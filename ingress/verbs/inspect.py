@@ -8,7 +8,7 @@ import click
 
 from retinue.host.composition import open_store
 from retinue.ingress.exits import Exit
-from retinue.ingress.inspection import FinishedStep, Inspection, inspect_run
+from retinue.ingress.inspection import FinishedStep, Inspection, NamedBoundary, inspect_run
 from retinue.ingress.render import dollars, moment, money, request_text
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
@@ -21,8 +21,9 @@ _MARGIN = 14
 @verb("inspect")
 @click.argument("run")
 async def inspect_command(terminal: Terminal, run: str) -> Exit:
-    """Show RUN: its record, the cursor that resumes it, where replay begins, the finished steps that will not
-    be done again, what it waits for, its children, its budget, and what helps if it failed."""
+    """Show RUN: its record, the cursor that resumes it, where replay begins, the boundaries its target names and
+    which of them it has passed, the finished steps that will not be done again, what it waits for, its children,
+    its budget, and what helps if it failed."""
     store = open_store(terminal.settings())
     try:
         seen = await inspect_run(store, run)
@@ -31,8 +32,13 @@ async def inspect_command(terminal: Terminal, run: str) -> Exit:
     facts = seen.model_dump(mode="json")
     facts["record"]["cost_usd"] = dollars(seen.record.usage.micros)
     facts["children"] = [{**group.model_dump(mode="json"), "text": str(group)} for group in seen.children]
-    terminal.give(facts, "\n".join(_line(name, text) for name, text in _lines(seen)))
+    terminal.give(facts, shown(seen))
     return Exit.done
+
+
+def shown(seen: Inspection) -> str:
+    """What the command prints: a name and a text a line."""
+    return "\n".join(_line(name, text) for name, text in _lines(seen))
 
 
 def _line(name: str, text: str) -> str:
@@ -43,13 +49,7 @@ def _line(name: str, text: str) -> str:
 def _lines(seen: Inspection) -> Iterator[tuple[str, str]]:
     yield from _record_lines(seen.record)
     yield "budget", _budget(seen)
-    if seen.record.status.terminal:
-        yield "journal", f"{seen.record.position} entries, epoch {seen.cursor.epoch}; it has ended and is not resumed"
-    else:
-        yield "cursor", f"resumes at position {seen.cursor.position}, epoch above {seen.cursor.epoch}"
-    edge = seen.boundary
-    at = f"checkpoint {edge.name} {edge.number}, position {edge.position}" if edge.number else "the beginning"
-    yield "replay from", at
+    yield from _place_lines(seen)
     yield "kept", f"{len(seen.finished)} finished steps since then, {seen.finished_before} before; none is done again"
     for step in seen.finished[-_SHOWN:]:
         yield "", _step(step)
@@ -67,6 +67,18 @@ def _lines(seen: Inspection) -> Iterator[tuple[str, str]]:
         yield "error", seen.error
     if seen.remedy:
         yield "what helps", seen.remedy
+
+
+def _place_lines(seen: Inspection) -> Iterator[tuple[str, str]]:
+    if seen.record.status.terminal:
+        yield "journal", f"{seen.record.position} entries, epoch {seen.cursor.epoch}; it has ended and is not resumed"
+    else:
+        yield "cursor", f"resumes at position {seen.cursor.position}, epoch above {seen.cursor.epoch}"
+    edge = seen.boundary
+    at = f"checkpoint {edge.name} {edge.number}, position {edge.position}" if edge.number else "the beginning"
+    yield "replay from", at
+    for boundary in seen.boundaries:
+        yield "boundary", _boundary(boundary)
 
 
 def _record_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -101,6 +113,14 @@ def _budget(seen: Inspection) -> str:
     if limits.seconds is not None:
         parts.append(f"{limits.seconds:g} s of wall time")
     return ", ".join(parts)
+
+
+def _boundary(one: NamedBoundary) -> str:
+    if not one.passed:
+        return f"{one.name}: not passed ({one.meaning})"
+    times = "passed" if one.passed == 1 else f"passed {one.passed} times, last"
+    here = ", the newest" if one.newest else ""
+    return f"{one.name}: {times} at position {one.position}{here} ({one.meaning})"
 
 
 def _step(step: FinishedStep) -> str:
