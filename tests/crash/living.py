@@ -116,7 +116,9 @@ async def drive(client: Client, scenario: Scenario, now: Clock) -> None:
         records = await client.runs(RunQuery(limit=1_000))
         open_ones = [record for record in records if not record.status.terminal]
         if not open_ones:
-            return
+            if not await scenario.finish(client, records):
+                return
+            continue
         if is_quiet(open_ones, now()) and not await scenario.react(client, open_ones):
             moments = [record.wake_at for record in open_ones if record.wake_at is not None]
             assert moments, f"nothing will wake {[(record.target, record.reason) for record in open_ones]}"
@@ -126,7 +128,12 @@ async def drive(client: Client, scenario: Scenario, now: Clock) -> None:
 def is_quiet(records: list[RunRecord], now: int) -> bool:
     """True when nothing will happen but by somebody's doing or by time."""
     due = (record.wake_at is not None and record.wake_at <= now for record in records)
-    return not any(due) and not any(record.status in BUSY for record in records)
+    return not any(due) and not any(record.status in BUSY and not _kept(record) for record in records)
+
+
+def _kept(record: RunRecord) -> bool:
+    """A queued run that nobody may take."""
+    return record.held and record.status == "queued"
 
 
 async def tell(client: Client) -> list[dict[str, Any]]:

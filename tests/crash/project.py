@@ -13,7 +13,7 @@ from tests.crash.outside import OUTSIDE
 from retinue import Context, agent, tool, workflow
 from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Budget
-from retinue.runs.errors import SideEffectUnknown, TransientError
+from retinue.runs.errors import PermanentError, SideEffectUnknown, TransientError
 from retinue.runs.joins import best_effort, first_success, quorum
 
 DOUBT = "nobody knows"
@@ -90,6 +90,22 @@ def fill_disk(text: str, *, key: str) -> str:
     if OUTSIDE.has("filed", key) is None:
         OUTSIDE.disk_full = True
     return _did("fill_disk", key, text, "filed")
+
+
+@tool(side_effect="read")
+async def hold(text: str, *, caller: Caller, key: str) -> str:
+    """Holds its own run before it returns."""
+    said = _did("hold", key, text)
+    await OUTSIDE.client._store.hold(caller.run_id, True)
+    return said
+
+
+@tool(side_effect="read")
+def brittle(text: str, *, key: str) -> str:
+    """Fails for good until somebody has mended it."""
+    if OUTSIDE.has("mended", "") is None:
+        raise PermanentError("broken", code="broken")
+    return _did("brittle", key, text)
 
 
 def stamp(text: str) -> str:
@@ -188,6 +204,31 @@ async def waits(ctx: Context, text: str) -> list[Any]:
     first = await ctx.event("go")
     await ctx.call(poke, text=text)
     return [first, await ctx.event("go"), await ctx.event("extra"), await ctx.call(put, text=text)]
+
+
+@workflow
+async def overdue(ctx: Context, text: str) -> Any:
+    """A question that nobody answers: it is passed on, then given up."""
+    return await ctx.ask(f"Which {text}?", timeout="2h", default="none", escalate=("1h", "lead"))
+
+
+@workflow
+async def agreed(ctx: Context, _: None) -> list[Any]:
+    """A join that ends by a rule of its own."""
+    branches = await ctx.map(runner, [0.0, 30.0, LONG], enough=lambda ended: len(ended) >= 2)
+    return [branch.value for branch in branches]
+
+
+@workflow
+async def paused(ctx: Context, text: str) -> list[str]:
+    """A run that is held while it runs, until somebody lets it go on."""
+    return [await ctx.call(put, text=text), await ctx.call(hold, text=text), await ctx.call(put, text="after")]
+
+
+@workflow
+async def mended(ctx: Context, text: str) -> list[str]:
+    """A run that fails, and is retried when what it needs is there."""
+    return [await ctx.call(put, text=text), await ctx.call(brittle, text=text), await ctx.call(put, text="after")]
 
 
 @workflow

@@ -11,14 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.crash.outside import OUTSIDE
 from tests.doubles.projects import ALLOW_ALL, decides, project
 from tests.doubles.worlds import calls, costs
 
+from retinue.host import clock
 from retinue.host.rows import source_of
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.client import Client
-from retinue.runs.contracts import Budget, Json, RunRecord, StopReason
+from retinue.runs.contracts import Budget, Json, RunRecord, Status, StopReason
 from retinue.runs.errors import InvalidInput
+from retinue.runs.retries import Retry
 
 KEY = "the one job"
 ROWS = "rows.jsonl"
@@ -34,12 +37,16 @@ Act = Callable[[Client, list[RunRecord]], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A job and how it is driven. `most` is what it may cost, in micro-dollars."""
+    """A job and how it is driven: while all is quiet, and `afterwards`, when all has ended.
+
+    `most` is what it may cost, in micro-dollars.
+    """
 
     target: str
     input: Json = "it"
     script: Sequence[Mapping[str, Json]] = ()
     act: Act | None = None
+    afterwards: Act | None = None
     stream: bool = False
     batch: bool = False
     most: int | None = None
@@ -68,6 +75,10 @@ class Scenario:
         """Do what the runs wait for a person to do; False when they wait for time."""
         return await (self.act or attend)(client, records)
 
+    async def finish(self, client: Client, records: list[RunRecord]) -> bool:
+        """Do what a person does when all runs have ended; False when there is nothing to do."""
+        return self.afterwards is not None and await self.afterwards(client, records)
+
 
 async def attend(client: Client, records: list[RunRecord]) -> bool:
     """Answer what is asked, send what is waited for."""
@@ -92,6 +103,28 @@ async def cancel(client: Client, records: list[RunRecord]) -> bool:
     return True
 
 
+async def leave(client: Client, records: list[RunRecord]) -> bool:
+    """Nobody is there: only time passes."""
+    return False
+
+
+async def let_go(client: Client, records: list[RunRecord]) -> bool:
+    """Let go on what is held."""
+    for record in records:
+        await client._store.hold(record.run_id, False)
+    return True
+
+
+async def mend(client: Client, records: list[RunRecord]) -> bool:
+    """Mend what was broken, and retry the run that failed of it."""
+    failed = [record for record in records if record.status is Status.failed]
+    for record in failed:
+        if OUTSIDE.has("mended", "") is None:
+            OUTSIDE.say("mended", "", "")
+        await client._store.retry(record.run_id, Retry(by="bob", at=clock.now_ns()))
+    return bool(failed)
+
+
 _LOOK, _PUT = calls("get", text="a"), calls("put", text="b")
 _PAID = decides(costs(_LOOK, "0.01"), costs(_PUT, "0.02"), costs({"answer": "It is done."}, "0.03"))
 _FREE = decides(_LOOK, _PUT, {"ask_human": "Which?"}, {"handoff": "second", "artifact": {"so": "far"}}, agent="free")
@@ -111,6 +144,10 @@ SCENARIOS: dict[str, Scenario] = {
     "patient": Scenario("patient"),
     "endless": Scenario("endless", act=cancel),
     "late": Scenario("late"),
+    "overdue": Scenario("overdue", act=leave),
+    "agreed": Scenario("agreed", None),
+    "paused": Scenario("paused", act=let_go),
+    "mended": Scenario("mended", afterwards=mend),
     "together": Scenario("together"),
     "spill": Scenario("spill"),
     "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),

@@ -111,14 +111,17 @@ def _journal(run: Run) -> Iterator[str]:
     """What a journal must be by itself."""
     if run.positions != list(range(1, len(run.entries) + 1)):
         yield f"positions have gaps or overlap: {run.positions}"
-    if len(run.of("finished")) != 1 or run.entries[-1]["kind"] != "finished":
+    if len(run.of("finished")) != 1 + len(run.of("retried")) or run.entries[-1]["kind"] != "finished":
         yield f"it has {len(run.of('finished'))} ends, the last entry is {run.entries[-1]['kind']}"
-    ended: set[str] = set()
-    for entry in run.of("intent", "attempt", "outcome"):
+    ended: dict[str, str] = {}
+    for entry in run.of("intent", "attempt", "outcome", "retried"):
+        if entry["kind"] == "retried":
+            ended = {key: result for key, result in ended.items() if result == "ok"}
+            continue
         if entry["key"] in ended:
             yield f"step {entry['key']} had ended, then came another {entry['kind']}"
         if entry["kind"] == "outcome":
-            ended.add(entry["key"])
+            ended[entry["key"]] = entry["result"]
 
 
 def _compared(calm: Story, rough: Story, name: str) -> Iterator[str]:
@@ -169,7 +172,8 @@ def _repeated(rough: Story) -> Iterator[str]:
         leased = [number for number, entry in enumerate(run.entries) if entry.get("pid") == rough.told["pid"]]
         kept = run.entries[: leased[0]] if leased else run.entries
         for entry in kept:
-            if entry["kind"] == "outcome" and run.keys_outside(entry) in done_later:
+            failed = run.of("retried") and entry.get("result") == "error"
+            if entry["kind"] == "outcome" and not failed and run.keys_outside(entry) in done_later:
                 yield f"{run.name}: step {entry['key']} was finished before the kill and executed after it"
 
 

@@ -21,10 +21,12 @@ from typing import Any
 import apsw
 from tests.crash.outside import OUTSIDE
 from tests.crash.points import Finder, operations
+from tests.doubles.processes import ROOT
 
 from retinue.store import sqlite
 from retinue.store.sqlite import SqliteStore
 
+_TESTS = str(ROOT / "tests")
 _WRITER = sqlite.Writer.submit.__code__.co_filename
 
 
@@ -49,7 +51,7 @@ class Watch:
     def find(self, kind: str, frame: FrameType | None) -> str | None:
         """The point that a call came from."""
         point = self._finders[kind].find(frame)
-        if point is None and frame is not None:
+        if point is None and frame is not None and not frame.f_code.co_filename.startswith(_TESTS):
             self.strays.add(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
         return point
 
