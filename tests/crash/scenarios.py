@@ -27,7 +27,7 @@ KEY = "the one job"
 ROWS = "rows.jsonl"
 POLICY = (
     ALLOW_ALL + '@id("ask") @outcome("approval") @reason("mails need a yes")'
-    ' forbid (principal, action, resource == Capability::"mail");'
+    ' forbid (principal, action == Action::"capability", resource == Capability::"mail");'
 )
 SETTINGS = {"telemetry": {"emit_structured_events": False}}
 
