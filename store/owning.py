@@ -14,6 +14,7 @@ import apsw
 
 from retinue.runs.contracts import NOTHING, Usage
 from retinue.runs.errors import Fenced
+from retinue.runs.joins import canceler
 from retinue.runs.journal import (
     Accepted,
     Append,
@@ -204,7 +205,7 @@ def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> Non
         wake(connection, parent)
     if spawn.cancel_rest:
         rows = many(connection, sql("rest_of_group"), (num,))
-        cancel_runs(connection, job.codec, rows, (f"the join of {job.append.run_id}", spawn.at))
+        cancel_runs(connection, job.codec, rows, (canceler(job.append.run_id), spawn.at))
 
 
 def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, object]:
