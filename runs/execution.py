@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from retinue.runs import admission, ending, waiting
+from retinue.runs import admission, ending, replay, waiting
 from retinue.runs.agent_state import AgentState
 from retinue.runs.arrivals import Group, News
 from retinue.runs.budgets import Ledger
@@ -23,7 +23,7 @@ from retinue.runs.context import to_json_value
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
-from retinue.runs.effects import children, gates, perform
+from retinue.runs.effects import gates, perform
 from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
@@ -110,7 +110,7 @@ class Execution:
 
     async def _drive(self) -> None:
         self._guard()
-        await self._restore_branches()
+        await replay.restore_branches(self.request.run_id, self.history, self.services.journal)
         self._start(self.history.state)
         self._replay()
         while not self._closed:
@@ -223,20 +223,6 @@ class Execution:
         self.failure = self.failure or error
         self._signal.set()
 
-    async def _restore_branches(self) -> None:
-        """Fetch what a fan-out's outcome left in the children's table, before it is replayed."""
-        for number, delivery in enumerate(self.history.deliveries):
-            for place, outcome in enumerate(delivery):
-                if outcome.effect != "children" or outcome.result != "ok":
-                    continue
-                if outcome.facts.get("stored"):
-                    stored = await self.services.journal.branches(self.request.run_id, outcome.key)
-                    branches = children.heard(outcome.content, stored)
-                else:
-                    branches = children.restore(outcome.content or [])
-                restored = outcome.model_copy(update={"content": branches})
-                self.history.deliveries[number][place] = restored
-
     def _start(self, state: Json) -> None:
         definition = self.definition(self.request.target)
         admission.check_version(definition, self.request)
@@ -251,18 +237,7 @@ class Execution:
     def _replay(self) -> None:
         """Bring the function to where it was, then begin what it asked for and nobody has finished."""
         self._run_on()
-        for delivery in list(self.history.deliveries):
-            self._activation += 1
-            self._loop.now = delivery[0].at / 1e9
-            for outcome in delivery:
-                command = self.commands.pop(outcome.key, None)
-                if command is None:
-                    raise ReplayMismatch(_expected(self.request.run_id, outcome.key, list(self.commands)))
-                _hand_over(command, outcome)
-            self._run_on()
-        lost = [key for key in self.history.intents if "!" not in key and not self._explained(key)]
-        if lost:
-            raise ReplayMismatch(_expected(self.request.run_id, lost[0], list(self.commands)))
+        self._activation = replay.deliver(self.request.run_id, self.history, self.commands, self._run_on)
         self._live = True
         for key, reserved in self.history.unsettled().items():
             self.ledger.hold(key, reserved)
@@ -270,25 +245,18 @@ class Execution:
         for command in self._issued:
             command.interrupted = self.history.interrupted(command.key)
 
-    def _run_on(self) -> None:
+    def _run_on(self, at: int | None = None) -> None:
         """Let the function run until it can do nothing more; a mismatch is raised where it was found."""
+        if at is not None:
+            self._loop.now = at / 1e9
         self._loop.run_until_quiet()
         if self.failure is not None:
             raise self.failure
 
-    def _explained(self, key: str) -> bool:
-        return key in self.commands or key in self.history.outcomes
-
     def _match(self, command: Command) -> None:
-        recorded = self.history.intents.get(command.key) or self.history.outcomes.get(command.key)
-        digest = getattr(recorded, "digest", command.digest)
-        if recorded is not None and (digest != command.digest or recorded.effect != command.effect):
-            self.failure = ReplayMismatch(
-                f"run {self.request.run_id}: step {command.key} was recorded as {recorded.effect} with other arguments "
-                f"(digest {digest}, now {command.digest}): the code or its inputs changed since the run began; run it "
-                "with the version it began with, or submit it anew",
-                run_id=self.request.run_id,
-            )
+        mismatch = replay.mismatch(self.request.run_id, self.history, command)
+        if mismatch is not None:
+            self.failure = mismatch
             self._signal.set()
             raise asyncio.CancelledError
 
@@ -344,7 +312,7 @@ class Execution:
             self.commands.pop(command.key)
             self.history.forget(command.key)
             seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
-            _hand_over(command, seen)
+            replay.hand_over(command, seen)
         self._loop.run_until_quiet()
 
     def _continue(self) -> None:
@@ -384,17 +352,3 @@ class Execution:
 
 def _leased(leased: LeasedRun, host: HostInfo, at: int) -> Leased:
     return Leased(at=at, epoch=leased.epoch, host_id=host.host_id, actor_id=host.actor_id, pid=host.pid, node=host.node)
-
-
-def _hand_over(command: Command, outcome: Outcome) -> None:
-    """A branch that was canceled waits no more; its outcome is delivered all the same, to nobody."""
-    if not command.future.done():
-        command.future.set_result(outcome)
-
-
-def _expected(run_id: str, expected: str, found: list[str]) -> str:
-    return (
-        f"run {run_id}: the journal continues with step {expected}, the code now asks for "
-        f"{', '.join(found) or 'nothing'}: the code changed since the run began; "
-        "run it with the version it began with, or submit it anew"
-    )
