@@ -29,6 +29,8 @@ from retinue.store.rows import many, one
 from retinue.store.settling import bound_to, cancel_runs, finish, wake, write_frame
 from retinue.store.statements import sql
 
+_FEW_CHILDREN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedAppend:
@@ -41,6 +43,12 @@ class EncodedAppend:
     children: tuple[Encoded, ...]
     rejected: tuple[bytes | None, ...]
     prompt: bytes | None
+
+    @property
+    def brief(self) -> bool:
+        """Whether it touches only a few rows, so that nobody is kept waiting by it."""
+        spawn = self.append.spawn
+        return len(self.children) <= _FEW_CHILDREN and not (spawn is not None and spawn.cancel_rest)
 
 
 def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
