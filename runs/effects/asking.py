@@ -41,10 +41,10 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
         _record_answer(run, key, answer)
         why = f"denied by {answer.by}" if answer.status == "denied" else f"approved, but {decision.reason}"
         error = ErrorInfo(reason="policy_denied", code="not_approved", message=f"{command.name}: {why}")
-        return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")})
+        return Done(result="refused", error=error, facts={"gate": decision.facts})
     prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
     facts: dict[str, Json] = {
-        "gate": decision.model_dump(mode="json"),
+        "gate": decision.facts,
         "capability": command.name,
         "version": call.capability.version,
         "digest": call.digest,

@@ -106,7 +106,7 @@ def _unknown(call: Prepared, message: str) -> Done:
 
 def _refused(decision: GateDecision) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
-    return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")}, hard=False)
+    return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
 
 
 def _info(error: EffectError) -> ErrorInfo:
@@ -136,7 +136,7 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) 
             "call_id": command.options.get("call_id"),
             "turn": command.options.get("turn"),
             "deadline": now + int(capability.timeout * 1e9),
-            "gate": decision.model_dump(mode="json"),
+            "gate": decision.facts,
         },
     )
 

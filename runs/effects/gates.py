@@ -39,7 +39,7 @@ def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json], key: s
         "stage": stage,
         "resource": resource,
         "key": key,
-        "decision": decision.model_dump(mode="json"),
+        "decision": decision.facts,
     }
     run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))
     return decision
