@@ -26,7 +26,7 @@ from retinue.runs.journal import (
 )
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.rows import many, one
-from retinue.store.settling import bound_to, cancel_runs, finish, wake, write_frame
+from retinue.store.settling import End, bound_to, cancel_runs, finish, wake, write_frame
 from retinue.store.statements import sql
 
 _FEW_CHILDREN = 4
@@ -89,7 +89,7 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     wanted = job.append
     position = wanted.expected + job.frame.count
     row = connection.execute(
-        sql("fence"),
+        sql("may_end" if isinstance(wanted.end, Finish) else "fence"),
         {
             "position": position,
             "seen": wanted.seen,
@@ -100,8 +100,9 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     ).fetchone()
     if row is None:
         return _recognise(connection, job, position)
+    seq = 0
     if job.frame.count:
-        write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
+        seq = write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
     if any(entry.kind == "checkpoint" for entry in wanted.entries):
         connection.execute(sql("mark_checkpoint"), (wanted.expected + 1, wanted.num))
     if wanted.spawn is not None:
@@ -112,7 +113,8 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
         case Park() as park:
             return _park(connection, job, park, row[0], position)
         case Finish() as end:
-            finish(connection, wanted.num, end, wanted.expected + 1, wanted.entries[-1].at)
+            where = End(position, wanted.expected + 1, seq, wanted.entries[-1].at)
+            finish(connection, wanted.num, end, where)
     return Appended(position)
 
 

@@ -2,10 +2,10 @@
 
 Below it: a SQLite connection and the writers' lock. Above it: operations, functions of the connection.
 Who has the turn takes what is queued, in order, and commits it: the writer's thread, or the event loop itself
-when that is sure to be short, since a hand-over between threads costs as much as a commit. Each operation runs
-under a savepoint, so a bad one harms only itself. If the whole transaction is lost (SQLite rolls back on a full
-disk), the batch fails as one and nothing of it was applied. The thread never dies of an operation and the lock
-is released whatever happens.
+when that is sure to be short, since a hand-over between threads costs as much as a commit. When an operation
+fails, all are taken back and applied again, each under a savepoint, so a bad one harms only itself. If the whole
+transaction is lost (SQLite rolls back on a full disk), the batch fails as one and nothing of it was applied. The
+thread never dies of an operation and the lock is released whatever happens.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Writer:
     ) -> asyncio.Future[T]:
         """Queue an operation; the future resolves when its transaction is on disk. Order is kept.
 
+        An operation may be applied a second time, on what its first time saw: it does nothing but write rows.
         `prepare` runs in the writer's thread before the transaction begins: files that rows will name.
         A `brief` operation touches a few rows: the loop may commit it itself, when its round is over and has
         brought what can share the transaction; at once, when the round before has brought nothing to share.
@@ -168,8 +169,7 @@ class Writer:
             if not self._begin(connection, wait):
                 return False
             self._check_schema(connection)
-            for job in batch:
-                _apply(connection, job)
+            _apply_all(connection, batch)
             connection.execute("COMMIT")
         except Exception as error:  # the batch fails as one: the writer must outlive every fault
             _roll_back(connection)
@@ -231,7 +231,23 @@ class _TransactionLost(Exception):
     """SQLite rolled the whole transaction back while an operation ran."""
 
 
+def _apply_all(connection: apsw.Connection, batch: list[_Job]) -> None:
+    """Savepoints cost a third of an append, and members are hardly ever bad: they come when one was."""
+    try:
+        for job in batch:
+            if job.error is None:
+                job.result = job.operation(connection)
+    except Exception as error:
+        if not connection.in_transaction:
+            raise _TransactionLost from error
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            _apply(connection, job)
+
+
 def _apply(connection: apsw.Connection, job: _Job) -> None:
+    """Apply one member so that it harms only itself."""
     if job.error is not None:
         return
     connection.execute("SAVEPOINT member")
