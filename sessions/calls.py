@@ -65,7 +65,7 @@ class Calls:
     async def _make_async(self, name: str, start: Callable[[], object], seconds: float) -> object:
         loop = host_loop()
         ended: asyncio.Future[_Ended | None] = loop.create_future()
-        task = loop.create_task(_contain(name, cast(Callable[[], Awaitable[object]], start), ended))
+        task = loop.create_task(_contain(name, cast("Callable[[], Awaitable[object]]", start), ended))
         timer = loop.call_later(seconds, _tell, ended)
         try:
             await ended

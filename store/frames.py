@@ -27,6 +27,7 @@ _SAID = "$said"
 _PLAIN = "$plain"
 _REFERENCES = "$shared"
 _MARKS = frozenset({_SAID, _PLAIN, "$blob"})
+_MAY_QUOTE = (Outcome, Attempt, Finished)
 _ERASED: dict[str, Json] = {"message": "(content erased)"}
 
 
@@ -165,7 +166,7 @@ def _words(entry: AnyEntry) -> dict[str, Json] | None:
     if isinstance(entry, Record):
         errors = entry.facts.get("errors")
         return {"errors": errors} if errors else None
-    if isinstance(entry, Outcome | Attempt | Finished) and entry.error is not None:
+    if isinstance(entry, _MAY_QUOTE) and entry.error is not None:
         return {"message": entry.error.message}
     return None
 
@@ -178,7 +179,7 @@ def _spoken(entry: AnyEntry, said: dict[str, Json]) -> AnyEntry:
     """The entry with these words in place of its own."""
     if isinstance(entry, Record) and "errors" in entry.facts:
         return entry.model_copy(update={"facts": {**entry.facts, "errors": said.get("errors", [])}})
-    if isinstance(entry, Outcome | Attempt | Finished) and entry.error is not None:
+    if isinstance(entry, _MAY_QUOTE) and entry.error is not None:
         error = entry.error.model_copy(update={"message": said.get("message", "")})
         return entry.model_copy(update={"error": error})
     return entry
