@@ -118,7 +118,7 @@ class SqliteStore:
         encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
         blobs = [blob for frame in encoded for blob in frame.blobs]
         prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
-        return self._writer.submit(lambda connection: owning.append(connection, job), prepare)
+        return self._writer.submit(lambda connection: owning.append(connection, job), prepare, brief=job.brief)
 
     async def news(self, host_id: str) -> dict[str, News]:
         """See Journal."""
