@@ -16,6 +16,7 @@ from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
+from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
@@ -136,6 +137,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
         ),
+        endpoint=ModelEndpoint(),
     )
 
 

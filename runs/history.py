@@ -57,6 +57,16 @@ class History:
         self.attempts.pop(key, None)
         self.begun.discard(key)
 
+    def unfinished_inside(self, key: str) -> list[Intent]:
+        """Steps inside an adopted function (their keys begin with `key!`) that were begun and have not ended."""
+        return [intent for place, intent in self.intents.items() if place.startswith(f"{key}!") and place in self.begun]
+
+    def forget_inside(self, key: str) -> None:
+        """The adopted function has ended: nothing inside it is needed any more."""
+        for past in (self.intents, self.outcomes, self.attempts):
+            for place in [place for place in past if place.startswith(f"{key}!")]:
+                del past[place]
+
     def unsettled(self) -> dict[str, Usage]:
         """What is held for tries that were begun and have not ended, by key."""
         return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}

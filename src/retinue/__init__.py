@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retinue.runs.context import Context
     from retinue.runs.contracts import Branch, Budget, Status, StopReason
     from retinue.runs.definitions import agent, prompt, workflow
+    from retinue.runs.doors import Doors
     from retinue.runs.errors import RetinueError
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
     from retinue.sessions.native import tool
@@ -25,6 +26,7 @@ _HOMES = {
     "Budget": "runs.contracts",
     "Client": "ingress.client",
     "Context": "runs.context",
+    "Doors": "runs.doors",
     "RetinueError": "runs.errors",
     "RunHandle": "ingress.client",
     "Status": "runs.contracts",
@@ -48,6 +50,7 @@ __all__ = [
     "Budget",
     "Client",
     "Context",
+    "Doors",
     "RetinueError",
     "RunHandle",
     "Status",
