@@ -6,6 +6,7 @@ nothing of how what goes through a door is carried out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ class DoorsClosed(RetinueError):
 class Keeper(Protocol):
     """The run behind the doors of one call of an adopted function. What is asked twice is done once.
 
-    Both raise UnknownName, DoorsClosed, BudgetExhausted (nothing was spent) and TransientError(code="busy") for too
+    All raise UnknownName, DoorsClosed, BudgetExhausted (nothing was spent) and TransientError(code="busy") for too
     much at once; every other end is an outcome, durable before it is returned.
     """
 
@@ -35,6 +36,8 @@ class Keeper(Protocol):
     async def complete(self, request: ModelRequest) -> Outcome: ...
 
     async def call(self, tool: str, arguments: dict[str, Json]) -> Outcome: ...
+
+    async def step(self, function: Callable[..., Any], arguments: list[Json], repeatable: bool) -> Outcome: ...
 
     def tools(self) -> tuple[ToolSpec, ...]: ...
 
@@ -77,6 +80,10 @@ class Doors:
         """Call a capability through the gateway; returns its result as JSON. Raises as `ctx.call` does."""
         name = tool if isinstance(tool, str) else tool.capability.name
         return value_of(await self._keeper.call(name, arguments))
+
+    async def step(self, function: Callable[..., Any], /, *arguments: Json, repeatable: bool = True) -> Any:
+        """Run a plain function with effects, such as a tool of the agent's own, once: `ctx.step` from inside."""
+        return value_of(await self._keeper.step(function, list(arguments), repeatable))
 
     def tools(self, *names: str) -> tuple[ToolSpec, ...]:
         """Specifications (name, description, input_schema) of these capabilities, or of all of the project.

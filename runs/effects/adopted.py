@@ -13,12 +13,14 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.doors import Doors, DoorsClosed
-from retinue.runs.effects import calls, models, retrying
+from retinue.runs.effects import calls, models, plain, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted, ConfigError, PermanentError, RetinueError, StoreError, TransientError
 from retinue.runs.identity import digest_of
@@ -35,6 +37,12 @@ _PATIENCE = 5.0
 """Seconds that a function has to end when it is stopped."""
 _CONTENT = {"model", "messages", "tools", "output_schema", "output_name", "parameters", "max_tokens"}
 """What of a model request makes it the same request."""
+
+_PERFORMERS: dict[EffectKind, Callable[[Run, Command], Awaitable[Done | Wait]]] = {
+    "model": models.perform,
+    "call": calls.perform,
+    "step": plain.perform,
+}
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -116,6 +124,11 @@ class Adoption:
         self._run.services.gateway.capability(tool)
         return await self._ask("call", tool, arguments, {})
 
+    async def step(self, function: Callable[..., Any], arguments: list[Json], repeatable: bool) -> Outcome:
+        """A plain function."""
+        name = getattr(function, "__qualname__", repr(function))
+        return await self._ask("step", name, arguments, {"function": function, "repeatable": repeatable})
+
     def tools(self) -> tuple[ToolSpec, ...]:
         """The capabilities of the project."""
         found = [tool.capability for tool in self._run.services.registry.tools.values()]
@@ -181,7 +194,7 @@ class Adoption:
 
     # -- one step inside -----------------------------------------------------------------------------------
 
-    async def _ask(self, effect: EffectKind, name: str, content: Json, options: dict[str, Json]) -> Outcome:
+    async def _ask(self, effect: EffectKind, name: str, content: Json, options: dict[str, Any]) -> Outcome:
         self._check()
         text = json.dumps([effect, name, content], sort_keys=True, separators=(",", ":"))
         digest = digest_of(text)
@@ -250,9 +263,8 @@ class Adoption:
             self._loop.call_later(_QUIET, self._stop_if_only_waiting)
 
     async def _perform(self, step: Command) -> Done | Wait:
-        perform = models.perform if step.effect == "model" else calls.perform
         try:
-            while isinstance(ended := await perform(self._run, step), Wait):
+            while isinstance(ended := await _PERFORMERS[step.effect](self._run, step), Wait):
                 pause = self._pause(ended)
                 if pause is None:
                     break
