@@ -198,7 +198,7 @@ class Adoption:
         self._check()
         text = json.dumps([effect, name, content], sort_keys=True, separators=(",", ":"))
         digest = digest_of(text)
-        place = f"{self._command.key}!{'model' if effect == 'model' else name}/{digest[:12]}"
+        place = f"{self._command.key}!{'model' if effect == 'model' else name}/{digest}"
         key = f"{place}#{self._asked[place]}"
         recorded = self._run.history.outcomes.get(key)
         if recorded is None and len(self._tasks) >= _AT_ONCE:

@@ -70,10 +70,6 @@ def answers(turn: int) -> Plan:
     return Plan(tool_calls=((name, json.dumps(arguments)),), usage=(100, 50))
 
 
-def turn_of(received: Received) -> int:
-    return sum(message["role"] == "assistant" for message in received.body["messages"])
-
-
 def test_the_demo_says_what_its_readme_says(tmp_path: Path) -> None:
     policy = (EXAMPLE / "policy" / "desk.cedar").read_text()
     copy(tmp_path / "desk", policy)
@@ -98,34 +94,40 @@ def test_the_demo_says_what_its_readme_says(tmp_path: Path) -> None:
     assert Counter(line["what"] for line in book(tmp_path / "desk")) == {"ticket": 1, "refund": 1}
 
 
-@pytest.mark.promise("C6")
-@pytest.mark.rule("R4")
-async def test_killed_in_the_middle_it_pays_and_writes_nothing_twice(tmp_path: Path) -> None:
-    held = asyncio.Event()
-    loop, seen = asyncio.get_running_loop(), Counter[int]()
+class Stuck:
+    """A model that is not heard of again when it is asked for the ticket's answer the first time."""
 
-    def plan(received: Received) -> Plan:
-        turn = turn_of(received)
-        seen[turn] += 1
-        if turn == 2 and seen[turn] == 1:
-            loop.call_soon_threadsafe(held.set)
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.seen: Counter[int] = Counter()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, received: Received) -> Plan:
+        turn = sum(message["role"] == "assistant" for message in received.body["messages"])
+        self.seen[turn] += 1
+        if turn == 2 and self.seen[turn] == 1:
+            self._loop.call_soon_threadsafe(self.reached.set)
             return Plan(fault="slow", delay=300)
         return answers(turn)
 
-    folder = tmp_path / "desk"
-    with serve_in_thread(plan) as server:
-        model = f"{server.url}/v1#m"
-        settings = copy(folder, default_model=model, models={"prices": {model: PRICE}})
+
+@pytest.mark.promise("C6")
+@pytest.mark.rule("R4")
+async def test_killed_in_the_middle_it_pays_and_writes_nothing_twice(tmp_path: Path) -> None:
+    folder, model = tmp_path / "desk", Stuck()
+    with serve_in_thread(model) as server:
+        name = f"{server.url}/v1#m"
+        settings = copy(folder, default_model=name, models={"prices": {name: PRICE}})
         with running([str(ROOT / "tests/e2e/adopting.py"), str(folder)]) as first:
             run_id = (await asyncio.to_thread(first.wait_for, "begun")).split()[1]
             async with asyncio.timeout(60):
-                await held.wait()
+                await model.reached.wait()
             first.kill()
         assert [line["what"] for line in book(folder)] == ["ticket"]
         with running([str(ROOT / "tests/e2e/adopting.py"), str(folder)]) as second:
             assert (await asyncio.to_thread(second.wait_for, "begun")).split()[1] == run_id
             assert json.loads((await asyncio.to_thread(second.wait_for, "done")).partition(" ")[2]) == LAST
-    assert seen == {0: 1, 1: 1, 2: 2}
+    assert model.seen == {0: 1, 1: 1, 2: 2}
     assert [line["what"] for line in book(folder)] == ["ticket"]
     entries = await journal(settings, run_id)
     ended = [entry.key for entry in entries if isinstance(entry, Outcome)]
@@ -135,6 +137,20 @@ async def test_killed_in_the_middle_it_pays_and_writes_nothing_twice(tmp_path: P
     assert paid == [200, 200, 200] and lost.charged.micros > 200
     assert entries[-1].kind == "finished" and entries[-1].usage.micros == 600 + lost.charged.micros
     assert [entry.facts for entry in entries if isinstance(entry, Outcome)][-1] == {"asked": 4, "replayed": 3}
+
+
+async def test_a_host_that_stops_leaves_the_agent_to_the_next_one(tmp_path: Path) -> None:
+    folder, model = tmp_path / "desk", Stuck()
+    with serve_in_thread(model) as server:
+        settings = copy(folder, default_model=f"{server.url}/v1#m")
+        async with connect(settings=settings, local=True) as client:
+            handle = await client.submit("desk", "Where is my order A-7?")
+            async with asyncio.timeout(60):
+                await model.reached.wait()
+        async with connect(settings=settings, local=True) as client:
+            branch = await client.wait(handle.run_id, timeout=60)
+    assert branch.value == LAST and model.seen == {0: 1, 1: 1, 2: 2}
+    assert [line["what"] for line in book(folder)] == ["ticket"]
 
 
 async def test_its_steps_stand_in_the_traces_like_any_others(tmp_path: Path) -> None:
