@@ -16,7 +16,7 @@ from tests.unit.runs.test_money import Witness, watch
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Json, Status
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.doors import Doors
+from retinue.runs.doors import Doors, DoorsClosed
 from retinue.runs.errors import (
     InvalidInput,
     PermanentError,
@@ -316,8 +316,13 @@ async def test_while_a_person_is_asked_nothing_is_held(make_on_each: Make, statu
 
 
 async def test_two_branches_that_ask_two_people_are_asked_together(make: Make) -> None:
+    async def later(doors: Doors) -> Json:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await doors.call(put, text="b")
+
     async def told(doors: Doors) -> Json:
-        return await asyncio.gather(doors.call(put, text="a"), doors.call(put, text="b"))
+        return await asyncio.gather(doors.call(put, text="a"), later(doors))
 
     world = await build(make, told, policy=ASK_FIRST)
     run_id = await world.submit(keeps)
@@ -437,8 +442,10 @@ async def test_its_doors_are_closed_when_it_has_ended(make: Make) -> None:
     world = await build(make, told)
     await world.run(keeps)
     [doors] = outside.leaked
-    with pytest.raises(Exception, match="has been stopped"):
+    with pytest.raises(DoorsClosed, match="has been stopped"):
         await doors.call(put, text="late")
+    with pytest.raises(DoorsClosed):
+        await doors.step(outside.written.append, "late")
     assert (await post(doors, "late")).status_code == 401
     assert outside.written == []
 
