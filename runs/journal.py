@@ -83,7 +83,9 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "recall", "gate"]
+EffectKind = Literal[
+    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
+]
 
 
 class Intent(Entry):
