@@ -8,16 +8,18 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(BIN)/uv pip
 LLM    := .venv-llm
+PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-llm check format bench lock clean
+.PHONY: help setup demo test test-llm check format bench bench-peers lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
 	@echo "make test      set up, then run all tests"
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
+	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
 	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
 	@echo "make format    rewrite the code in the house format"
 	@echo "make lock      compile requirements.lock again (UPGRADE=1: to the newest versions)"
@@ -59,6 +61,16 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
+# The peers have an environment of their own: Retinue needs none of them, and their versions are pinned for the figures.
+$(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(UV) sync --quiet --python $(PEERS)/bin/python benchmarks/peers/requirements.txt
+	@touch $@
+
+# PostgreSQL for DBOS is taken from the system (Debian: apt-get install postgresql) and skipped where it is absent.
+bench-peers: $(PEERS)/.ready
+	$(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
+
 # The model and its server stay out of the lock: they compile for minutes and no other target needs them.
 $(LLM)/.ready: $(READY)
 	@test -x $(LLM)/bin/python || $(PYTHON) -m venv $(LLM)
@@ -74,5 +86,5 @@ lock: $(READY)
 	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(LLM) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LLM) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from floors import plain_ray, raw_commits
+from peers.table import merged
 
 from retinue import Client, connect
 from retinue.host.collector import calm_collector
@@ -118,7 +119,9 @@ def main() -> None:
     quick = parser.parse_args().quick
     calm_collector()
     results = measure_steps(quick) + asyncio.run(fan_outs([1_000, 10_000]))
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    path = HERE / "results.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps(merged(known, results), indent=1) + "\n")
     print(f"Python {platform.python_version()} on {platform.machine()}")
     for line in results:
         ratio = "" if line["ratio"] is None else f"{line['ratio']:.3f} of {line['against']}"

@@ -34,3 +34,18 @@ async def fan_out(ctx: Context, count: int) -> int:
     """`count` durable children; the sum of what they returned."""
     branches = await ctx.map(child, list(range(count)))
     return sum(branch.value for branch in branches)
+
+
+@tool(side_effect="read", durable=True)
+async def payload(number: int) -> str:
+    """100 characters, as the peers' steps give back."""
+    return "x" * 100
+
+
+@workflow
+async def payload_steps(ctx: Context, count: int) -> str:
+    """`count` durable steps of 100 characters, one after the other; the last of them."""
+    last = ""
+    for number in range(count):
+        last = await ctx.call(payload, number=number)
+    return last

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
+from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
@@ -130,6 +131,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
         ),
+        endpoint=ModelEndpoint(),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from retinue.runs.contracts import MICROS, Json
 from retinue.runs.messages import Message, ToolSpec
-from retinue.runs.packets import ContextItem, ContextPacket, ContextRequest, Observation
+from retinue.runs.packets import ContextItem, ContextPacket, ContextRequest, Observation, StateText
 
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
@@ -29,6 +29,9 @@ NOTICE_TOKENS = 16
 
 TOOLS_SHARE = 0.4
 """Share of the limit that tools may take before some are left out."""
+
+STATE_SHARE = 0.5
+"""Share of what instructions, goal, input and tools leave that the state in words may take before it is cut."""
 
 FEW = {"steps": 2, "hops": 2, "tokens": 4_000, "micros": 10_000, "seconds": 30}
 """From here on the model is told what remains."""
@@ -87,8 +90,9 @@ class PacketBuilder:
         self._tool_tokens: dict[int, tuple[ToolSpec, int]] = {}
 
     def build(self, request: ContextRequest) -> ContextPacket:
-        """Instructions, goal and input, then the conversation; older tool results are shortened, then older
-        exchanges left out. Instructions, goal, input and the newest exchange stay even over the limit.
+        """Instructions, goal and input, the state in words, then the conversation; older tool results are
+        shortened, then older exchanges left out. Instructions, goal, input, what is firm of the state and the
+        newest exchange stay even over the limit.
         """
         tools = self._disclose(request)
         turns = _read_turns(request)
@@ -96,21 +100,25 @@ class PacketBuilder:
         system, opening = _open(request)
         fixed = _count_message(system) + _count_message(opening)
         fixed += sum(item.tokens for item in tools if item.included)
+        state = _State(request.state, int((request.limit - fixed) * STATE_SHARE))
+        fixed += state.tokens
         conversation = _group(request.turns, turns)
+        wanted = fixed + state.cut + sum(exchange.tokens for exchange in conversation) + notes.whole
         dropped = _fit(conversation, request.limit - fixed - notes.least)
         notes.fill(request.limit - fixed - sum(exchange.tokens for exchange in conversation))
         if dropped:
             system = _append(system, f"({dropped} earlier messages of this run are not shown.)")
         opening = _append(opening, notes.text)
         shown = [turn.shown for exchange in conversation for turn in exchange.turns if turn.shown is not None]
-        messages = (system, opening, *shown)
+        messages = (system, opening, *state.messages, *shown)
         known = {item.source for item in tools if item.included}
         tokens = sum(map(_count_message, messages)) + sum(item.tokens for item in tools if item.included)
         return ContextPacket(
             messages=messages,
             tools=tuple(tool for tool in request.tools if f"tool:{tool.name}" in known),
-            items=(*_fixed_items(request), *tools, *map(_turn_item, turns), *notes.items),
+            items=(*_fixed_items(request), *tools, *state.items, *map(_turn_item, turns), *notes.items),
             tokens=tokens,
+            wanted=wanted,
         )
 
     def _disclose(self, request: ContextRequest) -> list[ContextItem]:
@@ -147,6 +155,27 @@ class PacketBuilder:
         return tokens
 
 
+class _State:
+    """The state in words as one message: firm texts whole, the others within what they leave of `room` tokens."""
+
+    def __init__(self, texts: Sequence[StateText], room: int) -> None:
+        self.items: list[ContextItem] = []
+        self.cut = 0
+        left = room - MESSAGE_TOKENS - sum(estimate_tokens(text.text) + 1 for text in texts if text.firm)
+        shown = []
+        for text in texts:
+            whole = estimate_tokens(text.text)
+            said = text.text if text.firm else _shorten(text.text, max(left, LEAST_RESULT_TOKENS))
+            tokens = estimate_tokens(said)
+            left -= 0 if text.firm else tokens + 1
+            self.cut += whole - tokens
+            reason = f"shortened from {whole} to {tokens} tokens" if tokens < whole else ""
+            self.items.append(ContextItem(source=text.source, kind="state", tokens=tokens, reason=reason))
+            shown.append(said)
+        self.messages = (Message(role="user", content="\n\n".join(shown)),) if shown else ()
+        self.tokens = sum(map(_count_message, self.messages))
+
+
 class _Notes:
     """Observations that no message of the conversation shows (after a reset, a person's note, a refusal)."""
 
@@ -164,6 +193,7 @@ class _Notes:
                 self._unseen.append((observation, _describe(observation)))
         newest = self._unseen[-1][1] if self._unseen else ""
         self.least = estimate_tokens(newest) + MESSAGE_TOKENS if newest else 0
+        self.whole = sum(estimate_tokens(line + "\n") for _, line in self._unseen)
 
     def fill(self, room: int) -> None:
         """Take the newest that fit into `room` tokens; the newest of all always."""

@@ -1,7 +1,7 @@
 """Decisions: what a model may propose, typed, and how a reply becomes one. Pure.
 
-A reply becomes an answer, tool calls, a question to a person, a handoff or a stop, or it is invalid with the
-reason that is returned to the model. Nothing untyped leaves this module.
+A reply becomes an answer, tool calls, a question to a person, a handoff, a fresh start or a stop, or it is invalid
+with the reason that is returned to the model. A plan may come with tool calls. Nothing untyped leaves this module.
 """
 
 from __future__ import annotations
@@ -9,11 +9,28 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.messages import ModelReply, ToolCall, ToolSpec
+from retinue.runs.obligations import LONGEST
 
 _MOST_CALLS = 16
+_MOST_STEPS = 8
+_MOST_NOTES = 4_000
+
+
+class Plan(Frozen):
+    """What the model takes on, settles and means to do next (None: as before).
+
+    `answer` is the final answer, where this plan settles all that is owed.
+    """
+
+    call: ToolCall
+    add: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    next: tuple[str, ...] | None = None
+    answer: Json = None
 
 
 class Answer(Frozen):
@@ -21,13 +38,15 @@ class Answer(Frozen):
 
     type: Literal["answer"] = "answer"
     text: str
+    plan: Plan | None = None
 
 
 class ToolCalls(Frozen):
-    """Capabilities to be called now, together."""
+    """Capabilities to be called now, together; none when the model only plans."""
 
     type: Literal["tool_calls"] = "tool_calls"
     calls: tuple[ToolCall, ...]
+    plan: Plan | None = None
 
 
 class AskHuman(Frozen):
@@ -46,6 +65,14 @@ class Handoff(Frozen):
     artifact: Json = None
 
 
+class Afresh(Frozen):
+    """The model wants to go on with an empty conversation, from an artifact with these notes."""
+
+    type: Literal["reset"] = "reset"
+    notes: str
+    next: tuple[str, ...] | None = None
+
+
 class Stop(Frozen):
     """The model sees no way to go on."""
 
@@ -61,7 +88,7 @@ class Invalid(Frozen):
     call_id: str | None = None
 
 
-Decision = Annotated[Answer | ToolCalls | AskHuman | Handoff | Stop | Invalid, Field(discriminator="type")]
+Decision = Annotated[Answer | ToolCalls | AskHuman | Handoff | Afresh | Stop | Invalid, Field(discriminator="type")]
 
 ASK_HUMAN = ToolSpec(
     name="ask_human",
@@ -73,6 +100,30 @@ STOP = ToolSpec(
     name="stop",
     description="Give up with a reason when the goal cannot be reached.",
     input_schema={"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]},
+    control=True,
+)
+_TEXTS: Json = {"type": "array", "items": {"type": "string"}}
+PLAN = ToolSpec(
+    name="plan",
+    description=(
+        "Keep track of what you owe: add obligations, settle open ones by id (done), name the next steps. With "
+        "`answer` this is your final answer. May be called together with other tools."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {"add": _TEXTS, "done": _TEXTS, "next": _TEXTS, "answer": {}},
+        "required": [],
+    },
+    control=True,
+)
+RESET = ToolSpec(
+    name="reset",
+    description="Go on with an empty conversation; only obligations, a summary and your notes are kept.",
+    input_schema={
+        "type": "object",
+        "properties": {"notes": {"type": "string"}, "next": _TEXTS},
+        "required": ["notes"],
+    },
     control=True,
 )
 
@@ -99,12 +150,48 @@ def decide(reply: ModelReply, tools: tuple[ToolSpec, ...]) -> Decision:
         problem = _problem(call, known)
         if problem:
             return Invalid(problem=problem, call_id=call.id)
-    control = [call for call in reply.tool_calls if known[call.name].control]
-    if not control:
-        return ToolCalls(calls=reply.tool_calls)
-    if len(reply.tool_calls) > 1:
+    plans = [call for call in reply.tool_calls if call.name == PLAN.name and known[call.name].control]
+    others = tuple(call for call in reply.tool_calls if call not in plans)
+    control = [call for call in others if known[call.name].control]
+    if len(control) and len(reply.tool_calls) > 1:
         return Invalid(problem=f"{control[0].name} must be the only call of a reply", call_id=control[0].id)
-    return _control(control[0], known)
+    if control:
+        return _control(control[0], known)
+    return _planned(others, plans) if plans else ToolCalls(calls=others)
+
+
+def _planned(calls: tuple[ToolCall, ...], plans: list[ToolCall]) -> Decision:
+    """Tool calls with a plan, or the answer that a plan carries."""
+    if len(plans) > 1:
+        return Invalid(problem="plan may be called once in a reply", call_id=plans[1].id)
+    given = plans[0].arguments or {}
+    texts = {name: _texts(given.get(name)) for name in ("add", "done", "next")}
+    bad = next((name for name, value in texts.items() if value is None and given.get(name) is not None), None)
+    if bad is not None:
+        return Invalid(problem=f"plan needs a list of texts as {bad!r}, not {given[bad]!r:.80}", call_id=plans[0].id)
+    plan = Plan(
+        call=plans[0],
+        add=texts["add"] or (),
+        done=texts["done"] or (),
+        next=_steps(given.get("next")),
+        answer=given.get("answer"),
+    )
+    if plan.answer is None:
+        return ToolCalls(calls=calls, plan=plan)
+    if calls:
+        return Invalid(problem="a plan with an answer must be the only call of a reply", call_id=plan.call.id)
+    text = plan.answer if isinstance(plan.answer, str) else to_json(plan.answer).decode()
+    return Answer(text=text, plan=plan)
+
+
+def _texts(value: Json) -> tuple[str, ...] | None:
+    good = isinstance(value, list) and all(isinstance(part, str) and part.strip() for part in value)
+    return tuple(value) if good else None
+
+
+def _steps(value: Json) -> tuple[str, ...] | None:
+    steps = _texts(value)
+    return None if steps is None else tuple(step[:LONGEST] for step in steps[:_MOST_STEPS])
 
 
 def _answer(reply: ModelReply) -> Decision:
@@ -134,6 +221,8 @@ def _control(call: ToolCall, known: dict[str, ToolSpec]) -> Decision:
         return AskHuman(question=str(arguments["question"]), call_id=call.id)
     if call.name == STOP.name:
         return Stop(reason=str(arguments["reason"]))
+    if call.name == RESET.name:
+        return Afresh(notes=str(arguments["notes"])[:_MOST_NOTES], next=_steps(arguments.get("next")))
     allowed = known[call.name].input_schema["properties"]["agent"]["enum"]
     if arguments["agent"] not in allowed:
         return Invalid(

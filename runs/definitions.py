@@ -48,6 +48,41 @@ def prompt(name: str) -> Prompt:
 
 
 @dataclass(frozen=True)
+class Compaction:
+    """When an agent's history is shortened: once the packet would take more than the share `at` of the context
+    limit; the newest `keep_turns` turns stay as they are. InvalidInput for what cannot be."""
+
+    at: float = 0.8
+    keep_turns: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at <= 1:
+            raise InvalidInput(f"Compaction(at={self.at!r}): give a share of the context limit, above 0 and at most 1")
+        if self.keep_turns < 1:
+            raise InvalidInput(f"Compaction(keep_turns={self.keep_turns!r}): keep at least 1 turn")
+
+
+@dataclass(frozen=True)
+class Reset:
+    """When an agent starts afresh from an artifact: after so many turns, after so many compactions, or when the
+    model decides so (`by_model`). InvalidInput when none of it is set."""
+
+    turns: int | None = None
+    compactions: int | None = None
+    by_model: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("turns", self.turns), ("compactions", self.compactions)):
+            if value is not None and value < 1:
+                raise InvalidInput(f"Reset({name}={value!r}): give 1 or more, or leave it out")
+        if self.turns is None and self.compactions is None and not self.by_model:
+            raise InvalidInput("Reset() never happens: set turns, compactions or by_model")
+
+
+DEFAULT_COMPACTION = Compaction()
+
+
+@dataclass(frozen=True)
 class AgentSpec:
     """A model in a loop with tools, limits and a typed answer. Made by `agent(...)`."""
 
@@ -64,6 +99,9 @@ class AgentSpec:
     max_tokens: int = 1024
     corrections: int = 2
     asks: bool = False
+    plans: bool = False
+    compaction: Compaction | None = DEFAULT_COMPACTION
+    reset: Reset | None = None
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -85,7 +123,9 @@ class AgentSpec:
             self.handoffs,
             self.parameters,
         )
-        return self.explicit_version or _digest(repr(parts))
+        context = (self.plans, self.compaction, self.reset)
+        chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
+        return self.explicit_version or _digest(repr((*parts, *chosen)))
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:
@@ -134,7 +174,9 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     `model` (full name; the configuration's default otherwise), `budget`, `handoffs` (names of agents it may
     pass the run to), `follow_ups` (workflows that run after its answer with {input, output, run_id}),
     `parameters` (sent to the model as they are), `max_tokens`, `corrections` (how often a bad decision or
-    answer is returned to the model), `asks` (it may ask a person), `version`.
+    answer is returned to the model), `asks` (it may ask a person), `plans` (it keeps track of what it owes),
+    `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
+    starts afresh: `Reset(turns=40)`; never by default), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):

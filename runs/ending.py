@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
-from retinue.runs.journal import Finish, Finished, Intent, NewRun, Outcome, Spawn
+from retinue.runs.journal import Finish, Finished, NewRun, Spawn
 from retinue.runs.machine import STATUS_OF
-from retinue.runs.steps import Command, Done, error_info, outcome_of
+from retinue.runs.steps import Command, Done, cut_short, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
 
 _LOG = logging.getLogger("retinue.runs")
@@ -67,25 +67,9 @@ async def stop(run: Run, tasks: dict[str, asyncio.Task[None]], settled: list[tup
     for key in stopped:
         intent = run.history.intents.get(key)
         if intent is not None and key not in run.history.outcomes:
-            cut = _cut_short(intent, now)
+            cut = cut_short(intent, now)
             run.ledger.settle(key, cut.usage)
             run.note(cut)
-
-
-def _cut_short(intent: Intent, at: int) -> Outcome:
-    writes = intent.facts.get("side_effect") == "write"
-    doubt = ": whether it took effect is not known" if writes else ""
-    reason = "side_effect_unknown" if writes else "canceled"
-    return Outcome(
-        at=at,
-        key=intent.key,
-        effect=intent.effect,
-        name=intent.name,
-        activation=0,
-        result="unknown" if writes else "canceled",
-        error=ErrorInfo(reason=reason, code="canceled", message=f"{intent.name} was stopped in flight{doubt}"),
-        usage=intent.reserved if writes or intent.reserved.micros else NOTHING,
-    )
 
 
 async def fail(run: Run, error: BaseException) -> None:
@@ -94,7 +78,10 @@ async def fail(run: Run, error: BaseException) -> None:
     if reason is StopReason.internal_error and not isinstance(error, RetinueError):
         _LOG.warning("run %s failed: %s", run.request.run_id, error, exc_info=error)
     info = error_info(error)
-    facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else _cause(error)
+    facts: dict[str, Json] = dict(error.facts) if isinstance(error, RunError) else {}
+    facts |= _cause(error)
+    if reason is StopReason.canceled:
+        facts["by"] = run.news.cancel
     await _end(run, reason, error=info.model_copy(update={"reason": reason.value}), facts=facts)
 
 

@@ -37,13 +37,14 @@ class UnknownName(InvalidInput):
 
 
 class RunError(RetinueError):
-    """A run did not end with a result. `reason` is the stop reason's value."""
+    """A run did not end with a result. `reason` is the stop reason's value, `facts` go with the end's own."""
 
     reason = "internal_error"
 
     def __init__(self, message: str, *, run_id: str | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
+        self.facts: dict[str, object] = {}
 
 
 class RunFailed(RunError):

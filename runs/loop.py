@@ -7,14 +7,15 @@ context, and it continues as new after each turn with its state. Knows no provid
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from retinue.runs import decisions
-from retinue.runs.agent_state import AgentState, goal_of, spec_of
+from retinue.runs import continuing, decisions, owing
+from retinue.runs.agent_state import AgentState, first_state, spec_of
+from retinue.runs.artifacts import read_artifact
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
-from retinue.runs.decisions import Answer, AskHuman, Decision, Handoff, Invalid, Stop, ToolCalls
+from retinue.runs.decisions import Afresh, Answer, AskHuman, Decision, Handoff, Invalid, Stop, ToolCalls
 from retinue.runs.definitions import AgentSpec, Prompt
 from retinue.runs.ending import Ended
 from retinue.runs.errors import InvalidDecision, OutputRejected, PolicyDenied, RunError
@@ -26,10 +27,21 @@ from retinue.runs.turns import AgentContext
 
 
 async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState | None) -> Any:
-    """Run an agent to its end: each call of this function is one turn."""
+    """Run an agent to its end: each call of this function is one turn, or a fresh start between two."""
     if state is None:
-        state = AgentState(goal=goal_of(input))
-    packet = await _build_context(ctx, spec, input, state)
+        state = first_state(input, read_artifact(input))
+    if continuing.reset_due(spec, state):
+        return await continuing.reset(ctx, spec, state)
+    try:
+        return await _take_turn(ctx, spec, input, state)
+    except RunError as error:
+        if "open_obligations" not in error.facts:
+            error.facts.update(owing.leave(ctx, state))
+        raise
+
+
+async def _take_turn(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState) -> Any:
+    state, packet = await _build_context(ctx, spec, input, state)
     reply = await _ask_model(ctx, spec, state, packet)
     decision = decisions.decide(reply, packet.tools)
     _record_decision(ctx, state, decision)
@@ -39,53 +51,57 @@ async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: Agen
         case ToolCalls():
             state = await _call_tools(ctx, state, decision)
         case AskHuman():
-            answer = await ctx.ask(decision.question)
-            state = state.called(
-                (ToolCall(id=decision.call_id, name="ask_human", arguments={"question": decision.question}),)
-            )
-            state = _observe(
-                ctx,
-                state,
-                Observation(
-                    id=state.next_id(),
-                    kind="human",
-                    name="ask_human",
-                    call_id=decision.call_id,
-                    data=answer,
-                    turn=state.turn,
-                ),
-            )
+            state = await _ask_human(ctx, state, decision)
         case Handoff():
-            return await _hand_off(ctx, decision, state)
+            return await continuing.hand_off(ctx, spec, input, state, decision)
+        case Afresh():
+            return await continuing.reset(ctx, spec, state, decision)
         case Stop():
             raise _stopped(decision)
         case Invalid():
             state = _correct(ctx, spec, state, reply, decision)
+    return await _next_turn(ctx, state)
+
+
+async def _next_turn(ctx: AgentContext, state: AgentState) -> Any:
     return await ctx.checkpoint("turn", state.model_copy(update={"turn": state.turn + 1}))
 
 
-async def _build_context(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState) -> ContextPacket:
+async def _build_context(
+    ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState
+) -> tuple[AgentState, ContextPacket]:
+    """What the model is shown; where that would be too much, the history is shortened before."""
+    packet = _build_packet(ctx, spec, input, state)
+    shorter = continuing.shorten(ctx, spec, state, packet)
+    if shorter is not None:
+        before, (state, dropped) = packet.wanted, shorter
+        packet = _build_packet(ctx, spec, input, state)
+        continuing.record_compaction(ctx, state, dropped, before, packet.tokens)
+    decision = await ctx.gate("context", spec.name, {"tokens": packet.tokens, "tools": len(packet.tools)})
+    if decision.outcome != "allow":
+        raise PolicyDenied(f"context: {decision.reason}")
+    items = [item.model_dump(mode="json", exclude_defaults=True) | {"included": item.included} for item in packet.items]
+    ctx.record("context", None, turn=state.turn, tokens=packet.tokens, limit=ctx.context_limit, items=items)
+    return state, packet
+
+
+def _build_packet(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState) -> ContextPacket:
     source = f"prompt/{spec.instructions.name}" if isinstance(spec.instructions, Prompt) else f"agent/{spec.name}"
     text = spec.instructions.text if isinstance(spec.instructions, Prompt) else spec.instructions
-    packet = ctx.build(
+    return ctx.build(
         ContextRequest(
             instructions=text,
             instructions_source=source,
             goal=state.goal,
-            input=input,
-            turns=state.messages,
+            input=None if read_artifact(input) else input,
+            state=continuing.state_in_words(state),
+            turns=state.conversation,
             observations=state.observations,
             tools=ctx.disclosed(spec),
             limit=ctx.context_limit,
             now=ctx.now_ns,
         )
     )
-    decision = await ctx.gate("context", spec.name, {"tokens": packet.tokens, "tools": len(packet.tools)})
-    if decision.outcome != "allow":
-        raise PolicyDenied(f"context: {decision.reason}")
-    items = [item.model_dump(mode="json", exclude_defaults=True) | {"included": item.included} for item in packet.items]
-    ctx.record("context", None, turn=state.turn, tokens=packet.tokens, limit=ctx.context_limit, items=items)
-    return packet
 
 
 async def _ask_model(ctx: AgentContext, spec: AgentSpec, state: AgentState, packet: ContextPacket) -> ModelReply:
@@ -116,45 +132,66 @@ def _record_decision(ctx: AgentContext, state: AgentState, decision: Decision) -
 
 async def _answer(ctx: AgentContext, spec: AgentSpec, state: AgentState, decision: Answer) -> Any:
     """Validate, gate and return the answer; a rejected one goes back to the model, a bounded number of times."""
+    problem = None
+    if decision.plan is not None:
+        state, problem = owing.take_up(ctx, state, decision.plan)
     checked = validate(decision.text, spec.output, state.evidence())
-    ctx.record("validation", None, turn=state.turn, what="output", ok=checked.ok, errors=list(checked.errors))
-    if not checked.ok:
-        problem = "; ".join(checked.errors)
+    errors = checked.errors if problem is None else (problem, *checked.errors)
+    ctx.record("validation", None, turn=state.turn, what="output", ok=not errors, errors=list(errors))
+    state = state.model_copy(update={"confidence": checked.confidence})
+    if errors:
+        problem = "; ".join(errors)
         if state.corrections >= spec.corrections:
-            raise OutputRejected(f"the answer was refused {state.corrections + 1} times: {problem}")
-        message = Message(role="assistant", content=decision.text)
-        state = state.said(message, Message(role="user", content=f"The answer was refused: {problem}. Answer again."))
-        state = state.model_copy(update={"corrections": state.corrections + 1, "turn": state.turn + 1})
-        return await ctx.checkpoint("turn", state)
+            error = OutputRejected(f"the answer was refused {state.corrections + 1} times: {problem}")
+            raise _leaving(ctx, state, error)
+        told = f"The answer was refused: {problem}. Answer again."
+        return await _next_turn(ctx, state.corrected(decision.text, told, problem))
+    if spec.plans and state.left_open and not state.reminded:
+        return await _remind(ctx, state, decision)
     verdict = await ctx.gate("output", spec.name, {"confidence": str(checked.confidence)})
     if verdict.outcome != "allow":
-        raise PolicyDenied(f"output: {verdict.reason}")
+        raise _leaving(ctx, state, PolicyDenied(f"output: {verdict.reason}"))
     facts: dict[str, Json] = {"confidence": checked.confidence, "turns": state.turn + 1}
-    return Ended(checked.value, facts=facts)
+    return Ended(checked.value, facts=facts | owing.leave(ctx, state))
+
+
+async def _remind(ctx: AgentContext, state: AgentState, decision: Answer) -> Any:
+    """Return an answer once that leaves obligations open; the next one may leave them so."""
+    open_ids = list(state.left_open)
+    ctx.record("validation", None, turn=state.turn, what="obligations", ok=False, errors=[f"open: {open_ids}"])
+    said = Message(role="assistant", content=decision.text)
+    state = state.said(said, Message(role="user", content=owing.remind(state)))
+    return await _next_turn(ctx, state.model_copy(update={"reminded": True}))
 
 
 async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls) -> AgentState:
     """Call the capabilities together; whatever comes of them is an observation, refusals and errors too."""
-    outcomes = await asyncio.gather(*(ctx.try_call(call, state.turn) for call in decision.calls))
-    state = state.called(decision.calls)
-    for call, outcome in zip(decision.calls, outcomes, strict=True):
-        state = _observe(ctx, state, _seen(state, call, outcome))
+    calls, plan = decision.calls, decision.plan
+    outcomes = await asyncio.gather(*(ctx.try_call(call, state.turn) for call in calls)) if calls else []
+    state = state.called(calls if plan is None else (*calls, plan.call))
+    for call, outcome in zip(calls, outcomes, strict=True):
+        seen = _seen(state, call, outcome)
+        state = owing.follow(ctx, _observe(ctx, state, seen), call, outcome, seen)
+    if plan is not None:
+        planned, problem = owing.take_up(ctx, state, plan)
+        state = _observe(ctx, planned, owing.plan_seen(state, planned, plan.call, problem))
+    for outcome in outcomes:
+        if outcome.result == "unknown" or (outcome.error and outcome.error.reason == "budget_exhausted"):
+            raise _leaving(ctx, state, _fatal(outcome))
     return state
 
 
 def _seen(state: AgentState, call: ToolCall, outcome: Outcome) -> Observation:
-    if outcome.result == "ok":
-        data, result = outcome.content, "ok"
-    else:
-        error = outcome.error or ErrorInfo(reason="tool_failure", code=outcome.result, message="no details")
-        if outcome.result == "unknown" or error.reason == "budget_exhausted":
-            raise _fatal(error)
-        result = "refused" if outcome.result == "refused" else "error"
+    result: Literal["ok", "refused", "error", "unknown"] = "ok"
+    data = outcome.content
+    if outcome.result != "ok":
+        result = outcome.result if outcome.result in ("refused", "unknown") else "error"
+        error = _error_of(outcome)
         data = {result: error.message, "code": error.code}
     return Observation(
         id=state.next_id(),
         kind="policy" if result == "refused" else "tool",
-        result="ok" if result == "ok" else "refused" if result == "refused" else "error",
+        result=result,
         name=call.name,
         call_id=call.id,
         data=data,
@@ -162,23 +199,19 @@ def _seen(state: AgentState, call: ToolCall, outcome: Outcome) -> Observation:
     )
 
 
+async def _ask_human(ctx: AgentContext, state: AgentState, decision: AskHuman) -> AgentState:
+    """Ask a person and observe the answer."""
+    answer = await ctx.ask(decision.question)
+    call = ToolCall(id=decision.call_id, name="ask_human", arguments={"question": decision.question})
+    state = state.called((call,))
+    seen = Observation(id=state.next_id(), kind="human", name=call.name, call_id=call.id, data=answer, turn=state.turn)
+    return _observe(ctx, state, seen)
+
+
 def _observe(ctx: AgentContext, state: AgentState, seen: Observation) -> AgentState:
     facts: dict[str, Json] = {"id": seen.id, "kind": seen.kind, "result": seen.result, "name": seen.name}
     ctx.record("observation", {"data": seen.data}, turn=state.turn, call_id=seen.call_id, **facts)
-    content = seen.data if isinstance(seen.data, str) else to_json(seen.data).decode()
-    message = Message(role="tool", content=content, tool_call_id=seen.call_id, name=seen.name)
-    return state.said(message).model_copy(
-        update={"observed": (*state.observed, seen.model_copy(update={"data": None}))}
-    )
-
-
-async def _hand_off(ctx: AgentContext, decision: Handoff, state: AgentState) -> Any:
-    """Another agent goes on with the artifact; what it answers is the answer."""
-    artifact = {"goal": state.goal, "from": ctx.request.target, "artifact": decision.artifact}
-    ctx.record("handoff", artifact, **{"to": decision.agent, "from": ctx.request.target})
-    value = await ctx.run(decision.agent, artifact)
-    plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    return Ended(plain, StopReason.handoff, {"to": decision.agent})
+    return state.saw(seen, seen.data if isinstance(seen.data, str) else to_json(seen.data).decode())
 
 
 def _correct(ctx: AgentContext, spec: AgentSpec, state: AgentState, reply: ModelReply, decision: Invalid) -> AgentState:
@@ -186,9 +219,8 @@ def _correct(ctx: AgentContext, spec: AgentSpec, state: AgentState, reply: Model
     ctx.record("validation", None, turn=state.turn, what="decision", ok=False, errors=[decision.problem])
     if state.corrections >= spec.corrections:
         raise InvalidDecision(f"no valid decision after {state.corrections + 1} tries: {decision.problem}")
-    said = Message(role="assistant", content=reply.text or "(a reply that is no decision)")
-    told = Message(role="user", content=f"That was no valid decision: {decision.problem}. Decide again.")
-    return state.said(said, told).model_copy(update={"corrections": state.corrections + 1})
+    told = f"That was no valid decision: {decision.problem}. Decide again."
+    return state.corrected(reply.text or "(a reply that is no decision)", told, decision.problem)
 
 
 def _stopped(decision: Stop) -> RunError:
@@ -197,7 +229,19 @@ def _stopped(decision: Stop) -> RunError:
     return error
 
 
-def _fatal(error: ErrorInfo) -> RunError:
+def _error_of(outcome: Outcome) -> ErrorInfo:
+    return outcome.error or ErrorInfo(reason="tool_failure", code=outcome.result, message="no details")
+
+
+def _fatal(outcome: Outcome) -> RunError:
+    error = _error_of(outcome)
     failure = RunError(error.message)
     failure.reason = error.reason
+    failure.step = outcome.key
     return failure
+
+
+def _leaving(ctx: AgentContext, state: AgentState, error: RunError) -> RunError:
+    """The error with what stays open: this turn has changed what is owed."""
+    error.facts.update(owing.leave(ctx, state))
+    return error

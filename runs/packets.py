@@ -12,11 +12,12 @@ from retinue.runs.messages import Message, ToolSpec
 
 
 class Observation(Frozen):
-    """Something the run has seen. `result` is set for tools: ok, refused or error. Tokens are estimated."""
+    """Something the run has seen. `result` is set for tools: ok, refused, error, or unknown when it may have
+    happened though nobody saw it end."""
 
     id: str
     kind: Literal["model", "tool", "policy", "human", "system"]
-    result: Literal["ok", "refused", "error"] = "ok"
+    result: Literal["ok", "refused", "error", "unknown"] = "ok"
     name: str = ""
     call_id: str | None = None
     summary: str = ""
@@ -39,14 +40,26 @@ class ContextItem(Frozen):
     fresh_at: int | None = None
 
 
+class StateText(Frozen):
+    """A part of the run's state in words: its recap, the artifact it began with, or what it owes.
+
+    `firm` text is shown whole; the rest is cut when there is too much of it.
+    """
+
+    source: str
+    text: str
+    firm: bool = False
+
+
 class ContextRequest(Frozen):
     """All that could be shown. `turns` are the conversation so far in order: what the model said and what
-    was observed; `limit` is the packet's token budget."""
+    was observed; `state` stands before it; `limit` is the packet's token budget."""
 
     instructions: str
     instructions_source: str
     goal: str
     input: Json
+    state: tuple[StateText, ...] = ()
     turns: tuple[Message, ...] = ()
     observations: tuple[Observation, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
@@ -56,12 +69,16 @@ class ContextRequest(Frozen):
 
 
 class ContextPacket(Frozen):
-    """What is shown: the messages, the tools, and the account of every item considered."""
+    """What is shown: the messages, the tools, and the account of every item considered.
+
+    `tokens` is what it takes, `wanted` what it would have taken had nothing been cut or left out.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...]
     items: tuple[ContextItem, ...]
     tokens: int
+    wanted: int = 0
 
     @property
     def omitted(self) -> tuple[ContextItem, ...]:

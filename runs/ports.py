@@ -13,6 +13,7 @@ from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
+from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
@@ -77,3 +78,5 @@ class Services:
     random: Random
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     defaults: Defaults = field(default_factory=Defaults)
+    endpoint: Endpoint | None = None
+    """Where adopted functions reach models; a host without one adopts nothing."""

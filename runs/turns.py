@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from retinue.runs.capabilities import Capability
 from retinue.runs.context import Context, Executor, value_of
 from retinue.runs.contracts import Budget, Json
-from retinue.runs.decisions import ASK_HUMAN, STOP, hand_off_spec
+from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
 from retinue.runs.definitions import AgentSpec, Definition
+from retinue.runs.effects.models import reply_of
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
@@ -63,6 +64,10 @@ class AgentContext(Context):
             tools.append(ASK_HUMAN)
         if spec.handoffs:
             tools.append(hand_off_spec(spec.handoffs))
+        if spec.plans:
+            tools.append(PLAN)
+        if spec.reset is not None and spec.reset.by_model:
+            tools.append(RESET)
         return (*tools, STOP) if tools else ()
 
     def _carried(self, name: str, state: Any) -> Any:
@@ -84,15 +89,8 @@ class AgentContext(Context):
         }
         options = {"request": request, "prompt": prompt, "stream": self.request.route == "stream"}
         outcome = await self._executor.issue("model", request.model, arguments, options)
-        content = value_of(outcome)
-        return ModelReply(
-            text=content["text"],
-            tool_calls=tuple(ToolCall.model_validate(call) for call in content["tool_calls"]),
-            finish_reason=outcome.facts["finish_reason"],
-            usage=outcome.usage,
-            model=outcome.facts["model"],
-            provider=outcome.facts["provider"],
-        )
+        value_of(outcome)
+        return reply_of(outcome)
 
     async def try_call(self, call: ToolCall, turn: int) -> Outcome:
         """Call a capability; refusals and errors are outcomes too."""

@@ -112,6 +112,53 @@ def _validation(page: Page, entry: Record) -> None:
     )
 
 
+def _obligation(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    page.add(
+        "obligations",
+        {
+            "turn": facts.get("turn"),
+            "obligation_id": facts.get("id"),
+            "event": facts.get("event"),
+            "declared_by": facts.get("by"),
+            "since": facts.get("since"),
+            "settled_by": facts.get("settled_by"),
+            "text": member(entry.content, "text"),
+        },
+    )
+
+
+def _compaction(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    same = ("turn", "number", "first_turn", "last_turn", "tokens_before", "tokens_after")
+    dropped = member(entry.content, "dropped")
+    page.add(
+        "compactions",
+        {name: facts.get(name) for name in same}
+        | {
+            "messages": facts.get("count"),
+            "token_limit": facts.get("limit"),
+            "dropped": names(dropped),
+            "recap": member(entry.content, "recap"),
+        },
+    )
+
+
+def _reset(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    page.add(
+        "resets",
+        {
+            "turn": facts.get("turn"),
+            "number": facts.get("number"),
+            "decided_by": facts.get("by"),
+            "messages": facts.get("count"),
+            "obligations": facts.get("obligations"),
+            "artifact": entry.content,
+        },
+    )
+
+
 def _policy(page: Page, entry: Record) -> None:
     facts = entry.facts
     about = {name: facts.get(name) for name in ("key", "turn", "call_id", "stage", "resource")}
@@ -161,6 +208,9 @@ TOPICS: dict[str, Callable[[Page, Record], None]] = {
     "context": _context,
     "observation": _observation,
     "validation": _validation,
+    "obligation": _obligation,
+    "compaction": _compaction,
+    "reset": _reset,
     "policy": _policy,
     "handoff": _handoff,
     "dead_letter": _dead_letter,

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from retinue.host.documents import document_tools
     from retinue.ingress.client import Client, RunHandle, connect
     from retinue.ingress.sync import SyncClient, connect_sync
+    from retinue.runs.artifacts import Artifact
     from retinue.runs.context import Context
     from retinue.runs.contracts import Branch, Budget, Status, StopReason
-    from retinue.runs.definitions import agent, prompt, workflow
+    from retinue.runs.definitions import Compaction, Reset, agent, prompt, workflow
+    from retinue.runs.doors import Doors
     from retinue.runs.errors import RetinueError
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
     from retinue.runs.patterns.chain import chain
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
     from retinue.sessions.native import tool
 
 _HOMES = {
+    "Artifact": "runs.artifacts",
     "Branch": "runs.contracts",
     "Budget": "runs.contracts",
     "Client": "ingress.client",
+    "Compaction": "runs.definitions",
     "Context": "runs.context",
+    "Doors": "runs.doors",
+    "Reset": "runs.definitions",
     "RetinueError": "runs.errors",
     "RunHandle": "ingress.client",
     "Status": "runs.contracts",
@@ -58,10 +64,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Artifact",
     "Branch",
     "Budget",
     "Client",
+    "Compaction",
     "Context",
+    "Doors",
+    "Reset",
     "RetinueError",
     "RunHandle",
     "Status",

@@ -32,6 +32,7 @@ from retinue.runs.contracts import (
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, StoreError, UnknownName
 from retinue.runs.history import fold
+from retinue.runs.joins import canceler
 from retinue.runs.journal import (
     ENTRIES,
     Accepted,
@@ -404,7 +405,7 @@ class MemoryStore:
             self._wake(run)
         if spawn.cancel_rest:
             mine = [r for r in self._runs.values() if r.parent is run and r.group == spawn.key]
-            self._cancel(mine, f"the join of {run.request.run_id}", spawn.at)
+            self._cancel(mine, canceler(run.request.run_id), spawn.at)
 
     def _finish(self, run: Kept, end: Finish, at: int) -> None:
         self._move(run, end.status)

@@ -9,7 +9,7 @@ CREATE TABLE decisions (  -- what the model decided, as the typed protocol reads
     tenant_id VARCHAR NOT NULL,         -- whose run it is
     agent VARCHAR,                      -- the agent that decided
     turn INTEGER,                       -- the model call it comes from, from 0
-    type VARCHAR,                       -- answer, tool_calls, ask_human, handoff, stop or invalid
+    type VARCHAR,                       -- answer, tool_calls, ask_human, handoff, reset, stop or invalid
     tools VARCHAR[],                    -- the capabilities it wants called
     decision VARIANT                    -- the decision, redacted
 );
@@ -59,7 +59,7 @@ CREATE TABLE observations (  -- what the run has seen
     turn INTEGER,                       -- the model call that led to it
     observation_id VARCHAR,             -- its id within the run
     kind VARCHAR,                       -- model, tool, policy, human or system
-    result VARCHAR,                     -- ok, refused or error
+    result VARCHAR,                     -- ok, refused, error or unknown
     name VARCHAR,                       -- the capability concerned
     call_id VARCHAR,                    -- the model's id of the call
     summary VARCHAR,                    -- in words, redacted
@@ -78,6 +78,59 @@ CREATE TABLE validations (  -- a decision, argument or answer was checked
     what VARCHAR,                       -- what was checked
     ok BOOLEAN,                         -- whether it passed
     errors VARCHAR[]                    -- what was wrong, redacted
+);
+
+CREATE TABLE obligations (  -- what an agent owes: one row when it is added, settled, handed over, or left open
+    seq BIGINT NOT NULL,                -- the journal's order of commit
+    ordinal INTEGER NOT NULL,           -- place of the entry within its append
+    time TIMESTAMPTZ NOT NULL,          -- when
+    run_id VARCHAR NOT NULL,            -- the run
+    root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
+    tenant_id VARCHAR NOT NULL,         -- whose run it is
+    agent VARCHAR,                      -- the agent
+    turn INTEGER,                       -- the turn in which it happened
+    obligation_id VARCHAR,              -- its id within the run
+    event VARCHAR,                      -- added, settled, handed_over or left_open
+    declared_by VARCHAR,                -- model or runtime
+    since INTEGER,                      -- the turn it is owed since
+    settled_by VARCHAR,                 -- the observation or turn that settled it
+    text VARCHAR                        -- what is owed, redacted
+);
+
+CREATE TABLE compactions (  -- the history of an agent was shortened; the same agent goes on
+    seq BIGINT NOT NULL,                -- the journal's order of commit
+    ordinal INTEGER NOT NULL,           -- place of the entry within its append
+    time TIMESTAMPTZ NOT NULL,          -- when
+    run_id VARCHAR NOT NULL,            -- the run
+    root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
+    tenant_id VARCHAR NOT NULL,         -- whose run it is
+    agent VARCHAR,                      -- the agent
+    turn INTEGER,                       -- the turn before which it happened
+    number INTEGER,                     -- how many there were in the run, from 1
+    messages INTEGER,                   -- messages that are no longer shown
+    first_turn INTEGER,                 -- the oldest turn concerned
+    last_turn INTEGER,                  -- the newest turn concerned
+    tokens_before BIGINT,               -- estimated tokens that a packet would have taken
+    tokens_after BIGINT,                -- estimated tokens of the packet that was built instead
+    token_limit BIGINT,                 -- the packet's budget
+    dropped VARCHAR[],                  -- hashes of these messages
+    recap VARIANT                       -- the structured summary that stands for them, redacted
+);
+
+CREATE TABLE resets (  -- a fresh agent continues the same run from an artifact
+    seq BIGINT NOT NULL,                -- the journal's order of commit
+    ordinal INTEGER NOT NULL,           -- place of the entry within its append
+    time TIMESTAMPTZ NOT NULL,          -- when
+    run_id VARCHAR NOT NULL,            -- the run
+    root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
+    tenant_id VARCHAR NOT NULL,         -- whose run it is
+    agent VARCHAR,                      -- the agent
+    turn INTEGER,                       -- the turn in which it was decided
+    number INTEGER,                     -- how many there were in the run, from 1
+    decided_by VARCHAR,                 -- model or policy
+    messages INTEGER,                   -- messages that the fresh agent does not see
+    obligations INTEGER,                -- obligations that were open
+    artifact VARIANT                    -- what it starts from, redacted
 );
 
 CREATE TABLE policy_decisions (  -- the gate decided a stage

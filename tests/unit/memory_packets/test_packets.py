@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retinue.memory.packets import OLD_RESULT_TOKENS, PacketBuilder, estimate_tokens
 from retinue.runs.messages import Message, ToolCall, ToolSpec
-from retinue.runs.packets import ContextPacket, ContextRequest, Observation
+from retinue.runs.packets import ContextPacket, ContextRequest, Observation, StateText
 
 SEARCH = ToolSpec(name="search", description="Find passages.", input_schema={"type": "object"})
 STOP = ToolSpec(name="stop", description="Stop.", input_schema={"type": "object"}, control=True)
@@ -213,3 +213,30 @@ def test_a_packet_accounts_for_every_candidate_and_orphans_none(
     least = PacketBuilder().build(request.model_copy(update={"limit": 1}))
     disclosed = sum(item.tokens for item in packet.items if item.kind == "tool" and item.included)
     assert packet.tokens <= max(limit, least.tokens + disclosed)
+
+
+RECAP = StateText(source="recap:1", text="did this " * 400)
+OWED = StateText(source="obligations", text="Still owed:\n- b1: say it", firm=True)
+
+
+@pytest.mark.promise("A10", "G1")
+def test_the_state_stands_before_the_conversation_and_what_is_firm_of_it_whole() -> None:
+    packet = build(state=(RECAP, OWED), turns=history(3, 400), limit=1_200)
+    assert packet.tokens <= 1_200 < packet.wanted
+    assert [message.role for message in packet.messages[:4]] == ["system", "user", "user", "assistant"]
+    assert packet.messages[2].content.endswith("\n\nStill owed:\n- b1: say it")
+    [recap, owed] = [item for item in packet.items if item.kind == "state"]
+    assert recap.included and recap.reason == f"shortened from 900 to {recap.tokens} tokens"
+    assert (owed.source, owed.included, owed.reason) == ("obligations", True, "")
+    tiny = build(state=(RECAP, OWED), turns=history(3, 400), limit=1)
+    assert "- b1: say it" in tiny.messages[2].content
+
+
+def test_what_a_packet_wanted_is_what_it_takes_when_the_limit_does_not_matter() -> None:
+    given: dict[str, Any] = {
+        "state": (RECAP, OWED),
+        "turns": history(5, 300),
+        "observations": (Observation(id="o9", kind="human", summary="yes"),),
+    }
+    whole, cut = build(**given, limit=100_000), build(**given, limit=900)
+    assert abs(whole.tokens - whole.wanted) <= 8 and abs(cut.wanted - whole.wanted) <= 8 and cut.tokens <= 900

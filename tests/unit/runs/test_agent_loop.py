@@ -11,6 +11,7 @@ from tests.doubles.worlds import calls, ended
 from tests.unit.runs.conftest import Make
 
 from retinue.runs.agent_state import AgentState
+from retinue.runs.artifacts import Artifact
 from retinue.runs.contracts import StopReason
 from retinue.runs.decisions import Answer, AskHuman, Handoff, Invalid, Stop, ToolCalls, decide
 from retinue.runs.definitions import agent
@@ -212,7 +213,10 @@ async def test_a_handoff_passes_a_written_artifact_and_names_its_reason(make: Ma
     assert ended(result) == ("completed", "handoff") and result.facts["to"] == "finder"
     assert result.value == {"answer": "a", "quote": "q"}
     [noted] = [e for e in await world.entries(result.run_id) if e.kind == "record" and e.topic == "handoff"]
-    assert noted.content == {"goal": "the goal", "from": "plain", "artifact": {"next": "look"}}
+    written = Artifact.model_validate(noted.content)
+    assert (written.kind, written.goal, written.artifact) == ("handoff", "the goal", {"next": "look"})
+    assert (written.origin.agent, written.origin.version) == ("plain", plain.version)
+    assert noted.facts == {"to": "finder", "from": "plain", "version": plain.version, "turn": 0, "obligations": 0}
 
 
 async def test_tools_called_together_are_delivered_by_their_place_not_their_id(make: Make) -> None:

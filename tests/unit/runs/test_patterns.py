@@ -452,7 +452,7 @@ async def test_a_desk_passes_the_run_on_with_the_artifact(make_on_each: Make) ->
     assert depths == {"desk": 0, "triage": 1, "refunds": 1, "boss": 1}
     last = next(child.run_id for child in children if child.target == "boss")
     given = (await world.entries(last))[0].content
-    assert given["from"] == "refunds" and given["artifact"] == {"order": 7, "sum": 30}
+    assert given["origin"]["agent"] == "refunds" and given["artifact"] == {"order": 7, "sum": 30}
 
 
 async def test_a_cycle_is_stopped_and_names_the_way_it_took(make: Make) -> None:

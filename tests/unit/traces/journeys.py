@@ -266,6 +266,7 @@ def answering(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[
     run.call(1, "pricing_tool", {"amount": 12_000 + worker, "currency": "EUR"}, {"price": "1.5"}, split=True)
     yield
     run.think(2, [], text="since 2019")
+    run.write(*continued(run))
     checked = run.record("validation", None, turn=2, what="output", ok=True, errors=[])
     run.write(checked, run.record("stage", None, stage="answer", turn=2))
     run.finish(
@@ -276,6 +277,18 @@ def answering(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[
         follow_ups=["remember doc-1", {"target": "memory"}],
     )
     yield
+
+
+def continued(run: Run) -> tuple[Record, ...]:
+    """What a long run records of its debts and of its shortened history, as the engine writes it."""
+    tokens = {"tokens_before": 900, "tokens_after": 300, "limit": 1_000, "first_turn": 0, "last_turn": 1}
+    owed = {"id": "b1", "by": "model", "since": 1}
+    return (
+        run.record("obligation", {"text": "say it"}, turn=1, event="added", settled_by=None, **owed),
+        run.record("obligation", {"text": "say it"}, turn=2, event="settled", settled_by="o2", **owed),
+        run.record("compaction", {"dropped": ["a1", "b2"], "recap": {"first": 0}}, turn=2, number=1, count=2, **tokens),
+        run.record("reset", {"goal": "go on"}, turn=2, number=1, by="policy", count=4, obligations=1),
+    )
 
 
 def failing(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[None]:
