@@ -55,6 +55,7 @@ class AlertDesk:
         self._now_ns = now_ns
         self._id = clock.new_run_id()
         self._turn = False
+        self._unrecorded: dict[int, tuple[tuple[str, ...], int, int | None]] = {}
 
     @property
     def every(self) -> float:
@@ -95,6 +96,14 @@ class AlertDesk:
         await self._alerts.give_turn(self._id)
 
     async def _try(self, alert: Alert) -> None:
+        """Tell, and record what came of it; where that cannot be written, it is not told again before it is."""
+        done = self._unrecorded.get(alert.id) or await self._tell(alert)
+        self._unrecorded[alert.id] = done
+        await self._alerts.tried(alert, *done)
+        del self._unrecorded[alert.id]
+
+    async def _tell(self, alert: Alert) -> tuple[tuple[str, ...], int, int | None]:
+        """Who has still to be told, the moment, and when to try again."""
         body = body_of(alert, self._alerts.incarnation)
         left = []
         for name in alert.to:
@@ -110,7 +119,7 @@ class AlertDesk:
             due_at = now + int(min(_FIRST_PAUSE * 2**alert.tries, _LONGEST_PAUSE) * _SECOND)
         elif left:
             _LOG.error("alert %s is given up after %d tries: %s", alert.id, TRIES, alert.message)
-        await self._alerts.tried(alert, tuple(left), now, due_at)
+        return tuple(left), now, due_at
 
 
 def body_of(alert: Alert, incarnation: str) -> Body:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,8 +24,9 @@ from retinue.host.alerting import TRIES, AlertDesk, alerting, body_of
 from retinue.host.settings import Settings
 from retinue.host.telling import SIGNATURE, NotTold, channels_of
 from retinue.ingress.client import connect
+from retinue.runs.alert_text import said
 from retinue.runs.alerts import Alert
-from retinue.runs.errors import RunFailed
+from retinue.runs.errors import RunFailed, StoreFull
 from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.promise("K5")]
@@ -179,6 +181,24 @@ async def test_after_a_crash_between_post_and_commit_the_same_alert_comes_again(
         assert first.json["id"] == second.json["id"]
 
 
+async def test_where_nothing_can_be_written_nobody_is_told_twice(
+    store: SqliteStore, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise StoreFull("the disk is full")
+
+    async with receiver() as hook:
+        desk = a_desk(store, tmp_path, clock, webhook=hook.url)
+        await raised(store, desk)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.alerts, "tried", full)
+            for _ in range(3):
+                with pytest.raises(StoreFull):
+                    await desk.tell()
+        assert await desk.tell() == 1
+        assert len(hook.posts) == 1
+
+
 async def test_an_alert_that_cleared_before_it_was_told_is_told_all_the_same(
     store: SqliteStore, tmp_path: Path, clock: Clock
 ) -> None:
@@ -268,6 +288,20 @@ async def test_a_receiver_that_never_answers_holds_up_neither_the_rounds_nor_the
                     break
                 await asyncio.sleep(0.01)
             assert [alert.subject for alert in await store.alerts.listed()] == ["first", "second"]
+
+
+def test_the_document_shows_a_body_as_it_is_posted() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs/alerts.md").read_text("utf-8")
+    [shown] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    alert = Alert(
+        id=shown["alert"],
+        kind=shown["kind"],
+        subject=shown["subject"],
+        message=said(shown["kind"], shown["subject"], shown["facts"]),
+        facts=shown["facts"],
+        raised_at=shown["raised_at"],
+    )
+    assert body_of(alert, shown["id"].split("-")[0]) == shown
 
 
 FLOW = """
