@@ -47,9 +47,11 @@ async def three_hosts(folder: Path, raylets: list[int]) -> dict[str, int]:
     store = SqliteStore(folder)
     try:
         async with asyncio.timeout(60):
-            while len(found := await hosts_on(store, raylets)) < 3:
+            while True:
+                found = await hosts_on(store, raylets)
+                if len(found) >= 3:
+                    return found
                 await asyncio.sleep(0.1)
-        return found
     finally:
         await store.close()
 
