@@ -33,9 +33,13 @@ T = TypeVar("T")
 
 
 class Nodes:
-    """A head and two more nodes. Every method may be called again after everything was killed."""
+    """A head and two more nodes."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start them; again, when everything was killed."""
         self._cluster = _twice(lambda: Cluster(initialize_head=True, head_node_args=_HEAD))
         self._others = [self._add(), self._add()]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def write_line(**line: object) -> None:
 
 async def _effect(contract: str, text: str, key: str, caller: Caller) -> str:
     """An effect with some time before and after it, so that a fault may come at either."""
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(random.uniform(0, 0.2))
     write_line(contract=contract, key=key, run=caller.run_id, epoch=caller.epoch, text=text)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(random.uniform(0, 0.2))
     return text
 
 
