@@ -1,7 +1,7 @@
 """What happens to a runtime: each fault by its name, at the moment it is called.
 
-A fault does its worst, tells in a few words what it did, and leaves the recovery to the runtime. What a fault
-itself finds wrong goes to `scene.said`.
+A fault does its worst, tells in a few words what it did, and leaves the recovery to the runtime, which counts
+from `scene.strike()`: the kill, or the end of what it bore. What a fault itself finds wrong goes to `scene.said`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ async def kill_host(kind: str, scene: Scene) -> str:
     """SIGKILL of a RunActor or WorkerActor."""
     host = await scene.host(kind)
     scene.lost.append(host)
+    scene.strike()
     await _kill(host.pid)
     return f"pid {host.pid} with {len(host.holds)} runs"
 
@@ -34,6 +35,7 @@ async def kill_host(kind: str, scene: Scene) -> str:
 async def kill_traces(scene: Scene) -> str:
     """SIGKILL of the TraceActor."""
     pids = [process.pid for process in scene.traces()]
+    scene.strike()
     for pid in pids:
         await _kill(pid)
     return f"pid {pids}"
@@ -44,12 +46,14 @@ async def kill_supervisor(scene: Scene) -> str:
     pid = scene.supervisor()
     if pid is None:
         return "there was none"
+    scene.strike()
     await _kill(pid)
     return f"pid {pid}"
 
 
 async def kill_driver(scene: Scene) -> str:
     """SIGKILL of the process that submitted the batch and waits for it."""
+    scene.strike()
     pid = scene.waves.kill()
     return "there was none" if pid is None else f"pid {pid}"
 
@@ -59,16 +63,18 @@ async def kill_raylet(scene: Scene) -> str:
     index = scene.chance.randrange(2)
     raylet = scene.nodes.raylets()[index + 1]
     scene.lost += [host for host in scene.look.hosts() if _is_below(host.pid, raylet)]
-    pid = await asyncio.to_thread(scene.nodes.lose, index)
+    scene.strike()
+    pid = scene.nodes.lose(index)  # not in a thread: Ray's nodes want the main one
     return f"pid {pid} with {len(scene.lost)} hosts"
 
 
 async def kill_everything(scene: Scene) -> str:
     """SIGKILL of every process at once: Ray, all actors, the driver. Then a new Ray, `up`, `batch --resume`."""
     scene.lost += scene.look.hosts()
+    scene.strike()
     scene.waves.pause()
     await asyncio.to_thread(scene.nodes.kill)
-    await asyncio.to_thread(scene.nodes.start)
+    scene.nodes.start()
     scene.waves.address = scene.nodes.address
     await scene.up()
     scene.waves.go_on(scene.nodes.address)
@@ -79,6 +85,7 @@ async def freeze_host(kind: str, scene: Scene) -> str:
     """SIGSTOP for longer than a lease, then SIGCONT: the others must have killed it before they took its runs."""
     host = await scene.host(kind)
     scene.lost.append(host)
+    scene.strike()
     send(host.pid, signal.SIGSTOP)
     try:
         await until(lambda: is_gone(host.pid) or not scene.look.is_known(host.number), LEASE + _DEATH)
@@ -97,6 +104,7 @@ async def nap_host(kind: str, scene: Scene) -> str:
     send(host.pid, signal.SIGSTOP)
     await asyncio.sleep(scene.chance.uniform(0.1, 0.5) * LEASE)
     send(host.pid, signal.SIGCONT)
+    scene.strike()
     return f"pid {host.pid}"
 
 
@@ -108,6 +116,7 @@ async def freeze_keeper(which: str, scene: Scene) -> str:
     send(found, signal.SIGSTOP)
     await asyncio.sleep(2 * LEASE)
     send(found, signal.SIGCONT)
+    scene.strike()
     return f"pid {found}"
 
 
@@ -119,6 +128,7 @@ async def full_disk(scene: Scene) -> str:
     size = await asyncio.to_thread(_fill, str(ballast))
     await asyncio.sleep(scene.chance.uniform(1, 4))
     ballast.unlink()
+    scene.strike()
     return f"{size // 2**20} MB of ballast"
 
 
@@ -130,6 +140,7 @@ async def slow_disk(scene: Scene) -> str:
             await asyncio.sleep(0.06)
             send(host.pid, signal.SIGCONT)
             await asyncio.sleep(0.01)
+    scene.strike()
     return "40 bursts for each host"
 
 
@@ -140,6 +151,7 @@ async def clock_jumps(scene: Scene) -> str:
     process = _jumper(str(scene.world.folder), str(seed))
     await until(lambda: process.poll() is not None, 4 if killed else 30)
     scene.lost += scene.look.hosts("jumper")
+    scene.strike()
     process.kill()
     _, err = await asyncio.to_thread(process.communicate)
     if process.returncode not in (0, -signal.SIGKILL):

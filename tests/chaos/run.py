@@ -124,7 +124,7 @@ async def _round(scene: Scene, names: list[str], begun: float) -> Round:
     did = await asyncio.gather(*(FAULTS[name](scene) for name in names), return_exceptions=True)
     for name, what in zip(names, did, strict=True):
         if isinstance(what, BaseException):
-            scene.said.append(f"{name} failed: {what!r}")
+            raise RuntimeError(f"{name} could not be done") from what
     seconds = await scene.well_again()
     if seconds is None:
         scene.said.append(f"after {' and '.join(names)} at {at:.1f} s it was never well again: {scene.how()}")

@@ -39,6 +39,11 @@ class Scene:
     chance: random.Random
     said: list[str] = field(default_factory=list)
     lost: list[HostSeen] = field(default_factory=list)
+    struck: float = field(default_factory=time.monotonic)
+
+    def strike(self) -> None:
+        """The worst of a fault happens now: recovery counts from here."""
+        self.struck = time.monotonic()
 
     async def host(self, kind: str) -> HostSeen:
         """A living host of a kind, as soon as there is one."""
@@ -66,12 +71,11 @@ class Scene:
                 raise RuntimeError(f"`retinue up` ended with {code}: {out} {err[-2000:]}")
 
     async def well_again(self) -> float | None:
-        """Wait until every actor lives and no run of a lost host is left behind; seconds, or None if it never was."""
-        begun = time.monotonic()
+        """Wait until every actor lives and no run of a lost host is left behind; seconds since the strike, or None."""
         if not await until(self._is_well, PATIENCE):
             return None
         self.lost.clear()
-        return time.monotonic() - begun
+        return time.monotonic() - self.struck
 
     def how(self) -> str:
         """How things stand, for a message."""
