@@ -15,10 +15,10 @@ import apsw
 from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun, guest_pool
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import Owner, current_owner, is_alive, kill
-from retinue.store.rows import many
+from retinue.store.rows import many, one
 from retinue.store.settling import bound_to, end_unowned
 from retinue.store.statements import sql
 
@@ -156,11 +156,14 @@ def _group(row: tuple[Json, ...]) -> Group:
 
 
 def retire(connection: apsw.Connection, host_id: str) -> int:
-    """A host stops: its runs are queued again."""
+    """A host stops: its runs are queued again, and those of its own pool are anybody's from now on."""
     num = host_number(connection, host_id)
     if num is None:
         return 0
-    connection.execute("UPDATE hosts SET state = 'gone' WHERE num = ?", (num,))
+    [kind] = one(connection, "UPDATE hosts SET state = 'gone' WHERE num = ? RETURNING kind", (num,))
+    if kind == "guest":
+        query = "UPDATE runs SET pool = 'runs' WHERE pool = ? AND final IS NULL"
+        connection.execute(query, (guest_pool(host_id),))
     return len(connection.execute(sql("take_back"), (num,)).fetchall())
 
 

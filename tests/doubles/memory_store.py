@@ -45,6 +45,7 @@ from retinue.runs.journal import (
     Park,
     Parked,
     Spawn,
+    guest_pool,
 )
 
 
@@ -122,6 +123,8 @@ class MemoryStore:
             if run.host == host_id and run.status is Status.in_progress:
                 self._move(run, Status.queued)
                 run.host = None
+            if run.request.pool == guest_pool(host_id):
+                run.request = run.request.model_copy(update={"pool": "runs"})
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
         """See Journal."""
