@@ -75,6 +75,10 @@ class Look:
         finally:
             connection.close()
 
+    def keep(self, path: Path) -> None:
+        """Copy the whole store into a file; by SQLite, since only SQLite may touch its files."""
+        self.ask("VACUUM INTO ?", str(path))
+
     def _held(self, number: int) -> tuple[tuple[int, int], ...]:
         rows = self.ask("SELECT num, epoch FROM runs WHERE host = ? AND status = 'in_progress'", number)
         return tuple((num, epoch) for num, epoch in rows)

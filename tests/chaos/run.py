@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -64,10 +65,10 @@ async def chaos(plan: Plan, folder: Path) -> tuple[History, Told]:
         if code != 0:
             scene.said.append(f"`retinue down` ended with {code}: {err}")
         history = await _history(place, waves, load)
-    said = [*scene.said, *waves.faults, *load.doubles]
-    if measured is not None and not measured.in_time:
-        said.append(f"recovery: {recovery.RUNS} runs were back after {measured.called:.1f} s, not within two leases")
-    findings = [Finding("harness", "", text) for text in said] + check(history)
+        said = [*scene.said, *waves.faults, *load.doubles, *recovery.late(measured)]
+        findings = [Finding("harness", "", text) for text in said] + check(history)
+        if findings:
+            scene.look.keep(folder / "evidence.db")
     return history, Told(rounds, findings, measured, waves.starts, load.refused)
 
 
@@ -181,10 +182,15 @@ def main() -> int:
     if unknown := set(faults) - set(FAULTS):
         parser.error(f"there is no fault {', '.join(sorted(unknown))}: there are {', '.join(FAULTS)}")
     plan = Plan(given.seconds, random.SystemRandom().randrange(2**31) if given.seed is None else given.seed, faults)
-    with tempfile.TemporaryDirectory(prefix="retinue-chaos-", ignore_cleanup_errors=True) as temporary:
-        history, told = asyncio.run(chaos(plan, (given.folder or Path(temporary)).resolve()))
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="retinue-chaos-"))).resolve()
+    history, told = asyncio.run(chaos(plan, folder))
     print(tell(history, told))
-    return 1 if told.findings else 0
+    if told.findings:
+        print(f"seed {plan.seed}; the log, the outputs and evidence.db, a copy of the store, are in {folder}")
+        return 1
+    if given.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ class Scene:
         return self.chance.choice(self.look.hosts(kind) or found)
 
     def supervisor(self) -> int | None:
-        """The process of the supervisor."""
+        """The process of the supervisor, while it lives."""
         runtime = find_runtime(self.world.settings.data_folder)
-        return None if runtime is None else runtime.pid
+        return None if runtime is None or is_gone(runtime.pid) else runtime.pid
 
     def traces(self) -> list[psutil.Process]:
         """The process of the TraceActor, if it lives."""

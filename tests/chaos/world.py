@@ -19,7 +19,8 @@ from tests.doubles.projects import decides, project
 
 from retinue.host.settings import Settings
 
-LEASE = 4.0
+LEASE = 5.0
+"""Seconds a host may be silent."""
 DISK = 1024
 """Megabytes of the small disk."""
 
