@@ -8,6 +8,7 @@ has not shown itself for longer than the lease. Operations of one transaction; n
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 
 import apsw
@@ -39,6 +40,13 @@ def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (host.host_id, host.kind, host.actor_id, host.pid, host.pid_started, host.boot_id, host.node, beat),
     )
+
+
+def beat(connection: apsw.Connection, host_id: str) -> float:
+    """A host shows itself, now: waiting for the lock or for room on the disk is no silence. Returns when (s)."""
+    now = time.monotonic()
+    connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (now, host_id))
+    return now
 
 
 def host_number(connection: apsw.Connection, host_id: str) -> int | None:
@@ -167,10 +175,14 @@ def retire(connection: apsw.Connection, host_id: str) -> int:
     return len(connection.execute(sql("take_back"), (num,)).fetchall())
 
 
-def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: float, patience: float) -> list[str]:
+def find_dead(
+    rows: list[tuple[str, int, float, str, float]], boot: str, own_beat: float | None, patience: float
+) -> list[str]:
     """Which hosts are proven dead; rows are (id, pid, started, boot, beat). Kills those silent for too long.
 
-    A silent host of this very process is left alone: its leases are free when the process is gone.
+    Silence is measured up to the judge's own beat before the newest: when nobody could write, nobody is silent,
+    and all have had a moment since. Without one nobody is judged. A silent host of this very process is left
+    alone: its leases are free when the process is gone.
     """
     me = current_owner()
     dead = []
@@ -178,6 +190,6 @@ def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: f
         owner = Owner(pid, started)
         if host_boot != boot or not is_alive(owner):
             dead.append(host_id)
-        elif beat - last_beat > patience and owner != me:
+        elif own_beat is not None and own_beat - last_beat > patience and owner != me:
             kill(owner)
     return dead

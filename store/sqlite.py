@@ -62,6 +62,7 @@ class SqliteStore:
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
         self._peek = connect(path)
+        self._beats: dict[str, float] = {}
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
     async def close(self) -> None:
@@ -127,15 +128,15 @@ class SqliteStore:
 
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """See Journal. Proof of death is sought outside the transaction."""
-        beat = time.monotonic()
+        own_beat = self._beats.get(host.host_id)
+        self._beats[host.host_id] = await self._writer.submit(lambda c: leasing.beat(c, host.host_id))
         rows = await self._read(
             lambda c: many(c, "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'")
         )
         others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
-        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), beat, lease_seconds)
+        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
 
         def write(connection: apsw.Connection) -> int:
-            connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (beat, host.host_id))
             queued = len(connection.execute(sql("due"), (at,)).fetchall())
             return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
 
