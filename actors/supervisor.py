@@ -24,7 +24,7 @@ from retinue.actors.tracing import TraceKeeper
 from retinue.host.presence import Presence, RuntimeInfo
 from retinue.host.settings import Settings
 from retinue.runs.errors import StoreBusy
-from retinue.store.liveness import boot_id, current_owner
+from retinue.store.liveness import boot_id, current_owner, owner_of
 
 _LOG = logging.getLogger("retinue.actors")
 SUPERVISOR = "supervisor"
@@ -83,6 +83,7 @@ class Keeper:
             boot_id=boot_id(),
             node=socket.gethostname(),
             head_pid=head_pid,
+            head_started=None if head_pid is None else owner_of(head_pid).started,
         )
         try:
             self._presence.claim(self._info)
