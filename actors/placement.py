@@ -18,7 +18,8 @@ _NODE_ID = "ray.io/node-id"
 
 def nodes_here() -> list[str]:
     """Ids of the living Ray nodes of this machine, in a fixed order; never empty, since this process is on one."""
-    found = on_machine(ray.nodes(), socket.gethostname(), own_addresses())
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    found = on_machine(nodes, socket.gethostname(), own_addresses())
     return found or [ray.get_runtime_context().get_node_id()]
 
 
