@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -60,12 +61,13 @@ async def kill_driver(scene: Scene) -> str:
 
 async def kill_raylet(scene: Scene) -> str:
     """SIGKILL of the raylet of one of the two nodes beside the head; a new node comes in its place."""
-    index = scene.chance.randrange(2)
-    raylet = scene.nodes.raylets()[index + 1]
-    scene.lost += [host for host in scene.look.hosts() if _is_below(host.pid, raylet)]
+    hosts = scene.look.hosts()
+    on = [[host for host in hosts if _is_below(host.pid, raylet)] for raylet in scene.nodes.raylets()[1:]]
+    index = max((0, 1), key=lambda number: (len(on[number]), scene.chance.random()))
+    scene.lost += on[index]
     scene.strike()
     pid = scene.nodes.lose(index)  # not in a thread: Ray's nodes want the main one
-    return f"pid {pid} with {len(scene.lost)} hosts"
+    return f"pid {pid} with {len(on[index])} hosts"
 
 
 async def kill_everything(scene: Scene) -> str:
@@ -121,15 +123,16 @@ async def freeze_keeper(which: str, scene: Scene) -> str:
 
 
 async def full_disk(scene: Scene) -> str:
-    """Nothing more fits on the data folder's disk, for some seconds."""
+    """Nothing more fits on the data folder's disk, for less than a lease or more."""
     if scene.world.no_disk is not None:
         return f"skipped: {scene.world.no_disk}"
     ballast = scene.world.settings.data_folder / "ballast"
-    size = await asyncio.to_thread(_fill, str(ballast))
-    await asyncio.sleep(scene.chance.uniform(1, 4))
+    scene.look.shrink()
+    size, begun = await asyncio.to_thread(_fill, str(ballast)), time.monotonic()
+    await asyncio.sleep(scene.chance.uniform(0.3, 1.8) * LEASE)
     ballast.unlink()
     scene.strike()
-    return f"{size // 2**20} MB of ballast"
+    return f"{size // 2**20} MB of ballast for {time.monotonic() - begun:.1f} s"
 
 
 async def slow_disk(scene: Scene) -> str:

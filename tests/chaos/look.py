@@ -1,6 +1,6 @@
 """Short looks at a store from outside while others write it: who lives, who holds what, what is left to do.
 
-Reads only, through SQLite, on a connection of its own for each look. Knows no fault.
+Through SQLite, on a connection of its own for each look; writes no row. Knows no fault.
 """
 
 from __future__ import annotations
@@ -72,6 +72,15 @@ class Look:
         try:
             connection.set_busy_timeout(5_000)
             return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+
+    def shrink(self) -> None:
+        """Empty the write-ahead log, whose pages would be used again: from now on every commit needs room."""
+        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(5_000)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             connection.close()
 
