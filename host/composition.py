@@ -16,6 +16,7 @@ from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
+from retinue.host.opening import open_store as open_store
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
@@ -26,7 +27,7 @@ from retinue.policy.load import load_gate
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
-from retinue.runs.errors import ConfigError, InvalidInput, StoreError
+from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.sessions.catalog import Catalog
@@ -92,15 +93,6 @@ def _forget_namesake(name: str, folder: str) -> None:
         del sys.modules[known]
 
 
-def open_store(settings: Settings) -> SqliteStore:
-    """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
-    try:
-        return SqliteStore(settings.data_folder)
-    except OSError as error:
-        remedy = "free space, change its owner, or name another in `data:`"
-        raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
-
-
 def open_traces(settings: Settings, store: SqliteStore) -> Traces:
     """The trace tables of the data folder, not opened yet."""
     secrets = [os.environ[name] for name in settings.redact if os.environ.get(name)]
@@ -123,6 +115,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
         contexts=PacketBuilder(),
         registry=project.registry,
         sources=RowReader(),
+        breakers=store.breakers,
         now_ns=clock.now_ns,
         deltas=deltas.add,
         random=random.Random(),
@@ -135,6 +128,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
             strict=settings.durability == "strict",
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
+            patience=settings.requests,
         ),
     )
 

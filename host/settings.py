@@ -1,141 +1,30 @@
 """The settings of a project: `retinue.yaml`, then `RETINUE_...` of the environment, then the defaults here.
 
-Owns the keys, where the file is looked for, and how mistakes are told. A `Settings` is plain data: it goes to
-actors as JSON. Each key's reader is named in docs/configuration.md. Knows nothing of what the settings build.
+Owns where the file is looked for and how mistakes are told; the keys are in `host.keys`. A `Settings` is plain
+data: it goes to actors as JSON. Knows nothing of what the settings build.
 """
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from retinue.host.keys import POLICY, Keys
 from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
-from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.errors import ConfigError
 
 FILE = "retinue.yaml"
 PREFIX = "RETINUE_"
-POLICY = Path("policy")
 DEBUG = "RETINUE_DEBUG"
 """Not a setting: shows tracebacks on the command line."""
-
-
-def _user() -> str:
-    """The name the operating system knows the user by; `local` where it knows none."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "local"
-
-
-class Retry(Frozen):
-    """How often a transient failure is tried, and the pauses (s) between: full jitter up to base * 2**n."""
-
-    attempts: int = Field(default=4, ge=1, le=100)
-    base: float = Field(default=0.5, gt=0, le=3600)
-    cap: float = Field(default=60.0, gt=0, le=86_400)
-
-
-class Policy(Frozen):
-    """`folder` holds `*.cedar` rules (the shipped defaults when nobody names one and there is none);
-    `kill_switch` is a file whose existence denies everything."""
-
-    folder: Path = POLICY
-    precheck_required: bool = True
-    kill_switch: Path | None = None
-
-
-class Actors(Frozen):
-    """How many actors host top-level runs and children, how many runs each holds, and how long (s) one may
-    be silent before its runs are taken over."""
-
-    runs: int = Field(default=1, ge=1, le=1_000)
-    workers: int = Field(default=2, ge=1, le=10_000)
-    capacity: int = Field(default=256, ge=1, le=100_000)
-    lease_seconds: float = Field(default=15.0, ge=1, le=3_600)
-
-
-class Models(Frozen):
-    """`prices`: full model name to dollars per million [input, output] tokens. `keys`: base URL of an
-    OpenAI-compatible endpoint to the environment variable that holds its key."""
-
-    prices: dict[str, tuple[Decimal, Decimal]] = {}
-    keys: dict[str, str] = {}
-
-    @field_validator("prices", mode="before")
-    @classmethod
-    def _no_binary_money(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: [str(part) if isinstance(part, float) else part for part in pair]
-            if isinstance(pair, list | tuple)
-            else pair
-            for name, pair in value.items()
-        }
-
-
-class Traces(Frozen):
-    """`memory_limit` is a size DuckDB knows, such as `1GB`; `query_timeout` is in seconds."""
-
-    memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
-    query_timeout: float = Field(default=30.0, gt=0, le=86_400)
-
-
-class Telemetry(Frozen):
-    """`emit_structured_events` keeps the trace tables and the OTLP export; the journal is kept in any case."""
-
-    emit_structured_events: bool = True
-
-
-class Keys(Frozen):
-    """Every key that `retinue.yaml` may have. docs/configuration.md says what each does and who reads it."""
-
-    modules: tuple[str, ...] = ()
-    data: Path = Path(".retinue")
-    default_model: str = Field(default="builtin:extractive", min_length=1)
-    tenant: str = Field(default="default", min_length=1)
-    principal: str = Field(default_factory=_user, min_length=1)
-    budget: Budget = Budget()
-    max_tool_hops: int | None = Field(default=None, ge=0)
-    durability: Literal["normal", "strict"] = "normal"
-    model_timeout: float = Field(default=120.0, gt=0, le=86_400)
-    context_tokens: int = Field(default=24_000, ge=256)
-    retry: Retry = Retry()
-    policy: Policy = Policy()
-    enable_background_updates: bool = True
-    actors: Actors = Actors()
-    cluster: str | None = None
-    models: Models = Models()
-    otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    redact: tuple[str, ...] = ()
-    telemetry: Telemetry = Telemetry()
-    traces: Traces = Traces()
-
-    @field_validator("modules")
-    @classmethod
-    def _importable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-                raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
-        return names
-
-    @field_validator("budget")
-    @classmethod
-    def _one_limit_of_hops(cls, budget: Budget) -> Budget:
-        if budget.hops is not None:
-            raise ValueError("`hops` of every run is set by `max_tool_hops`; write it there")
-        return budget
 
 
 class Settings(Keys):
@@ -287,32 +176,40 @@ def _suggest(place: KeyPath) -> str:
 
 
 def _keys_at(model: type[BaseModel], place: KeyPath) -> list[str]:
-    for part in place:
-        inner = _model_of(model, str(part))
-        if inner is None:
+    """The keys that there are at a place; none where names are free, as those of tenants."""
+    parts = list(place)
+    while parts:
+        inner, free = _model_of(model, str(parts.pop(0)))
+        if inner is None or (free and not parts):
             return []
+        if free:
+            parts.pop(0)
         model = inner
     return list(model.model_fields)
 
 
-def _model_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+def _model_of(model: type[BaseModel], key: str) -> tuple[type[BaseModel] | None, bool]:
+    """The model behind a key, and whether names stand between them: `limits.tenants.NAME.rate`."""
     found = model.model_fields.get(key)
-    kinds = (found.annotation, *get_args(found.annotation)) if found else ()
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    annotation = found.annotation if found else None
+    free = get_origin(annotation) is dict
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None), free
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for key in model.model_fields:
-        inner = _model_of(model, key)
+        inner, free = _model_of(model, key)
         yield f"{prefix}{key}"
-        if inner is not None:
+        if inner is not None and not free:
             yield from _all_keys(inner, f"{prefix}{key}.")
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt variable would be ignored in silence otherwise."""
     known = {PREFIX + key.upper().replace(".", "__"): key for key in _all_keys(Keys)}
-    open_ended = tuple(f"{PREFIX}MODELS__{part}__" for part in ("PRICES", "KEYS"))
+    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES")
+    open_ended = tuple(f"{PREFIX}{part}__" for part in free)
     for variable in sorted(environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known or name == DEBUG or name.startswith(open_ended):

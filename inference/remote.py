@@ -91,6 +91,7 @@ class RemoteModel:
             free=self._endpoint.free,
             max_micros=None if rates is None else rates.micros(Spent(tokens, request.max_tokens)),
             input_tokens=tokens,
+            endpoint=self._endpoint.base_url,
         )
 
     async def complete(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:

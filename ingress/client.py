@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinue.host import clock
-from retinue.host.composition import Project, load_project, open_store, open_traces
+from retinue.host.composition import Project, load_project, open_traces
 from retinue.host.inline import inline_host
+from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, find_runtime
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
-from retinue.ingress.events import RunEvent, events_of
+from retinue.ingress.controls import Controls
+from retinue.ingress.events import RunEvent
 from retinue.ingress.waiting import Endings
 from retinue.runs.batch import JOB, BatchJob, rows_key
 from retinue.runs.context import typed
-from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRecord, RunRequest
-from retinue.runs.control import JobRow, JobState, RunQuery
+from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.control import JobRow, JobState
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.journal import DeadLetter, NewRun
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from retinue.actors.runtime import Attachment
 
 _LOG = logging.getLogger("retinue.ingress")
-_POLL = 0.02
 _WATCH = 1.0
 _PAGE = 500
 Ask = Callable[[str, float], Awaitable["pa.Table"]]
@@ -60,12 +61,14 @@ class Submission:
     stream: bool = False
 
 
-class Client:
-    """Made by `connect`. All methods may be called from one event loop; errors are RetinueError."""
+class Client(Controls):
+    """Made by `connect`: `Controls`, and what needs a project or a process that runs runs.
+
+    All methods may be called from one event loop; errors are RetinueError.
+    """
 
     def __init__(self, settings: Settings, store: SqliteStore, pool: str = "runs", ask: Ask | None = None) -> None:
-        self.settings = settings
-        self._store = store
+        super().__init__(settings, store)
         self._pool = pool
         self._ask = ask
         self._endings = Endings(store)
@@ -114,14 +117,6 @@ class Client:
         [record] = await self._store.submit([NewRun(request, job.model_dump(mode="json"), clock.now_ns())])
         return RunHandle(self, record.run_id, self.project.registry.get(JOB))
 
-    async def get(self, run_id: str) -> RunRecord:
-        """The record of a run; an unambiguous part of its id will do."""
-        return await self._store.get(run_id)
-
-    async def runs(self, query: RunQuery) -> list[RunRecord]:
-        """Records, newest first."""
-        return await self._store.list_runs(query)
-
     async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
         """The result of a run as a value, when it has ended. TimeoutError after `timeout` seconds."""
         found = (await self.get(run_id)).run_id
@@ -130,52 +125,6 @@ class Client:
         result = await self._store.result(found)
         assert result is not None, f"run {found} has ended but has no result"
         return result
-
-    async def events(self, run_id: str, after: int = 0, follow: bool = True) -> AsyncIterator[RunEvent]:
-        """The events of a run after a position, streamed text included; until it has ended, when following."""
-        run_id = (await self.get(run_id)).run_id
-        streamed = 0
-        while True:
-            ended = (await self.get(run_id)).status.terminal
-            for seq, key, attempt, text in await self._store.deltas(run_id, streamed):
-                streamed = seq
-                facts: dict[str, Json] = {"attempt": attempt}
-                yield RunEvent(
-                    at=clock.now_ns(), run_id=run_id, position=after, kind="delta", name=key, text=text, facts=facts
-                )
-            async for frame in self._store.read(run_id, after):
-                for event in events_of(frame):
-                    yield event
-                after = frame.position
-            if ended or not follow:
-                return
-            await asyncio.sleep(_POLL)
-
-    async def cancel(self, run_id: str, by: str | None = None) -> int:
-        """Cancel a run and all below it; returns how many were marked or ended."""
-        return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
-
-    # -- people ------------------------------------------------------------------------------------------
-
-    async def inbox(self) -> list[PendingRequest]:
-        """What runs ask people, oldest first."""
-        return await self._store.requests()
-
-    async def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
-        """Say yes to an approval."""
-        return await self._resolve(request_id, "approved", by, None)
-
-    async def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
-        """Say no to an approval."""
-        return await self._resolve(request_id, "denied", by, why or None)
-
-    async def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
-        """Answer a question."""
-        return await self._resolve(request_id, "answered", by, value)
-
-    async def signal(self, run_id: str, name: str, value: Json = None) -> None:
-        """Send an event to a run."""
-        await self._store.signal(run_id, name, value, clock.now_ns())
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -226,10 +175,6 @@ class Client:
                 self._keys[job_id] = rows_key(str((frame.entries[0].content or {}).get("target", "")))
                 break
         return self._keys[job_id]
-
-    async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
-        who = by or self.settings.principal
-        return await self._store.resolve(request_id, status, who, clock.now_ns(), value)
 
     def _check(self, definition: Definition, input: Json, model: str | None) -> None:
         if definition.input is not None:

@@ -6,7 +6,7 @@ Derived from the journal; nothing is kept. Knows no terminal.
 from __future__ import annotations
 
 from retinue.runs.contracts import Frozen, Json
-from retinue.runs.journal import AnyEntry, Frame
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, Leased, Outcome, Parked, Retried
 
 
 class RunEvent(Frozen):
@@ -36,28 +36,38 @@ def _event(frame: Frame, position: int, entry: AnyEntry) -> RunEvent:
 
 
 def _words(entry: AnyEntry) -> tuple[str, str]:
+    """What an entry is about, and what it says in a line."""
     match entry.kind:
-        case "accepted":
-            return entry.request.target, f"accepted {entry.request.kind} {entry.request.target}"
-        case "leased":
-            return entry.node, f"running on {entry.node} pid {entry.pid}" + (" again" if entry.epoch > 1 else "")
         case "intent":
             return entry.name, f"{entry.effect} {entry.name} begins"
         case "outcome":
             said = "" if entry.result == "ok" else f" {entry.result}"
-            why = f": {entry.error.message}" if entry.error else ""
-            return entry.name, f"{entry.effect} {entry.name} ended{said}{why}"
+            return entry.name, f"{entry.effect} {entry.name} ended{said}{_why(entry)}"
         case "attempt":
             return entry.key, f"try {entry.number} of {entry.key} failed: {entry.error.message}"
         case "record":
             return entry.topic, f"{entry.topic} {_brief(entry.facts)}"
         case "checkpoint":
             return entry.name, f"checkpoint {entry.name} {entry.number}"
+    return _stage(entry)
+
+
+def _stage(entry: Accepted | Leased | Parked | Finished | Retried) -> tuple[str, str]:
+    match entry.kind:
+        case "accepted":
+            return entry.request.target, f"accepted {entry.request.kind} {entry.request.target}"
+        case "leased":
+            return entry.node, f"running on {entry.node} pid {entry.pid}" + (" again" if entry.epoch > 1 else "")
         case "parked":
             return entry.reason.value, f"{entry.status.value}: {entry.reason.value} ({', '.join(entry.waits)})"
         case "finished":
-            why = f": {entry.error.message}" if entry.error else ""
-            return entry.reason.value, f"{entry.status.value} ({entry.reason.value}){why}"
+            return entry.reason.value, f"{entry.status.value} ({entry.reason.value}){_why(entry)}"
+        case "retried":
+            return entry.by, f"retried by {entry.by}" + (f", {entry.again} anew" if entry.again else "")
+
+
+def _why(entry: Outcome | Finished) -> str:
+    return f": {entry.error.message}" if entry.error else ""
 
 
 def _brief(facts: dict[str, Json]) -> str:

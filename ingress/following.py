@@ -85,7 +85,7 @@ async def is_stuck(client: Client, root_run_id: str) -> bool:
 
 async def open_requests(client: Client, root_run_id: str) -> list[PendingRequest]:
     """What a tree of runs asks now."""
-    return [request for request in await client.inbox() if request.root_run_id == root_run_id]
+    return await client.inbox(root_run_id)
 
 
 async def _wait(terminal: Terminal, client: Client, run_id: str) -> Branch | None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from retinue.runs.contracts import Budget, Frozen, Json, PendingRequest, RunRecord
-from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Parked
-from retinue.runs.machine import REMEDY
+from retinue.ingress.awaiting import Awaited, awaited
+from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
+from retinue.runs.control import GroupState
+from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Record
+from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.sqlite import SqliteStore
 
 
@@ -28,6 +30,19 @@ class Boundary(Frozen):
     position: int
 
 
+class NamedBoundary(Frozen):
+    """A checkpoint that the target says it has: what it means, how often it was passed and where last.
+
+    `newest` marks the one that the run passed last.
+    """
+
+    name: str
+    meaning: str
+    passed: int = 0
+    position: int | None = None
+    newest: bool = False
+
+
 class FinishedStep(Frozen):
     """An effect with a durable outcome since the boundary: replay delivers it, nothing does it again."""
 
@@ -39,7 +54,7 @@ class FinishedStep(Frozen):
 
 
 class ChildGroup(Frozen):
-    """The join state of one fan-out. `waiting` are open requests of people anywhere below the run."""
+    """The join state of one fan-out: its counters, and how the children stand that have not ended."""
 
     key: str
     name: str
@@ -49,11 +64,14 @@ class ChildGroup(Frozen):
     failed: int
     rejected: int
     waiting: int
+    running: int
+    queued: int
 
     def __str__(self) -> str:
         done = self.ok + self.failed + self.rejected
-        rest = f", {self.rejected} not readable" if self.rejected else ""
-        return f"{done} of {self.total + self.rejected} done, {self.failed} failed, {self.waiting} waiting{rest}"
+        rest = {"running": self.running, "queued": self.queued, "not readable": self.rejected}
+        parts = [f"{self.failed} failed", f"{self.waiting} waiting", *(f"{n} {what}" for what, n in rest.items() if n)]
+        return f"{done} of {self.total + self.rejected} done, {', '.join(parts)}"
 
 
 class Inspection(Frozen):
@@ -63,10 +81,11 @@ class Inspection(Frozen):
     budget: Budget
     cursor: Cursor
     boundary: Boundary
+    boundaries: tuple[NamedBoundary, ...] = ()
     finished: tuple[FinishedStep, ...]
     finished_before: int
     in_flight: tuple[FinishedStep, ...]
-    waits: tuple[str, ...]
+    waits: tuple[Awaited, ...]
     requests: tuple[PendingRequest, ...]
     children: tuple[ChildGroup, ...]
     failed_tries: tuple[str, ...]
@@ -80,12 +99,12 @@ class _Reading:
 
     budget: Budget = field(default_factory=Budget)
     boundary: Boundary = field(default_factory=lambda: Boundary(name="begin", number=0, position=0))
+    boundaries: dict[str, NamedBoundary] = field(default_factory=dict)
     finished: dict[str, FinishedStep] = field(default_factory=dict)
     finished_before: int = 0
     open: dict[str, FinishedStep] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
-    waits: tuple[str, ...] = ()
     error: str | None = None
 
     def take(self, position: int, entry: object) -> None:
@@ -93,6 +112,8 @@ class _Reading:
         match entry:
             case Accepted():
                 self.budget = entry.request.budget
+            case Record(by="runtime") if "boundaries" in entry.facts:
+                self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
             case Intent():
                 self._begin(position, entry)
             case Outcome():
@@ -101,13 +122,17 @@ class _Reading:
                 self.tries = [*self.tries[-4:], f"{entry.key}, try {entry.number}: {entry.error.message}"]
             case Checkpoint():
                 self.boundary = Boundary(name=entry.name, number=entry.number, position=position)
+                self._pass(entry.name, position)
                 self.finished_before += len(self.finished)
                 self.finished.clear()
                 self.open.clear()
-            case Parked():
-                self.waits = entry.waits
             case Finished():
                 self.error = entry.error.message if entry.error else None
+
+    def _pass(self, name: str, position: int) -> None:
+        for other, boundary in self.boundaries.items():
+            passed = {"passed": boundary.passed + 1, "position": position} if other == name else {}
+            self.boundaries[other] = boundary.model_copy(update={"newest": other == name, **passed})
 
     def _begin(self, position: int, entry: Intent) -> None:
         self.open[entry.key] = FinishedStep(
@@ -123,6 +148,11 @@ class _Reading:
         )
 
 
+def _pairs(entry: Record) -> list[tuple[str, str]]:
+    """What admission wrote down of the target's boundaries: name and meaning of each."""
+    return [(str(name), str(meaning)) for name, meaning in entry.facts["boundaries"]]
+
+
 async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
     """Look at a run. UnknownName when there is none."""
     record = await store.get(run_id)
@@ -130,30 +160,65 @@ async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
     async for frame in store.read(record.run_id):
         for position, entry in enumerate(frame.entries, start=frame.position):
             reading.take(position, entry)
-    parked = record.status.value.startswith("waiting")
+    waits = () if record.status.terminal else awaited(await store.recent(record.run_id))
+    requests, _ = await store.asked([record.run_id], _ASKED)
+    groups = await store.groups(record.run_id)
     return Inspection(
         record=record,
         budget=reading.budget,
         cursor=Cursor(position=record.position + 1, epoch=record.epoch),
         boundary=reading.boundary,
+        boundaries=tuple(reading.boundaries.values()),
         finished=tuple(reading.finished.values()),
         finished_before=reading.finished_before,
-        in_flight=() if record.status.terminal else tuple(reading.open.values()),
-        waits=reading.waits if parked else (),
-        requests=tuple(one for one in await store.requests() if record.run_id in {one.run_id, one.root_run_id}),
-        children=await _children(store, record.run_id, reading.groups),
+        in_flight=_in_flight(record, reading, waits),
+        waits=_with_joins(waits, groups),
+        requests=tuple(requests),
+        children=tuple(_group(state, reading.groups.get(state.key, state.key)) for state in groups),
         failed_tries=tuple(reading.tries),
         error=reading.error,
         remedy=REMEDY.get(record.reason) if record.reason else None,
     )
 
 
-async def _children(store: SqliteStore, run_id: str, groups: dict[str, str]) -> tuple[ChildGroup, ...]:
-    found = []
-    for key, name in groups.items():
-        state = await store.job(run_id, key)
-        counts: dict[str, Json] = {
-            part: getattr(state, part) for part in ("total", "pending", "ok", "failed", "rejected", "waiting")
-        }
-        found.append(ChildGroup(key=key, name=name, **counts))
-    return tuple(found)
+async def with_joins(store: SqliteStore, run_id: str, waits: tuple[Awaited, ...]) -> tuple[Awaited, ...]:
+    """The waits, those for children with how far their groups are."""
+    if all(one.kind != "child" for one in waits):
+        return waits
+    return _with_joins(waits, await store.groups(run_id))
+
+
+def _with_joins(waits: tuple[Awaited, ...], groups: list[GroupState]) -> tuple[Awaited, ...]:
+    states = {state.key: state for state in groups}
+    return tuple(
+        one.model_copy(update={"why": f"{one.why}: {_group(states[one.key], one.name)}"}) if one.key in states else one
+        for one in waits
+    )
+
+
+def _in_flight(record: RunRecord, reading: _Reading, waits: tuple[Awaited, ...]) -> tuple[FinishedStep, ...]:
+    """Effects begun and not ended, but for those that only wait."""
+    if record.status.terminal:
+        return ()
+    waited = {one.key for one in waits}
+    return tuple(step for key, step in reading.open.items() if key.partition("!")[0] not in waited)
+
+
+def _group(state: GroupState, name: str) -> ChildGroup:
+    counted = {status: state.open.get(status, 0) for status in Status}
+    return ChildGroup(
+        key=state.key,
+        name=name,
+        total=state.total,
+        pending=state.pending,
+        ok=state.ok,
+        failed=state.failed,
+        rejected=state.rejected,
+        waiting=sum(counted[status] for status in WAITING),
+        running=counted[Status.in_progress],
+        queued=counted[Status.queued],
+    )
+
+
+_ASKED = 1_000
+"""Open requests of one run that are read at most."""

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.ingress.client import Client, connect
+from retinue.ingress.diffing import Difference
 from retinue.ingress.events import RunEvent
+from retinue.ingress.inspection import Inspection
+from retinue.ingress.pending import LIMIT, Pending
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import Definition
@@ -83,6 +86,22 @@ class SyncClient:
     def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
         """Answer a question."""
         return self._wait(self._client.answer(request_id, value, by))
+
+    def signal(self, run_id: str, name: str, value: Json = None) -> None:
+        """Send an event to a run, which keeps it until it is taken."""
+        self._wait(self._client.signal(run_id, name, value))
+
+    def pending(self, run_id: str | None = None, everything: bool = False, limit: int = LIMIT) -> Pending:
+        """What the whole tree of a run waits for, or what runs ask anywhere; with `everything` all they wait for."""
+        return self._wait(self._client.pending(run_id, everything, limit))
+
+    def inspect(self, run_id: str) -> Inspection:
+        """Where a run stands and what resuming it would do."""
+        return self._wait(self._client.inspect(run_id))
+
+    def diff(self, one: str, other: str, children: bool = False) -> Difference:
+        """Two runs side by side, step by step."""
+        return self._wait(self._client.diff(one, other, children))
 
     def sql(self, query: str, timeout: float = 30.0) -> pa.Table:
         """Ask the trace tables."""

@@ -1,4 +1,4 @@
-"""What every verb has in common: `--project`, `--json`, an event loop, an exit code.
+"""What verbs have in common: `--project`, `--json`, an event loop, an exit code, and what follows a word to a run.
 
 Knows no verb.
 """
@@ -14,8 +14,11 @@ from typing import Any
 
 import click
 
+from retinue.host.presence import find_runtime
+from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.interrupts import run_until_interrupted
+from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
 from retinue.runs.contracts import Budget
 
@@ -34,6 +37,14 @@ class Dollars(click.ParamType[Decimal]):
         if usd is None:
             self.fail(f"{value!r} is no amount of dollars such as 0.50", param, ctx)
         return usd
+
+
+def what_follows(settings: Settings, run_id: str) -> str:
+    """What becomes of a run to which something was said: a runtime carries it on, or nobody does yet."""
+    name = short(run_id)
+    if find_runtime(settings.data_folder) is not None:
+        return f"run {name}: it goes on"
+    return f"run {name}: no runtime lives: `retinue wait {name}` carries it on"
 
 
 Body = Callable[..., Coroutine[Any, Any, Exit]]

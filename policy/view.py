@@ -24,6 +24,7 @@ RESOURCE_TYPES = {
     "model": "Model",
     "capability": "Capability",
     "memory": "Memory",
+    "doubt": "Capability",
 }
 """The entity type of a request's resource at each stage."""
 

@@ -51,10 +51,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person said to a request: approved, denied or answered, by whom, with what value."""
+    """What a person said to a request: approved, denied or answered, by whom, with what value; or that nobody did."""
 
     request_id: str
-    status: Literal["approved", "denied", "answered"]
+    status: Literal["approved", "denied", "answered", "expired"]
     by: str
     at: int
     value: Json = None
@@ -72,10 +72,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What has arrived for a run: the counter to park with, its groups, resolved requests, events, cancel."""
+    """What has arrived for a run: the counter to park with, its groups, resolved requests, events, cancel, hold."""
 
     seq: int
     groups: dict[str, Group] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     cancel: str | None = None
+    held: bool = False

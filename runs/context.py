@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol
 
@@ -22,13 +22,18 @@ from retinue.runs.errors import (
     PermanentError,
     PermanentModelError,
     PolicyDenied,
+    RetinueError,
     RunError,
     RunFailed,
     SideEffectUnknown,
 )
 from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import EffectKind, Outcome
+from retinue.runs.patience import Duration, patience
 from retinue.runs.sources import Source
+
+NO_DEFAULT = object()
+"""Says that a question has no default; None is one."""
 
 
 class Executor(Protocol):
@@ -83,11 +88,13 @@ class Context:
     async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
         """Run a child and return its output. Raises RunFailed with the child's reason when it failed."""
         definition = self._executor.definition(target)
-        branches = await self._children(definition, [input], all_of(), budget)
-        branch = branches[0]
+        outcome = await self._children(definition, [input], budget=budget)
+        branch: Branch = value_of(outcome)[0]
         if not branch.ok:
             said = branch.error.message if branch.error else branch.reason.value
-            raise RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            failure = RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            failure.step = outcome.key
+            raise failure
         return typed(definition, branch.value)
 
     def spawn(self, target: Definition | str, input: Any, budget: Budget | None = None) -> asyncio.Task[Any]:
@@ -100,16 +107,43 @@ class Context:
         items: Sequence[Any] | Source,
         join: Join | None = None,
         window: int | None = None,
+        enough: Callable[[list[Branch]], bool] | None = None,
     ) -> list[Branch]:
         """Run a child for every item, at most `window` at a time; returns one Branch an item, in order.
 
         A failed branch is a value. `join` says when to go on: `all_of()` (default), `first_success()`,
         `quorum(k)`, `best_effort(deadline)`; branches that had not ended by then are absent and canceled.
+        `enough` is a pure function that looks at the ended branches whenever one is added: True goes on too.
         """
         definition = self._executor.definition(target)
         if not isinstance(items, Source) and not items:
             return []
-        return await self._children(definition, items, join or all_of(), None, window)
+        branches: list[Branch] = value_of(
+            await self._children(definition, items, join=join, window=window, enough=enough)
+        )
+        return branches
+
+    async def gather(
+        self, name: str, calls: Mapping[str, tuple[Definition | str, Any]], join: Join | None = None
+    ) -> dict[str, Branch]:
+        """Run different targets as one group called `name`: `calls` gives target and input by label.
+
+        Returns one Branch by label, in order. Failed branches and `join` are as in `map`.
+        """
+        labels, targets = list(calls), [self._executor.definition(target) for target, _ in calls.values()]
+        if not labels:
+            return {}
+        items = [input for _, input in calls.values()]
+        outcome = await self._children(targets[0], items, join=join, name=name, definitions=tuple(targets))
+        return {labels[branch.index]: branch for branch in value_of(outcome)}
+
+    async def relay(self, target: Definition | str, input: Any) -> Branch:
+        """Run a child that may pass the run on: if it hands off, its Branch has the reason `handoff`, the
+        receiver in `facts["to"]` and the artifact as its value, and nobody is run until you do.
+        """
+        outcome = await self._children(self._executor.definition(target), [input], relayed=True)
+        branch: Branch = value_of(outcome)[0]
+        return branch
 
     async def count(
         self, target: Definition | str, items: Source, window: int | None = None, budget: Budget | None = None
@@ -128,14 +162,41 @@ class Context:
         value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 
-    async def ask(self, prompt: str, /, **facts: Json) -> Any:
-        """Ask a person; returns what they answered. The run waits in the inbox, holding nothing."""
-        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, {}))
+    async def ask(
+        self,
+        prompt: str,
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: Any = NO_DEFAULT,
+        to: str | None = None,
+        escalate: tuple[Duration, str] | None = None,
+        **facts: Json,
+    ) -> Any:
+        """Ask a person; returns what they answered. The run waits in the inbox, holding nothing.
 
-    async def approve(self, prompt: str, /, **facts: Json) -> bool:
-        """Ask a person for a yes or no."""
+        `to` names who should answer; `escalate=("30m", "lead")` passes the question on when nobody has by then.
+        After `timeout` the answer is `default`; without one PermanentError (code `no_answer`) is raised.
+        """
+        options: dict[str, Any] = {"patience": patience(timeout, to, escalate)}
+        if default is not NO_DEFAULT:
+            options["default"] = default
+        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, options))
+
+    async def approve(
+        self,
+        prompt: str,
+        /,
+        *,
+        timeout: Duration | None = None,
+        to: str | None = None,
+        escalate: tuple[Duration, str] | None = None,
+        **facts: Json,
+    ) -> bool:
+        """Ask a person for a yes or no; no answer within `timeout` is a no."""
         arguments = {"prompt": prompt, "facts": facts}
-        return bool(value_of(await self._executor.issue("approval", "approve", arguments, {})))
+        options = {"patience": patience(timeout, to, escalate)}
+        return bool(value_of(await self._executor.issue("approval", "approve", arguments, options)))
 
     async def sleep(self, duration: float | str | timedelta) -> None:
         """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""
@@ -172,7 +233,7 @@ class Context:
     def random(self) -> random.Random:
         """Randomness that is the same on replay."""
         if self._random is None:
-            self._random = random.Random(self.request.run_id)
+            self._random = random.Random(self.request.seed or self.request.run_id)
         return self._random
 
     def record(self, topic: str, content: Json = None, /, **facts: Json) -> None:
@@ -187,41 +248,42 @@ class Context:
             raise InvalidInput(f"checkpoint {name!r}: the state is not JSON: {error}; pass plain data") from None
 
     async def _children(
-        self,
-        definition: Definition,
-        items: Sequence[Any] | Source,
-        join: Join,
-        budget: Budget | None,
-        window: int | None = None,
-    ) -> list[Branch]:
+        self, definition: Definition, items: Sequence[Any] | Source, name: str = "", **options: Any
+    ) -> Outcome:
+        several: tuple[Definition, ...] = options.get("definitions", ())
+        target: Json = [one.name for one in several] if several else definition.name
         if isinstance(items, Source):
-            arguments: Json = {"target": definition.name, "source": items.model_dump(mode="json")}
+            arguments: Json = {"target": target, "source": items.model_dump(mode="json")}
         else:
             items = [to_json_value(item) for item in items]
-            arguments = {"target": definition.name, "items": items}
-        options = {"definition": definition, "items": items, "join": join, "window": window, "budget": budget}
-        outcome = await self._executor.issue("children", definition.name, arguments, options)
-        branches: list[Branch] = value_of(outcome)
-        return branches
+            arguments = {"target": target, "items": items}
+        options = {**options, "definition": definition, "items": items, "join": options.get("join") or all_of()}
+        return await self._executor.issue("children", name or definition.name, arguments, options)
 
 
 def value_of(outcome: Outcome) -> Any:
     """The value of an outcome, or the error it stands for, raised."""
     if outcome.result == "ok":
         return outcome.content
+    error = _error_of(outcome)
+    error.step = outcome.key
+    raise error
+
+
+def _error_of(outcome: Outcome) -> RetinueError:
     error = outcome.error
     message = error.message if error else f"{outcome.name} ended as {outcome.result}"
     if outcome.result == "refused":
-        raise PolicyDenied(message)
+        return PolicyDenied(message)
     if outcome.result == "unknown":
-        raise SideEffectUnknown(message)
+        return SideEffectUnknown(message)
     if error is None or error.reason == "tool_failure":
-        raise PermanentError(message, code=error.code if error else "error")
+        return PermanentError(message, code=error.code if error else "error")
     if error.reason == "model_failure":
-        raise PermanentModelError(message, code=error.code)
+        return PermanentModelError(message, code=error.code)
     failure = RunError(message)
     failure.reason = error.reason
-    raise failure
+    return failure
 
 
 def typed(definition: Definition, value: Json) -> Any:

@@ -40,7 +40,7 @@ class Status(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """True when nothing can follow."""
+        """True when the run has ended; only a retry of a failed one can follow."""
         return self in _TERMINAL
 
 
@@ -150,6 +150,10 @@ class RunRequest(Frozen):
 
     `target` names an agent or workflow of the project's modules and `target_version` pins the definition
     it began with. `effect_scope` is the seed of idempotency keys: retries inherit it, forks get a new one.
+    `queue` is what limits of concurrency and rate may be set for. A fork names the run it shares its past with
+    in `forked_from` and the writes that run has made since in `repeats`: it asks before it makes one of them again;
+    `seed` is that of its randomness, the run's own id where there is none.
+    The parent of a `relayed` run takes its handoff and runs the receiver itself.
     """
 
     run_id: str
@@ -171,13 +175,18 @@ class RunRequest(Frozen):
     input_id: str | None = None
     model: str | None = None
     pool: str = "runs"
+    queue: str = ""
     priority: int = 0
     depth: int = 0
     budget: Budget = Budget()
     deadline: int | None = None
     effect_scope: str
+    forked_from: str | None = None
+    repeats: tuple[str, ...] = ()
+    seed: str | None = None
     group_key: str | None = None
     group_index: int | None = None
+    relayed: bool = False
 
     @field_validator("tenant_id", "principal_id", "trace_id", "run_id")
     @classmethod
@@ -185,6 +194,19 @@ class RunRequest(Frozen):
         if not value:
             raise ValueError("must not be empty: no run without id, tenant, principal and trace id")
         return value
+
+
+class Amendment(Frozen):
+    """What retries changed of a request: the limits in force now, and since when (Unix ns) its clocks run.
+
+    None leaves a version or a budget as it was; a deadline is lifted when no new one was given.
+    """
+
+    since: int
+    retries: int = 1
+    version: str | None = None
+    budget: Budget | None = None
+    deadline: int | None = None
 
 
 class RunRecord(Frozen):
@@ -199,8 +221,11 @@ class RunRecord(Frozen):
     input_id: str | None = None
     job_id: str | None = None
     pool: str
+    queue: str = ""
+    priority: int = 0
     depth: int
     status: Status
+    held: bool = False
     reason: StopReason | None
     epoch: int
     position: int
@@ -234,7 +259,11 @@ class Branch(Frozen):
 
 
 class PendingRequest(Frozen):
-    """Something a run waits for from a person: an approval or an input."""
+    """Something a run waits for from a person: an approval or an input.
+
+    Nobody's answer counts after `expires_at`; `assignee` is who should answer, since `escalated_at` when the one
+    asked first did not.
+    """
 
     request_id: str
     run_id: str
@@ -244,7 +273,10 @@ class PendingRequest(Frozen):
     key: str
     prompt: str
     facts: dict[str, Json] = Field(default_factory=dict)
-    status: Literal["open", "approved", "denied", "answered", "withdrawn"] = "open"
+    status: Literal["open", "approved", "denied", "answered", "expired", "withdrawn"] = "open"
+    assignee: str | None = None
     created_at: int
+    expires_at: int | None = None
+    escalated_at: int | None = None
     resolved_at: int | None = None
     resolved_by: str | None = None

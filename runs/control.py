@@ -11,11 +11,12 @@ from typing import Protocol
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status
 from retinue.runs.journal import Frame, NewRun
+from retinue.runs.retries import Retry
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list. None: any."""
+    """Which runs to list. None: any; `waiting`: only those that are parked, whatever for."""
 
     status: Status | None = None
     tenant_id: str | None = None
@@ -23,6 +24,7 @@ class RunQuery:
     root_run_id: str | None = None
     job_id: str | None = None
     roots_only: bool = False
+    waiting: bool = False
     limit: int = 50
 
 
@@ -49,6 +51,27 @@ class JobRow:
     branch: Branch
 
 
+@dataclass(frozen=True, slots=True)
+class RunTree:
+    """A run and what is below it, as far as asked. `children` counts all children of each run shown, by status."""
+
+    records: tuple[RunRecord, ...]
+    children: dict[str, dict[Status, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """The join state of one fan-out; `open` counts the children that have not ended, by status."""
+
+    key: str
+    total: int
+    pending: int
+    ok: int
+    failed: int
+    rejected: int
+    open: dict[Status, int]
+
+
 class Control(Protocol):
     """The port for everyone who does not own runs: submit, answer, cancel, and read."""
 
@@ -66,6 +89,20 @@ class Control(Protocol):
 
     async def cancel(self, run_id: str, by: str, at: int) -> int:
         """Mark the run and all below it, children first; returns how many were marked or ended."""
+        ...
+
+    async def hold(self, run_id: str, held: bool) -> int:
+        """Hold the run and all below it, or let them go; returns how many were changed.
+
+        A held run begins no step: it goes back to its queue when nothing is in flight and stays there.
+        """
+        ...
+
+    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
+        """Queue a failed run again, with those below it whose failure it will hear again; returns their ids.
+
+        IllegalTransition when it completed or was canceled, InvalidInput while it or its parent goes on.
+        """
         ...
 
     async def get(self, run_id: str) -> RunRecord:

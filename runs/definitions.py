@@ -95,7 +95,11 @@ class AgentSpec:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A deterministic async function over a context. Made by `@workflow`."""
+    """A deterministic async function over a context. Made by `@workflow` or a pattern.
+
+    `parts` are what it was composed of: definitions, known to the project with it, or names; `boundaries`
+    name its checkpoints and say what each means.
+    """
 
     name: str
     function: Callable[..., Awaitable[Any]]
@@ -105,6 +109,8 @@ class Workflow:
     budget: Budget = NO_LIMITS
     follow_ups: tuple[Workflow | str, ...] = ()
     explicit_version: str | None = None
+    parts: tuple[AgentSpec | Workflow | str, ...] = ()
+    boundaries: tuple[tuple[str, str], ...] = ()
     kind: ClassVar[Literal["workflow"]] = "workflow"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
@@ -156,8 +162,9 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
-    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`. InvalidInput when the
-    function is not async or uses time, randomness or I/O directly.
+    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `boundaries` (name and
+    meaning of its checkpoints). InvalidInput when the function is not async or uses time, randomness or I/O
+    directly.
     """
 
     def define(function: Callable[..., Awaitable[Any]]) -> Workflow:
@@ -177,6 +184,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             budget=options.get("budget", Budget()),
             follow_ups=tuple(options.get("follow_ups", ())),
             explicit_version=options.get("version"),
+            boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
         )
 
     return define if function is None else define(function)
@@ -237,12 +245,16 @@ class Registry:
         self.tools: dict[str, ToolLike] = {}
         for definition in extra:
             self._add(definition)
+        inner: list[tuple[Definition, ModuleType | None]] = [(part, None) for one in extra for part in _parts(one)]
         for module in modules:
             for value in list(vars(module).values()):
                 if isinstance(value, AgentSpec | Workflow):
                     self._add(_with_prompt(value, module))
+                    inner += [(part, module) for part in _parts(value)]
                 elif isinstance(value, ToolLike) and not isinstance(value, type):
                     self.tools[value.capability.name] = value
+        for part, home in inner:
+            self._adopt(part, home)
         for definition in list(self._found.values()):
             self._link(definition)
 
@@ -266,12 +278,38 @@ class Registry:
             raise ConfigError(f"two definitions are named {definition.name!r}: rename one of them")
         self._found[definition.name] = definition
 
+    def _adopt(self, part: Definition, module: ModuleType | None) -> None:
+        """Take in what a pattern was composed of; a module may have it by name as well."""
+        known = self._found.get(part.name)
+        if known is not part and not (known is not None and _same_but_unread(part, known)):
+            self._add(part if module is None else _with_prompt(part, module))
+
     def _link(self, definition: Definition) -> None:
         for follow_up in definition.follow_ups:
             if isinstance(follow_up, Workflow):
                 self._add(follow_up)
+        for part in definition.parts if isinstance(definition, Workflow) else ():
+            if isinstance(part, str) and part not in self._found:
+                known = ", ".join(self.names())
+                raise UnknownName(f"workflow {definition.name!r} has the part {part!r}, which is not there: {known}")
         if isinstance(definition, AgentSpec):
             self.tools.update({t.capability.name: t for t in definition.tools if not isinstance(t, str)})
+
+
+def _parts(definition: Definition) -> list[Definition]:
+    """All that a definition is composed of, however deep."""
+    direct = definition.parts if isinstance(definition, Workflow) else ()
+    return [below for part in direct if not isinstance(part, str) for below in (part, *_parts(part))]
+
+
+def _same_but_unread(part: Definition, known: Definition) -> bool:
+    """True when `known` is `part` with the text of its prompt."""
+    if not isinstance(part, AgentSpec) or not isinstance(known, AgentSpec):
+        return False
+    mine, read = part.instructions, known.instructions
+    if not isinstance(mine, Prompt) or not isinstance(read, Prompt) or mine.name != read.name:
+        return False
+    return replace(part, instructions=read) == known
 
 
 def _with_prompt(definition: Definition, module: ModuleType) -> Definition:

@@ -22,6 +22,7 @@ from retinue.runs.tracing import span_id_of
 
 _LOG = logging.getLogger("retinue.runs")
 _FOLLOW_UPS = "follow-ups"
+_DEEPEST = 8
 
 
 class Ended:
@@ -93,7 +94,7 @@ async def fail(run: Run, error: BaseException) -> None:
     if reason is StopReason.internal_error and not isinstance(error, RetinueError):
         _LOG.warning("run %s failed: %s", run.request.run_id, error, exc_info=error)
     info = error_info(error)
-    facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else {}
+    facts: dict[str, Json] = {"by": run.news.cancel} if reason is StopReason.canceled else _cause(error)
     await _end(run, reason, error=info.model_copy(update={"reason": reason.value}), facts=facts)
 
 
@@ -129,6 +130,17 @@ def _reason(error: BaseException) -> StopReason:
     if isinstance(error, asyncio.CancelledError):
         return StopReason.canceled
     return StopReason.internal_error
+
+
+def _cause(error: BaseException | None) -> dict[str, Json]:
+    """The step that an error came from, through the errors it was wrapped in."""
+    for _ in range(_DEEPEST):
+        if error is None:
+            return {}
+        if isinstance(error, RetinueError) and error.step is not None:
+            return {"step": error.step}
+        error = error.__cause__ or error.__context__
+    return {}
 
 
 def _info(reason: StopReason, message: str) -> ErrorInfo:
@@ -173,5 +185,6 @@ def _follow_up(run: Run, name: str, index: int) -> RunRequest:
             "effect_scope": effect_key(parent.effect_scope, f"{_FOLLOW_UPS}:{index}"),
             "group_key": _FOLLOW_UPS,
             "group_index": index,
+            "relayed": False,
         }
     )

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 
 class RetinueError(Exception):
-    """Root of all errors that Retinue raises on purpose."""
+    """Root of all errors that Retinue raises on purpose. `step` is the key of the step it came from, if known."""
+
+    step: str | None = None
 
 
 class InvalidInput(RetinueError):

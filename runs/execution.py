@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from retinue.runs import admission, ending, waiting
+from retinue.runs import admission, ending, replay, waiting
 from retinue.runs.agent_state import AgentState
 from retinue.runs.arrivals import Group, News
 from retinue.runs.budgets import Ledger
@@ -23,7 +23,7 @@ from retinue.runs.context import to_json_value
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
-from retinue.runs.effects import children, gates, perform
+from retinue.runs.effects import gates, perform
 from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
@@ -38,6 +38,7 @@ from retinue.runs.journal import (
     LeasedRun,
     Outcome,
     Record,
+    Yield,
 )
 from retinue.runs.ports import Services
 from retinue.runs.recorder import Recorder
@@ -50,9 +51,9 @@ class Execution:
 
     def __init__(self, leased: LeasedRun, services: Services, host: HostInfo) -> None:
         self.leased = leased
-        self.request = leased.request
         self.services = services
         self.history = fold(leased.frames, leased.started_at)
+        self.request = self.history.amended(leased.request)
         self.news: News = leased.news
         self.ledger = Ledger(self.request.run_id, self.request.budget, self.history.spent)
         self.ledger.groups(leased.news.groups.values())
@@ -110,11 +111,15 @@ class Execution:
 
     async def _drive(self) -> None:
         self._guard()
-        await self._restore_branches()
+        await replay.restore_branches(self.request.run_id, self.history, self.services.journal)
         self._start(self.history.state)
         self._replay()
         while not self._closed:
             self._guard()
+            if self.news.held and not self.settled and self._running():
+                if await self._let_go():
+                    return
+                continue
             self._admit()
             if self._next is not None:
                 self._continue()
@@ -125,6 +130,20 @@ class Execution:
                 return
             elif not self._retry_ready() and await self._rest():
                 return
+
+    def _running(self) -> bool:
+        """True while the function waits for effects: it has neither ended nor asked to continue as new."""
+        return self._next is None and self._body is not None and not self._body.done()
+
+    async def _let_go(self) -> bool:
+        """The run is held: begin nothing more, and give it back to its queue when nothing is in flight."""
+        if self.tasks:
+            await self._signal.wait()
+            self._signal.clear()
+            return False
+        held = Record(at=self.services.now_ns(), topic="held", by="runtime")
+        await self.write(held, end=Yield())
+        return True
 
     async def _rest(self) -> bool:
         """Wait in memory while something is in flight or due soon, else park. True when parked."""
@@ -223,24 +242,10 @@ class Execution:
         self.failure = self.failure or error
         self._signal.set()
 
-    async def _restore_branches(self) -> None:
-        """Fetch what a fan-out's outcome left in the children's table, before it is replayed."""
-        for number, delivery in enumerate(self.history.deliveries):
-            for place, outcome in enumerate(delivery):
-                if outcome.effect != "children" or outcome.result != "ok":
-                    continue
-                if outcome.facts.get("stored"):
-                    stored = await self.services.journal.branches(self.request.run_id, outcome.key)
-                    branches = children.heard(outcome.content, stored)
-                else:
-                    branches = children.restore(outcome.content or [])
-                restored = outcome.model_copy(update={"content": branches})
-                self.history.deliveries[number][place] = restored
-
     def _start(self, state: Json) -> None:
         definition = self.definition(self.request.target)
         admission.check_version(definition, self.request)
-        if self.leased.position == 1 and not self._live:
+        if not self.history.admitted and not self._live:
             admission.admit(self, definition)
         self._ordinals.clear()
         self._records = 0
@@ -251,18 +256,7 @@ class Execution:
     def _replay(self) -> None:
         """Bring the function to where it was, then begin what it asked for and nobody has finished."""
         self._run_on()
-        for delivery in list(self.history.deliveries):
-            self._activation += 1
-            self._loop.now = delivery[0].at / 1e9
-            for outcome in delivery:
-                command = self.commands.pop(outcome.key, None)
-                if command is None:
-                    raise ReplayMismatch(_expected(self.request.run_id, outcome.key, list(self.commands)))
-                _hand_over(command, outcome)
-            self._run_on()
-        lost = [key for key in self.history.intents if "!" not in key and not self._explained(key)]
-        if lost:
-            raise ReplayMismatch(_expected(self.request.run_id, lost[0], list(self.commands)))
+        self._activation = replay.deliver(self.request.run_id, self.history, self.commands, self._run_on)
         self._live = True
         for key, reserved in self.history.unsettled().items():
             self.ledger.hold(key, reserved)
@@ -270,25 +264,18 @@ class Execution:
         for command in self._issued:
             command.interrupted = self.history.interrupted(command.key)
 
-    def _run_on(self) -> None:
+    def _run_on(self, at: int | None = None) -> None:
         """Let the function run until it can do nothing more; a mismatch is raised where it was found."""
+        if at is not None:
+            self._loop.now = at / 1e9
         self._loop.run_until_quiet()
         if self.failure is not None:
             raise self.failure
 
-    def _explained(self, key: str) -> bool:
-        return key in self.commands or key in self.history.outcomes
-
     def _match(self, command: Command) -> None:
-        recorded = self.history.intents.get(command.key) or self.history.outcomes.get(command.key)
-        digest = getattr(recorded, "digest", command.digest)
-        if recorded is not None and (digest != command.digest or recorded.effect != command.effect):
-            self.failure = ReplayMismatch(
-                f"run {self.request.run_id}: step {command.key} was recorded as {recorded.effect} with other arguments "
-                f"(digest {digest}, now {command.digest}): the code or its inputs changed since the run began; run it "
-                "with the version it began with, or submit it anew",
-                run_id=self.request.run_id,
-            )
+        mismatch = replay.mismatch(self.request.run_id, self.history, command)
+        if mismatch is not None:
+            self.failure = mismatch
             self._signal.set()
             raise asyncio.CancelledError
 
@@ -296,7 +283,7 @@ class Execution:
         """Begin what the function asked for since it last stood still."""
         issued, self._issued = self._issued, []
         for command in issued:
-            if command.effect == "gate":
+            if command.effect == "gate" and command.key not in self.history.recalled:
                 self.settled.append((command, gates.perform(self, command)))
             else:
                 self._perform(command)
@@ -309,7 +296,7 @@ class Execution:
 
     async def _effect(self, command: Command) -> None:
         try:
-            ended = await perform(self, command)
+            ended = await self._recalled(command) or await perform(self, command)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # an effect's error is its outcome
@@ -321,6 +308,11 @@ class Execution:
             self.waits[command.key] = ended
         else:
             self.settled.append((command, ended))
+
+    async def _recalled(self, command: Command) -> Done | None:
+        if not self.history.recalled:
+            return None
+        return await replay.recall(self.request.run_id, self.history, command, self.services.journal)
 
     def _retry_ready(self) -> bool:
         """Begin again what waits for something that has come. True when there was any."""
@@ -344,7 +336,7 @@ class Execution:
             self.commands.pop(command.key)
             self.history.forget(command.key)
             seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
-            _hand_over(command, seen)
+            replay.hand_over(command, seen)
         self._loop.run_until_quiet()
 
     def _continue(self) -> None:
@@ -362,6 +354,7 @@ class Execution:
                 number=number,
                 spent=self.ledger.spent,
                 events=self.history.events,
+                amendment=self.history.amendment,
             )
         )
         self._start(state if isinstance(state, AgentState) else self.history.state)
@@ -384,17 +377,3 @@ class Execution:
 
 def _leased(leased: LeasedRun, host: HostInfo, at: int) -> Leased:
     return Leased(at=at, epoch=leased.epoch, host_id=host.host_id, actor_id=host.actor_id, pid=host.pid, node=host.node)
-
-
-def _hand_over(command: Command, outcome: Outcome) -> None:
-    """A branch that was canceled waits no more; its outcome is delivered all the same, to nobody."""
-    if not command.future.done():
-        command.future.set_result(outcome)
-
-
-def _expected(run_id: str, expected: str, found: list[str]) -> str:
-    return (
-        f"run {run_id}: the journal continues with step {expected}, the code now asks for "
-        f"{', '.join(found) or 'nothing'}: the code changed since the run began; "
-        "run it with the version it began with, or submit it anew"
-    )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from retinue.runs.contracts import Frozen, Json
 
-Stage = Literal["request", "context", "model", "capability", "output", "memory"]
+Stage = Literal["request", "context", "model", "capability", "output", "memory", "doubt"]
 
 
 class Approval(Frozen):

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from retinue.runs.contracts import NOTHING, Json, Usage
-from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record
+from retinue.runs.contracts import NOTHING, Amendment, Json, RunRequest, Usage
+from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record, Retried
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A step that ended well and was taken back by a retry: delivered again when it is asked for again."""
+
+    intent: Intent | None
+    outcome: Outcome
 
 
 @dataclass(slots=True)
@@ -29,6 +37,20 @@ class History:
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
     spent: Usage = NOTHING
+    admitted: bool = False
+    amendment: Amendment | None = None
+    recalled: dict[str, Recalled] = field(default_factory=dict)
+    taken_back: set[str] = field(default_factory=set)
+
+    def amended(self, request: RunRequest) -> RunRequest:
+        """The request with what retries changed of it."""
+        change = self.amendment
+        if change is None:
+            return request
+        version, budget = change.version or request.target_version, change.budget or request.budget
+        return request.model_copy(
+            update={"target_version": version, "budget": budget.within(request.budget), "deadline": change.deadline}
+        )
 
     def add(self, entry: object) -> None:
         """Take in one entry, in journal order."""
@@ -44,8 +66,12 @@ class History:
                 self.spent = self.spent + entry.charged
             case Record() if entry.by == "function":
                 self.records += 1
+            case Record() if entry.topic == "forked":
+                self.started_at = int(entry.facts["started_at"])
             case Checkpoint():
                 self._restart(entry)
+            case Retried():
+                self._take_back(entry)
 
     def interrupted(self, key: str) -> bool:
         """True when a try of the step was begun and nobody knows how it ended."""
@@ -63,6 +89,7 @@ class History:
 
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
+        self.recalled.pop(entry.key, None)
         self.begun.discard(entry.key)
         self.spent = self.spent + entry.usage
         if "event" in entry.facts:
@@ -81,15 +108,47 @@ class History:
         self.spent = entry.spent
         self.events = dict(entry.events)
         self.records = 0
-        for past in (self.intents, self.outcomes, self.attempts, self.begun):
+        self.amendment = entry.amendment
+        for past in (self.intents, self.outcomes, self.attempts, self.begun, self.recalled, self.taken_back):
             past.clear()
         self.deliveries.clear()
+
+    def _take_back(self, entry: Retried) -> None:
+        """Forget what followed the deliveries that hold; keep aside what need not be done again."""
+        self.amendment = entry.amendment
+        self.admitted = bool(self.checkpoint or entry.keep)
+        del self.deliveries[entry.keep :]
+        held = {outcome.key for delivery in self.deliveries for outcome in delivery}
+        loose = [key for key in {**self.intents, **self.outcomes} if key not in held]
+        for key in loose:
+            self.taken_back.add(key)
+            outcome = self.outcomes.pop(key, None)
+            intent = self.intents.pop(key, None)
+            self.attempts.pop(key, None)
+            if outcome is None or _is_open(outcome, entry.again):
+                self._leave_open(intent, entry.at)
+            elif outcome.result == "ok" and key != entry.again and "!" not in key:
+                self.recalled[key] = Recalled(intent, outcome)
+
+    def _leave_open(self, intent: Intent | None, at: int) -> None:
+        """It was begun and nobody knows how it ended, or its children are to be heard again."""
+        if intent is not None and "!" not in intent.key and intent.effect not in ("input", "approval"):
+            self.intents[intent.key] = intent.model_copy(update={"at": at}) if intent.effect == "children" else intent
+            self.begun.add(intent.key)
+
+
+def _is_open(outcome: Outcome, again: str | None) -> bool:
+    """True when a step that was taken back is not done: nobody knows how it ended, or children of it failed."""
+    if outcome.effect == "children" and outcome.result == "ok":
+        return outcome.key == again or bool(outcome.facts.get("failed"))
+    return outcome.result == "unknown"
 
 
 def fold(frames: Iterable[Frame], started_at: int) -> History:
     """The history in the frames since the newest checkpoint (frames before it do no harm)."""
     history = History(started_at=started_at)
     for frame in frames:
+        history.admitted = history.admitted or frame.epoch > 0
         for entry in frame.entries:
             history.add(entry)
     return history

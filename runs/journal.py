@@ -34,6 +34,7 @@ from pydantic import Field, TypeAdapter
 from retinue.runs.arrivals import News
 from retinue.runs.contracts import (
     NOTHING,
+    Amendment,
     Branch,
     ErrorInfo,
     Frozen,
@@ -138,7 +139,7 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events` holds the number of the newest event taken, by name.
+    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -146,6 +147,7 @@ class Checkpoint(Entry):
     number: int
     spent: Usage = NOTHING
     events: dict[str, int] = Field(default_factory=dict)
+    amendment: Amendment | None = None
 
 
 class Parked(Entry):
@@ -169,8 +171,22 @@ class Finished(Entry):
     facts: dict[str, Json] = Field(default_factory=dict)
 
 
+class Retried(Entry):
+    """A failed run goes on from its newest checkpoint, in the same journal.
+
+    Deliveries after the first `keep` are taken back: what ended well among them is delivered again when the
+    function asks for it with the same arguments; the step `again` (a key) is made anew.
+    """
+
+    kind: Literal["retried"] = "retried"
+    by: str
+    keep: int
+    again: str | None = None
+    amendment: Amendment
+
+
 AnyEntry = Annotated[
-    Accepted | Leased | Intent | Outcome | Attempt | Record | Checkpoint | Parked | Finished,
+    Accepted | Leased | Intent | Outcome | Attempt | Record | Checkpoint | Parked | Finished | Retried,
     Field(discriminator="kind"),
 ]
 ENTRIES: TypeAdapter[tuple[AnyEntry, ...]] = TypeAdapter(tuple[AnyEntry, ...])
@@ -191,12 +207,16 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to be created, with its input; `reserved` is what its parent's budget holds for it."""
+    """A run to be created, with its input; `reserved` is what its parent's budget holds for it.
+
+    `past` are entries that it begins with instead of with nothing: what a fork shares with its original.
+    """
 
     request: RunRequest
     input: Json
     at: int
     reserved: Usage = NOTHING
+    past: tuple[AnyEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +270,11 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Yield:
+    """Give the run back to its queue, where it stays while it is held."""
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Everything an owner writes about its run in one step. `expected` is the position it continues at."""
 
@@ -262,7 +287,7 @@ class Append:
     spawn: Spawn | None = None
     request: PendingRequest | None = None
     seen: int | None = None
-    end: Park | Finish | None = None
+    end: Park | Finish | Yield | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,15 @@
 A run is born `queued`. A host that leases it moves it to `in_progress`; only there does its journal grow.
 From there it either ends (`completed`, `failed`, `canceled`) or parks in one of three waiting statuses,
 holding no coroutine and no actor. Anything that arrives for a parked run makes it `queued` again: recovery
-after a crash and waking after a wait are the same move, so there is no second path to get wrong.
+after a crash, waking after a wait and retrying after a failure are the same move, so there is no second path
+to get wrong.
 
                     lease                    finish
       queued ───────────────▶ in_progress ───────────────▶ completed | failed | canceled
-        ▲  ▲                      │  │
-        │  └── owner died ────────┘  │ park
-        └────────── news ◀── waiting | waiting_for_input | waiting_for_approval ── cancel ──▶ canceled
+        ▲ ▲ ▲                     │  │                                    │
+        │ │ └── owner died, held ─┘  │ park                               │
+        │ └───────── news ◀── waiting | waiting_for_input | waiting_for_approval ── cancel ──▶ canceled
+        └──────────────────────────────────── retry ◀────────────────────┘
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.waiting_for_input: frozenset({Status.queued, Status.canceled}),
     Status.waiting_for_approval: frozenset({Status.queued, Status.canceled}),
     Status.completed: frozenset(),
-    Status.failed: frozenset(),
+    Status.failed: frozenset({Status.queued}),
     Status.canceled: frozenset(),
 }
 
@@ -56,15 +58,15 @@ STATUS_OF: dict[StopReason, Status] = {
 
 REMEDY: dict[StopReason, str] = {
     StopReason.blocked: "the request pre-check refused it; change the request or the policy, then submit again",
-    StopReason.budget_exhausted: "raise the budget and submit again",
+    StopReason.budget_exhausted: "`retinue retry RUN --budget ...` goes on with more",
     StopReason.invalid_decision: "retry, or use a model that follows the decision protocol",
     StopReason.policy_denied: "change the request or the policy, then submit again",
     StopReason.tool_failure: "repair the tool, then retry",
     StopReason.model_failure: "check the model endpoint, then retry",
     StopReason.output_rejected: "retry, or loosen the output schema",
     StopReason.side_effect_unknown: "find out whether the effect happened before anything is repeated",
-    StopReason.replay_mismatch: "run it on the version it began with, or submit it anew",
-    StopReason.deadline_exceeded: "allow more time and submit again",
+    StopReason.replay_mismatch: "bring back the version it began with; or `retinue retry RUN --migrate`; or fork it",
+    StopReason.deadline_exceeded: "`retinue retry RUN` starts its clock again",
     StopReason.internal_error: "read the error; a retry helps when the cause was outside",
 }
 """What helps after a failure, shown with every failed run."""

@@ -93,6 +93,7 @@ class ModelProfile(Frozen):
 
     `free` calls need no durable intent before they are made. `max_micros` is the price of a call with the
     request's tokens estimated and `max_tokens` produced: the amount that is reserved. None: unknown price.
+    `endpoint` is the address that answers; None for a model of this process.
     """
 
     provider: str
@@ -100,6 +101,7 @@ class ModelProfile(Frozen):
     free: bool
     max_micros: int | None = 0
     input_tokens: int = 0
+    endpoint: str | None = None
 
 
 OnDelta = Callable[[str], None]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
@@ -16,6 +17,7 @@ from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
+from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.sources import SourceReader
 
 
@@ -51,6 +53,7 @@ class Defaults:
     follow_ups: bool = True
     inline_branches: int = 32
     spawn_chunk: int = 1_000
+    patience: Patience = ENDLESS
 
 
 DeltaSink = Callable[[str, str, int, str], None]
@@ -68,6 +71,7 @@ class Services:
     contexts: ContextBuilder
     registry: Registry
     sources: SourceReader
+    breakers: Breakers
     now_ns: Callable[[], int]
     deltas: DeltaSink
     random: Random

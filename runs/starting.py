@@ -13,13 +13,14 @@ from retinue.runs.context import Context
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import AgentSpec, Definition, Workflow, parse_as
 from retinue.runs.loop import run_agent
-from retinue.runs.turns import AgentContext, ServedExecutor
+from retinue.runs.turns import AgentContext, RelayedContext, ServedExecutor
 
 
 def start(definition: Definition, executor: ServedExecutor, input: Json, state: Json) -> Coroutine[Any, Any, Any]:
     """The coroutine of one call of the function: the first, or the one after a checkpoint."""
     if isinstance(definition, AgentSpec):
-        return _agent(definition, AgentContext(executor), input, state)
+        kind = RelayedContext if executor.request.relayed else AgentContext
+        return _agent(definition, kind(executor), input, state)
     return _workflow(definition, Context(executor), input, state)
 
 

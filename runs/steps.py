@@ -18,7 +18,8 @@ from retinue.runs.journal import EffectKind, Outcome
 class Command:
     """An effect that the function asked for and waits for. `future` belongs to the function's loop.
 
-    `interrupted` says that its intent is in the journal from an earlier owner: it may have happened.
+    `interrupted` says that its intent is in the journal from an earlier owner: it may have happened. `doubted` says
+    why this owner does not know how it ended.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Command:
     future: asyncio.Future[Any]
     options: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    doubted: str = ""
 
 
 @dataclass(slots=True)

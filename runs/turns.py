@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from retinue.runs.capabilities import Capability
 from retinue.runs.context import Context, Executor, value_of
-from retinue.runs.contracts import Json
+from retinue.runs.contracts import Budget, Json
 from retinue.runs.decisions import ASK_HUMAN, STOP, hand_off_spec
-from retinue.runs.definitions import AgentSpec
+from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
@@ -98,6 +98,17 @@ class AgentContext(Context):
         """Call a capability; refusals and errors are outcomes too."""
         options = {"call_id": call.id, "turn": turn}
         return await self._executor.issue("call", call.name, call.arguments or {}, options)
+
+
+class RelayedContext(AgentContext):
+    """For an agent whose parent takes its handoff: what it passes on is its result, and nobody is run here."""
+
+    async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
+        """The artifact itself: the loop ends with it, with the reason `handoff`. UnknownName when there is no such
+        target.
+        """
+        self._executor.definition(target)
+        return input
 
 
 def _disclose(capability: Capability) -> ToolSpec:

@@ -5,7 +5,7 @@ Waiting costs nothing: a parked run holds no coroutine and no actor. Knows no ef
 
 from __future__ import annotations
 
-from retinue.runs.contracts import StopReason
+from retinue.runs.contracts import Status, StopReason
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import Appended, Park, Parked
 from retinue.runs.machine import STATUS_OF
@@ -15,6 +15,7 @@ Waits = dict[str, Wait]
 """What a run waits for, by step key."""
 
 _URGENCY = (
+    StopReason.side_effect_unknown,
     StopReason.approval_required,
     StopReason.input_required,
     StopReason.child,
@@ -44,7 +45,9 @@ def deadline(run: Run) -> int | None:
     """When the run must have ended (Unix ns): its own wall time or the deadline it was given."""
     limits = [run.request.deadline] if run.request.deadline is not None else []
     if run.request.budget.seconds is not None:
-        limits.append(run.leased.started_at + int(run.request.budget.seconds * 1e9))
+        change = run.history.amendment
+        since = run.leased.started_at if change is None else change.since
+        limits.append(since + int(run.request.budget.seconds * 1e9))
     return min(limits, default=None)
 
 
@@ -71,6 +74,7 @@ async def park(run: Run, waits: Waits) -> Appended:
     """Let go of the run until news or time wakes it; not parked when news arrived that it has not seen."""
     reasons = {wait.reason for wait in waits.values()}
     reason = next(reason for reason in _URGENCY if reason in reasons)
-    status, wake_at = STATUS_OF[reason], next_moment(run, waits)
+    in_doubt = reason is StopReason.side_effect_unknown
+    status, wake_at = Status.waiting_for_input if in_doubt else STATUS_OF[reason], next_moment(run, waits)
     entry = Parked(at=run.services.now_ns(), status=status, reason=reason, waits=tuple(waits), wake_at=wake_at)
     return await run.write(entry, end=Park(status, reason, wake_at))

@@ -31,10 +31,10 @@ class Resolution:
     value: Json
 
 
-def submit(connection: apsw.Connection, runs: list[tuple[NewRun, Encoded]]) -> list[str]:
+def submit(connection: apsw.Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
     """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
     accepted = []
-    for new, frame in runs:
+    for new, frames in runs:
         request = new.request
         known = None
         if request.idempotency_key is not None:
@@ -43,7 +43,7 @@ def submit(connection: apsw.Connection, runs: list[tuple[NewRun, Encoded]]) -> l
                 (request.tenant_id, request.idempotency_key),
             ).fetchone()
         if known is None:
-            insert_run(connection, new, frame, (None, None, None))
+            insert_run(connection, new, frames)
         accepted.append(known[0] if known else request.run_id)
     return accepted
 
@@ -80,7 +80,7 @@ def signal(connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str
     run_id, name = place
     num, tenant_id = find(connection, run_id)
     if not wake(connection, num):
-        raise InvalidInput(f"run {run_id} has ended and takes no events")
+        raise InvalidInput(f"run {run_id} has ended and takes no events: `retinue ps` lists those that have not")
     sealed = codec.seal(tenant_id, value, f"event:{num}")
     connection.execute("INSERT INTO events (run, name, at, sealed) VALUES (?, ?, ?, ?)", (num, name, at, sealed))
 

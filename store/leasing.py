@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -17,20 +18,23 @@ from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun, guest_pool
+from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import Owner, current_owner, is_alive, kill
 from retinue.store.rows import many, one
 from retinue.store.settling import bound_to, end_unowned
+from retinue.store.sharing import Place, take
 from retinue.store.statements import sql
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which runs a host would lease: up to `limit` of a pool, or only one."""
+    """Which runs a host would lease: up to `limit` of a pool, fairly and within `limits`, or only one."""
 
     pool: str
     limit: int
     only: str | None = None
+    limits: Limits = NO_QUOTAS
 
 
 def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
@@ -60,11 +64,11 @@ def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted
     num = host_number(connection, host.host_id)
     if num is None:
         return []
-    values = {"host": num, "at": at}
+    rows: list[Any]
     if wanted.only is not None:
-        rows = many(connection, sql("lease_one"), values | {"only": wanted.only})
+        rows = many(connection, sql("lease_one"), {"host": num, "at": at, "only": wanted.only})
     else:
-        rows = connection.execute(sql("lease"), values | {"pool": wanted.pool, "limit": wanted.limit}).fetchall()
+        rows = take(connection, Place(num, wanted.pool, wanted.limit, at, wanted.limits))
     return [run for row in rows if (run := _load_or_end(connection, codec, row, at)) is not None]
 
 
@@ -106,7 +110,7 @@ def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...])
         position=position,
         started_at=started_at,
         frames=tuple(frames[1:]),
-        news=News(news, cancel=cancel) if fresh else load_news(connection, codec, (num, tenant_id, news, cancel)),
+        news=News(news, cancel=cancel) if fresh else load_news(connection, codec, (num, tenant_id, news, cancel, 0)),
     )
 
 
@@ -127,9 +131,9 @@ def decode(
     return codec.decode(tenant_id, bound_to(run_id, position), (schema, facts, sealed), fetch)
 
 
-def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, str, int, str | None]) -> News:
-    """All that has arrived for a run; `row` is (number, tenant, counter, cancel)."""
-    num, tenant_id, seq, cancel = row
+def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, str, int, str | None, int]) -> News:
+    """All that has arrived for a run; `row` is (number, tenant, counter, cancel, held)."""
+    num, tenant_id, seq, cancel, held = row
     groups = {found[0]: _group(found) for found in many(connection, sql("groups_of"), (num,))}
     answers = {
         key: Answer(request_id, status, by, at, codec.open(tenant_id, answer, request_id))
@@ -142,7 +146,7 @@ def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, st
             connection, "SELECT num, name, at, sealed FROM events WHERE run = ? ORDER BY num", (num,)
         )
     )
-    return News(seq, groups, answers, events, cancel)
+    return News(seq, groups, answers, events, cancel, bool(held))
 
 
 def _group(row: tuple[Json, ...]) -> Group:

@@ -7,6 +7,7 @@ keep are written on `runs.journal`. Knows no threads and no event loop.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import apsw
@@ -23,11 +24,14 @@ from retinue.runs.journal import (
     Park,
     Parked,
     Spawn,
+    Yield,
 )
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.rows import many, one
 from retinue.store.settling import bound_to, cancel_runs, finish, wake, write_frame
 from retinue.store.statements import sql
+
+_NO_LINKS = (None, None, None, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class EncodedAppend:
     codec: FrameCodec
     frame: Encoded
     parked: Encoded | None
-    children: tuple[Encoded, ...]
+    children: tuple[tuple[Encoded, ...], ...]
     rejected: tuple[bytes | None, ...]
     prompt: bytes | None
 
@@ -64,11 +68,15 @@ def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
     )
 
 
-def encode_new(codec: FrameCodec, new: NewRun) -> Encoded:
-    """The first frame of a run."""
+def encode_new(codec: FrameCodec, new: NewRun) -> tuple[Encoded, ...]:
+    """The first frame of a run, and one for the past it begins with."""
     request = new.request
-    entry = Accepted(at=new.at, content=new.input, request=request)
-    return codec.encode(request.tenant_id, bound_to(request.run_id, 1), (entry,))
+    first = codec.encode(
+        request.tenant_id, bound_to(request.run_id, 1), (Accepted(at=new.at, content=new.input, request=request),)
+    )
+    if not new.past:
+        return (first,)
+    return (first, codec.encode(request.tenant_id, bound_to(request.run_id, 2), new.past))
 
 
 def seal_letter(codec: FrameCodec, tenant_id: str, letter: DeadLetter) -> bytes | None:
@@ -103,14 +111,19 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     match wanted.end:
         case Park() as park:
             return _park(connection, job, park, row[0], position)
+        case Yield():
+            connection.execute("UPDATE runs SET status = 'queued', host = NULL WHERE num = ?", (wanted.num,))
         case Finish() as end:
             finish(connection, wanted.num, end, wanted.expected + 1, wanted.entries[-1].at)
     return Appended(position)
 
 
-def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: tuple[int | None, ...]) -> int:
-    """Insert a run with its first frame; `links` are (parent, root, group) row numbers. Returns its number."""
-    request, (parent, root, group) = new.request, links
+def insert_run(
+    connection: apsw.Connection, new: NewRun, frames: Sequence[Encoded], links: tuple[int | None, ...] = _NO_LINKS
+) -> int:
+    """Insert a run with its first frame, and its past; `links` are the row numbers of parent, root and group, and
+    whether it is held. Returns its number."""
+    request, (parent, root, group, held) = new.request, links
     num: int = one(
         connection,
         sql("insert_run"),
@@ -119,6 +132,7 @@ def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: 
             parent,
             root,
             group,
+            held,
             request.group_index,
             request.tenant_id,
             request.target,
@@ -127,14 +141,18 @@ def insert_run(connection: apsw.Connection, new: NewRun, frame: Encoded, links: 
             request.job_id,
             request.idempotency_key,
             request.pool,
+            request.queue,
             request.priority,
             request.depth,
+            1 + len(new.past),
+            2 if new.past else None,
             new.reserved.tokens,
             new.reserved.micros,
             new.at,
         ),
     )[0]
-    write_frame(connection, num, request.tenant_id, (1, 0), frame)
+    for position, frame in enumerate(frames, start=1):
+        write_frame(connection, num, request.tenant_id, (position, 0), frame)
     return num
 
 
@@ -172,14 +190,14 @@ def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int
 
 def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> None:
     parent = job.append.num
-    root, cancel = one(connection, "SELECT coalesce(root, num), cancel FROM runs WHERE num = ?", (parent,))
+    root, cancel, held = one(connection, "SELECT coalesce(root, num), cancel, held FROM runs WHERE num = ?", (parent,))
     if cancel is not None:
         spawn = replace(spawn, children=())
         wake(connection, parent)
     reserved = sum((child.reserved for child in spawn.children), NOTHING)
     num, pending, _ = one(connection, sql("upsert_group"), _group_values(parent, spawn, reserved))
-    for child, frame in zip(spawn.children, job.children, strict=False):
-        insert_run(connection, child, frame, (parent, root, num))
+    for child, frames in zip(spawn.children, job.children, strict=False):
+        insert_run(connection, child, frames, (parent, root, num, held))
     for letter, sealed in zip(spawn.rejected, job.rejected, strict=True):
         bury(connection, parent, letter, sealed)
     if spawn.exhausted and pending <= spawn.low and not spawn.children:
@@ -217,8 +235,7 @@ def _ask(connection: apsw.Connection, job: EncodedAppend) -> None:
     request = job.append.request
     assert request is not None
     connection.execute(
-        "INSERT INTO requests (request_id, run, kind, key, facts, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (run, key) DO NOTHING",
+        sql("ask"),
         (
             request.request_id,
             job.append.num,
@@ -227,5 +244,9 @@ def _ask(connection: apsw.Connection, job: EncodedAppend) -> None:
             json.dumps(request.facts),
             job.prompt,
             request.created_at,
+            request.assignee,
+            request.expires_at,
+            request.escalated_at,
+            request.status,
         ),
     )

@@ -24,7 +24,7 @@ from retinue.store.statements import sql
 def record(connection: apsw.Connection, run_id: str) -> RunRecord:
     """The record of one run."""
     num, _ = find(connection, run_id)
-    return _record(one(connection, sql("record") + " WHERE r.num = ?", (num,)))
+    return record_of(one(connection, sql("record") + " WHERE r.num = ?", (num,)))
 
 
 def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
@@ -44,22 +44,25 @@ def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
             values.append(value)
     if query.roots_only:
         clauses.append("r.parent IS NULL")
+    if query.waiting:
+        clauses.append("r.status LIKE 'waiting%'")
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
     rows = connection.execute(sql("record") + where + " ORDER BY r.num DESC LIMIT ?", (*values, query.limit))
-    return [_record(row) for row in rows]
+    return [record_of(row) for row in rows]
 
 
-def _record(row: tuple[Any, ...]) -> RunRecord:
+def record_of(row: tuple[Any, ...]) -> RunRecord:
+    """A row of `record.sql` as a record."""
     names = (
-        "run_id parent_run_id root_run_id tenant_id target kind input_id job_id pool depth status reason epoch "
-        "position created_at started_at finished_at wake_at cancel"
+        "run_id parent_run_id root_run_id tenant_id target kind input_id job_id pool queue priority depth status held "
+        "reason epoch position created_at started_at finished_at wake_at cancel"
     ).split()
     return RunRecord(
         **dict(zip(names, row, strict=False)),
-        usage=_usage(row[19:24]),
-        actor_id=row[24],
-        pid=row[25],
-        node=row[26],
+        usage=_usage(row[22:27]),
+        actor_id=row[27],
+        pid=row[28],
+        node=row[29],
     )
 
 
@@ -105,17 +108,18 @@ def requests(connection: apsw.Connection, codec: FrameCodec, open_only: bool) ->
     """What people are asked, oldest first."""
     where = " WHERE q.status = 'open'" if open_only else ""
     rows = connection.execute(sql("requests") + where + " ORDER BY q.num")
-    return [_request(codec, row) for row in rows]
+    return [request_of(codec, row) for row in rows]
 
 
 def request(connection: apsw.Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
     """One request by its full id."""
     row = one(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
-    return _request(codec, row)
+    return request_of(codec, row)
 
 
-def _request(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
-    request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by = row
+def request_of(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
+    """A row of `requests.sql` as a request, its prompt opened."""
+    request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by, *late = row
     prompt: Json = codec.open(tenant_id, sealed, request_id)
     return PendingRequest(
         request_id=request_id,
@@ -130,6 +134,9 @@ def _request(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
         created_at=created,
         resolved_at=resolved,
         resolved_by=by,
+        assignee=late[0],
+        expires_at=late[1],
+        escalated_at=late[2],
     )
 
 

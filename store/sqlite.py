@@ -13,14 +13,16 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import apsw
 
 from retinue.runs.arrivals import News
+from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import JobRow, JobState, RunQuery
+from retinue.runs.control import GroupState, JobRow, JobState, RunQuery, RunTree
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -31,8 +33,11 @@ from retinue.runs.journal import (
     LeasedRun,
     NewRun,
 )
-from retinue.store import control, leasing, owning, reading
+from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.retries import Retry
+from retinue.store import control, leasing, owning, reading, steering, trees
 from retinue.store.blobs import Blobs
+from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
@@ -43,6 +48,7 @@ from retinue.store.statements import migrations, sql
 from retinue.store.writer import Writer
 
 T = TypeVar("T")
+_BREAKERS = BreakerPolicy()
 
 
 class SqliteStore:
@@ -51,7 +57,15 @@ class SqliteStore:
     Raises StoreBusy, StoreFull, SchemaMismatch and Fenced as their docstrings say.
     """
 
-    def __init__(self, folder: Path, *, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        patience: float = 10.0,
+        limits: Limits = NO_QUOTAS,
+        breakers: BreakerPolicy = _BREAKERS,
+    ) -> None:
+        self._limits = limits
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         path = folder / "store.db"
@@ -63,6 +77,7 @@ class SqliteStore:
         self._reader = connect(path)
         self._peek = connect(path)
         self._beats: dict[str, float] = {}
+        self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
     async def close(self) -> None:
@@ -88,13 +103,13 @@ class SqliteStore:
         """See Journal. Free when nothing is queued: it only looks."""
         if only is None and not self.has_queued(pool):
             return []
-        wanted = leasing.Wanted(pool, limit, only)
+        wanted = leasing.Wanted(pool, limit, only, self._limits)
         return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
         job = owning.encode_append(self._codec, append)
-        encoded = (job.frame, *job.children, *((job.parked,) if job.parked else ()))
+        encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
         blobs = [blob for frame in encoded for blob in frame.blobs]
         prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
         return self._writer.submit(lambda connection: owning.append(connection, job), prepare)
@@ -106,8 +121,8 @@ class SqliteStore:
             num = leasing.host_number(connection, host_id)
             rows = many(connection, sql("news_of_host"), (num,))
             return {
-                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel))
-                for run, run_id, tenant_id, seq, cancel in rows
+                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel, held))
+                for run, run_id, tenant_id, seq, cancel, held in rows
             }
 
         return await self._read(read)
@@ -116,9 +131,9 @@ class SqliteStore:
         """See Journal."""
 
         def read(connection: apsw.Connection) -> News:
-            row = one(connection, "SELECT num, tenant_id, news, cancel FROM runs WHERE run_id = ?", (run_id,))
-            num, tenant_id, seq, cancel = row
-            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel))
+            query = "SELECT num, tenant_id, news, cancel, held FROM runs WHERE run_id = ?"
+            num, tenant_id, seq, cancel, held = one(connection, query, (run_id,))
+            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel, held))
 
         return await self._read(read)
 
@@ -144,7 +159,7 @@ class SqliteStore:
 
     def has_queued(self, pool: str) -> bool:
         """Whether a lease could find something; a look of some microseconds."""
-        query = "SELECT 1 FROM runs WHERE status = 'queued' AND pool = ? LIMIT 1"
+        query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
         return self._peek.execute(query, (pool,)).fetchone() is not None
 
     def has_news(self, host_id: str) -> bool:
@@ -197,8 +212,8 @@ class SqliteStore:
         encoded = [(new, owning.encode_new(self._codec, new)) for new in runs]
 
         def prepare() -> None:
-            for new, frame in encoded:
-                self._codec.keep(new.request.tenant_id, frame.blobs)
+            for new, frames in encoded:
+                self._codec.keep(new.request.tenant_id, [blob for frame in frames for blob in frame.blobs])
 
         accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
@@ -217,6 +232,18 @@ class SqliteStore:
         """See Control."""
         found = await self.get(run_id)
         return await self._writer.submit(lambda c: control.cancel(c, self._codec, found.run_id, by, at))
+
+    async def hold(self, run_id: str, held: bool) -> int:
+        """See Control."""
+        return await self._writer.submit(lambda c: steering.hold(c, run_id, held))
+
+    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
+        """See Control."""
+        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
+
+    async def failed_children(self, run_id: str, limit: int) -> list[str]:
+        """Ids of up to `limit` failed children of a run, oldest first."""
+        return await self._read(lambda connection: steering.failed_children(connection, run_id, limit))
 
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""
@@ -239,6 +266,39 @@ class SqliteStore:
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
+
+    async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
+        """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
+        return await self._read(lambda connection: trees.asked(connection, self._codec, run_ids, most))
+
+    async def asked_below(self, root_run_id: str) -> list[PendingRequest]:
+        """Open requests of a root and of everything below it, oldest first."""
+        return await self._read(lambda connection: trees.asked_below(connection, self._codec, root_run_id))
+
+    async def waiting(self, most: int) -> tuple[list[RunRecord], int]:
+        """At most so many parked runs, oldest first, and how many there are."""
+        return await self._read(lambda connection: trees.waiting(connection, most))
+
+    async def below(self, run_id: str, most: int, deepest: int) -> RunTree:
+        """A run and what is below it: at most so many runs and levels, what has not ended first."""
+        return await self._read(lambda connection: trees.below(connection, run_id, most, deepest))
+
+    async def lineage(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
+        """Records of these runs and of all above them, by id."""
+        return await self._read(lambda connection: trees.lineage(connection, run_ids))
+
+    async def groups(self, run_id: str) -> list[GroupState]:
+        """The join state of each of a run's groups."""
+        return await self._read(lambda connection: trees.groups(connection, run_id))
+
+    async def inputs(self, run_ids: Sequence[str]) -> dict[str, Json]:
+        """What these runs were given, by id."""
+        return await self._read(lambda connection: trees.inputs(connection, self._codec, run_ids))
+
+    async def recent(self, run_id: str) -> list[Frame]:
+        """The frames of a run since its newest checkpoint, read in pages."""
+        after = await self._read(lambda connection: trees.boundary(connection, run_id))
+        return [frame async for frame in self.read(run_id, after)]
 
     async def dead_letters(self, parent_run_id: str | None = None, limit: int = 1_000) -> list[DeadLetter]:
         """Inputs and runs that could not be completed, oldest first."""

@@ -6,7 +6,7 @@ Pure: an entry in, rows out, the run's state moved on.
 from __future__ import annotations
 
 from retinue.runs.contracts import Status
-from retinue.runs.journal import Accepted, Checkpoint, Finished, Intent, Leased, Outcome, Parked
+from retinue.runs.journal import Accepted, Checkpoint, Finished, Intent, Leased, Outcome, Parked, Retried
 from retinue.traces.rows import Page, micros, spent
 from retinue.traces.spans import number, run_span
 from retinue.traces.states import RunState, identity_of
@@ -28,12 +28,14 @@ def accept(page: Page, entry: Accepted) -> None:
             "principal_id": request.principal_id,
             "route": request.route,
             "pool": request.pool,
+            "queue": request.queue or None,
             "priority": request.priority,
             "depth": request.depth,
             "budget": request.budget.model_dump(mode="json", exclude_none=True),
             "deadline": micros(request.deadline),
             "idempotency_key": request.idempotency_key,
             "effect_scope": request.effect_scope,
+            "forked_from": request.forked_from,
             "group_key": request.group_key,
             "group_index": request.group_index,
             "input": entry.content,
@@ -93,6 +95,15 @@ def finish(page: Page, entry: Finished) -> None:
         message = error.message if error else None
         page.add("dead_letters", {"source": "run", "reason": entry.reason.value, "message": message})
     page.add("spans", run_span(page.state, entry))
+
+
+def retry(page: Page, entry: Retried) -> None:
+    """The run goes on after a failure."""
+    change = entry.amendment
+    page.add(
+        "retries",
+        {"number": change.retries, "retried_by": entry.by, "again": entry.again, "version": change.version},
+    )
 
 
 def _close_steps(page: Page, entry: Finished) -> None:

@@ -64,7 +64,7 @@ def read_entry(states: States, frame: Frame, ordinal: int, entry: AnyEntry, rows
     page = Page(states.get(frame.run_id, frame.tenant_id), rows, entry.at, (frame.seq, ordinal))
     _READERS[entry.kind](page, entry)
     if entry.kind == "finished":
-        states.drop(frame.run_id)
+        states.end(frame.run_id)
 
 
 def read_frames(states: States, frames: list[Frame]) -> Rows:
@@ -86,6 +86,7 @@ _READERS: dict[str, Any] = {
     "checkpoint": lifecycle.checkpoint,
     "parked": lifecycle.park,
     "finished": lifecycle.finish,
+    "retried": lifecycle.retry,
 }
 
 

@@ -116,6 +116,7 @@ class States:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._known: OrderedDict[str, RunState] = OrderedDict()
+        self._ended: set[str] = set()
         self._kept = kept
 
     def missing(self, frames: Iterable[Frame]) -> dict[str, str]:
@@ -134,24 +135,29 @@ class States:
         if run_id not in self._known:
             self._known[run_id] = stranger(run_id, tenant_id)
         self._known.move_to_end(run_id)
+        self._ended.discard(run_id)
         return self._known[run_id]
 
     def put(self, state: RunState) -> None:
         """Remember a run."""
         self._known[state.identity["run_id"]] = state
 
-    def drop(self, run_id: str) -> None:
-        """Forget a run that ended."""
-        self._known.pop(run_id, None)
+    def end(self, run_id: str) -> None:
+        """A run has ended: forget it after this batch, unless it is retried in it."""
+        self._ended.add(run_id)
 
     def trim(self) -> None:
-        """Forget the runs that were quiet longest; call it between batches."""
+        """Forget the runs that ended, and those that were quiet longest; call it between batches."""
+        for run_id in self._ended:
+            self._known.pop(run_id, None)
+        self._ended.clear()
         while len(self._known) > self._kept:
             self._known.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything: after a batch that was not written, memory and tables differ."""
         self._known.clear()
+        self._ended.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from retinue.ingress.client import connect
+from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
@@ -16,7 +16,7 @@ from retinue.ingress.verb import verb
 @click.option("--by", help="Who cancels it. Default: the configuration's principal.")
 async def cancel_command(terminal: Terminal, run: str, by: str | None) -> Exit:
     """Cancel RUN and everything below it, children first. What is running stops at its next step."""
-    async with connect(settings=terminal.settings(), start=False) as client:
+    async with open_controls(terminal.settings()) as client:
         record = await client.get(run)
         count = await client.cancel(record.run_id, by)
     text = f"{count} run{'' if count == 1 else 's'} canceled"

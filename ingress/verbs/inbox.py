@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 import click
 from pydantic_core import from_json
 
-from retinue.host.presence import find_runtime
-from retinue.ingress.client import Client, connect
+from retinue.host.clock import now_ns
+from retinue.ingress.controls import Controls, open_controls
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import moment, request_text, short
+from retinue.ingress.pending import LIMIT
+from retinue.ingress.pending_text import pending_text
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import verb
+from retinue.ingress.verb import verb, what_follows
 from retinue.runs.contracts import PendingRequest
 from retinue.runs.errors import InvalidInput
 
@@ -20,12 +21,15 @@ _BY = click.option("--by", help="Who says it. Default: the configuration's princ
 
 
 @verb("inbox")
-async def inbox_command(terminal: Terminal) -> Exit:
-    """List what runs ask people, oldest first, with the commands that answer."""
-    async with connect(settings=terminal.settings(), start=False) as client:
-        requests = await client.inbox()
-    texts = [f"{request.request_id}  {moment(request.created_at)}  {request_text(request)}" for request in requests]
-    terminal.give(requests, "\n\n".join(texts) or "nothing is asked")
+@click.argument("run", required=False)
+@click.option("--all", "everything", is_flag=True, help="Events, moments, children and tries too, without RUN.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=LIMIT, show_default=True, help="At most so many.")
+async def inbox_command(terminal: Terminal, run: str | None, everything: bool, limit: int) -> Exit:
+    """List what runs ask people, root by root, with the commands that answer; with RUN everything that the whole
+    tree of RUN waits for."""
+    async with open_controls(terminal.settings()) as client:
+        found = await client.pending(run, everything, limit)
+    terminal.give(found, pending_text(found, now_ns()))
     return Exit.done
 
 
@@ -62,12 +66,10 @@ async def answer_command(terminal: Terminal, request: str, text: str | None, val
     return await _resolve(terminal, lambda client: client.answer(request, said, by))
 
 
-async def _resolve(terminal: Terminal, act: Callable[[Client], Awaitable[PendingRequest]]) -> Exit:
+async def _resolve(terminal: Terminal, act: Callable[[Controls], Awaitable[PendingRequest]]) -> Exit:
     settings = terminal.settings()
-    async with connect(settings=settings, start=False) as client:
+    async with open_controls(settings) as client:
         resolved = await act(client)
-    name = short(resolved.root_run_id)
-    hosted = find_runtime(settings.data_folder) is not None
-    goes_on = "it goes on" if hosted else f"no runtime lives: `retinue wait {name}` carries it on"
-    terminal.give(resolved, f"{resolved.status} by {resolved.resolved_by}; run {name}: {goes_on}")
+    goes_on = what_follows(settings, resolved.root_run_id)
+    terminal.give(resolved, f"{resolved.status} by {resolved.resolved_by}; {goes_on}")
     return Exit.done

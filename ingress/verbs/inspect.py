@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import click
 
-from retinue.host.composition import open_store
+from retinue.host.clock import now_ns
+from retinue.ingress.awaiting import Awaited
+from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
-from retinue.ingress.inspection import FinishedStep, Inspection, inspect_run
-from retinue.ingress.render import dollars, moment, money, request_text
+from retinue.ingress.inspection import FinishedStep, Inspection, NamedBoundary
+from retinue.ingress.pending import commands
+from retinue.ingress.pending_text import title
+from retinue.ingress.render import dollars, duration, moment, money
 from retinue.ingress.terminal import Terminal
+from retinue.ingress.trees import tree_facts, tree_text
 from retinue.ingress.verb import verb
 from retinue.runs.contracts import RunRecord
 
 _SHOWN = 20
 _MARGIN = 14
+_WIDTH = 98 - _MARGIN
+_WHY = 4
 
 
 @verb("inspect")
 @click.argument("run")
-async def inspect_command(terminal: Terminal, run: str) -> Exit:
-    """Show RUN: its record, the cursor that resumes it, where replay begins, the finished steps that will not
-    be done again, what it waits for, its children, its budget, and what helps if it failed."""
-    store = open_store(terminal.settings())
-    try:
-        seen = await inspect_run(store, run)
-    finally:
-        await store.close()
+@click.option("--tree", is_flag=True, help="What is below it, too.")
+async def inspect_command(terminal: Terminal, run: str, tree: bool) -> Exit:
+    """Show RUN: its record, the cursor that resumes it, where replay begins, the boundaries its target names and
+    which of them it has passed, the finished steps that will not be done again, what it waits for, its children,
+    its budget, and what helps if it failed."""
+    async with open_controls(terminal.settings()) as client:
+        seen = await client.inspect(run)
+        found = await client.tree(run) if tree else None
     facts = seen.model_dump(mode="json")
     facts["record"]["cost_usd"] = dollars(seen.record.usage.micros)
     facts["children"] = [{**group.model_dump(mode="json"), "text": str(group)} for group in seen.children]
-    terminal.give(facts, "\n".join(_line(name, text) for name, text in _lines(seen)))
+    now = now_ns()
+    text = shown(seen, now)
+    if found is not None:
+        facts["tree"] = tree_facts(found)
+        text += "\n" + _line("tree", tree_text(found, now))
+    terminal.give(facts, text)
     return Exit.done
+
+
+def shown(seen: Inspection, now: int) -> str:
+    """What the command prints as of `now` (Unix ns): a name and a text a line."""
+    return "\n".join(_line(name, text) for name, text in _lines(seen, now))
 
 
 def _line(name: str, text: str) -> str:
@@ -40,33 +58,39 @@ def _line(name: str, text: str) -> str:
     return f"{name:<{_MARGIN}}{inner}"
 
 
-def _lines(seen: Inspection) -> Iterator[tuple[str, str]]:
+def _lines(seen: Inspection, now: int) -> Iterator[tuple[str, str]]:
     yield from _record_lines(seen.record)
     yield "budget", _budget(seen)
-    if seen.record.status.terminal:
-        yield "journal", f"{seen.record.position} entries, epoch {seen.cursor.epoch}; it has ended and is not resumed"
-    else:
-        yield "cursor", f"resumes at position {seen.cursor.position}, epoch above {seen.cursor.epoch}"
-    edge = seen.boundary
-    at = f"checkpoint {edge.name} {edge.number}, position {edge.position}" if edge.number else "the beginning"
-    yield "replay from", at
+    yield from _place_lines(seen)
     yield "kept", f"{len(seen.finished)} finished steps since then, {seen.finished_before} before; none is done again"
+    if len(seen.finished) > _SHOWN:
+        yield "", f"… {len(seen.finished) - _SHOWN} more; --json has all"
     for step in seen.finished[-_SHOWN:]:
         yield "", _step(step)
     for step in seen.in_flight:
         yield "in flight", _step(step)
-    for group in seen.children:
+    for group in seen.children[-_SHOWN:]:
         yield "children", f"{group.name}: {group}"
-    for key in seen.waits:
-        yield "waits for", key
-    for request in seen.requests:
-        yield "asks", request_text(request)
+    for waits in seen.waits:
+        yield "waits for", _waits(waits, seen.record, now)
     for text in seen.failed_tries:
         yield "failed try", text
     if seen.error:
         yield "error", seen.error
     if seen.remedy:
         yield "what helps", seen.remedy
+
+
+def _place_lines(seen: Inspection) -> Iterator[tuple[str, str]]:
+    if seen.record.status.terminal:
+        yield "journal", f"{seen.record.position} entries, epoch {seen.cursor.epoch}; it has ended and is not resumed"
+    else:
+        yield "cursor", f"resumes at position {seen.cursor.position}, epoch above {seen.cursor.epoch}"
+    edge = seen.boundary
+    at = f"checkpoint {edge.name} {edge.number}, position {edge.position}" if edge.number else "the beginning"
+    yield "replay from", at if seen.record.status.terminal else f"{at}: replay starts here"
+    for boundary in seen.boundaries:
+        yield "boundary", _boundary(boundary)
 
 
 def _record_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -103,5 +127,28 @@ def _budget(seen: Inspection) -> str:
     return ", ".join(parts)
 
 
+def _boundary(one: NamedBoundary) -> str:
+    if not one.passed:
+        return f"{one.name}: not passed ({one.meaning})"
+    times = "passed" if one.passed == 1 else f"passed {one.passed} times, last"
+    here = ", the newest" if one.newest else ""
+    return f"{one.name}: {times} at position {one.position}{here} ({one.meaning})"
+
+
 def _step(step: FinishedStep) -> str:
     return f"{step.position:>5}  {step.effect} {step.name}: {step.result}  ({step.key})"
+
+
+def _waits(waits: Awaited, record: RunRecord, now: int) -> str:
+    lines = [f"{title(waits)}, for {duration((now - waits.since) / 1e9)}  ({waits.key})", *_why(waits)]
+    if waits.due is not None:
+        lines.append(f"due {moment(waits.due)}")
+    lines += [f"`{command}`" for command in commands(waits, record.run_id)]
+    return "\n  ".join(lines)
+
+
+def _why(waits: Awaited) -> list[str]:
+    """Its words, wrapped, and the rules of the gate; of long words the beginning."""
+    found = [part for line in waits.why.splitlines() for part in textwrap.wrap(line, _WIDTH)]
+    cut = found if len(found) <= _WHY else [*found[:_WHY], "…"]
+    return cut + ([f"rule {', '.join(waits.rules)}"] if waits.rules else [])

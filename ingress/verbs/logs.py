@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from retinue.ingress.client import connect
+from retinue.ingress.controls import open_controls
 from retinue.ingress.events import RunEvent
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import moment
@@ -19,7 +19,7 @@ from retinue.ingress.verb import verb
 async def logs_command(terminal: Terminal, run: str, follow: bool, after: int) -> Exit:
     """Show the events of RUN, one a line; with --json one object a line."""
     flowing = False
-    async with connect(settings=terminal.settings(), start=False) as client:
+    async with open_controls(terminal.settings()) as client:
         async for event in client.events(run, follow=follow):
             if after and event.position <= after:
                 continue

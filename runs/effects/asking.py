@@ -13,6 +13,7 @@ from retinue.runs.effects.run import Run
 from retinue.runs.gate import Approval, GateDecision
 from retinue.runs.identity import digest_of, effect_key
 from retinue.runs.journal import Intent, Outcome
+from retinue.runs.patience import Patience
 from retinue.runs.steps import Command, Done, Wait
 
 _APPROVAL = "!approval"
@@ -36,33 +37,39 @@ def approval(run: Run, command: Command, digest: str) -> Approval | None:
 async def for_approval(run: Run, command: Command, call: Prepared, decision: GateDecision) -> Done | Wait:
     """Ask for a yes to a call, or act on the no; a yes that does not cover the call any more is a no."""
     key = command.key + _APPROVAL
-    answer = run.news.answers.get(key)
-    if answer is not None:
-        _record_answer(run, key, answer)
-        why = f"denied by {answer.by}" if answer.status == "denied" else f"approved, but {decision.reason}"
-        error = ErrorInfo(reason="policy_denied", code="not_approved", message=f"{command.name}: {why}")
-        return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")})
-    prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
-    facts: dict[str, Json] = {
-        "gate": decision.model_dump(mode="json"),
-        "capability": command.name,
-        "version": call.capability.version,
-        "digest": call.digest,
-        "policy_digest": decision.digest,
-    }
-    shown = f"{prompt}\n{_excerpt(call.arguments)}"
-    await put(run, command, key, ("approval", shown, facts))
-    return Wait(StopReason.approval_required, request=key)
+    if key not in run.history.intents:
+        facts: dict[str, Json] = {
+            "gate": decision.model_dump(mode="json"),
+            "capability": command.name,
+            "version": call.capability.version,
+            "digest": call.digest,
+            "policy_digest": decision.digest,
+        }
+        prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
+        return await put(run, command, key, ("approval", f"{prompt}\n{_excerpt(call.arguments)}", facts))
+    answer = await answered(run, key)
+    if isinstance(answer, Wait):
+        return answer
+    record_answer(run, key, answer)
+    said = {"denied": f"denied by {answer.by}", "expired": "nobody answered in time"}
+    why = said.get(answer.status, f"approved, but {decision.reason}")
+    error = ErrorInfo(reason="policy_denied", code="not_approved", message=f"{command.name}: {why}")
+    return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")})
 
 
-async def put(run: Run, command: Command, key: str, question: tuple[str, str, dict[str, Json]]) -> None:
-    """Put a question (kind, prompt, facts) into the inbox, once."""
-    if key in run.history.intents:
-        return
+async def put(
+    run: Run,
+    command: Command,
+    key: str,
+    question: tuple[str, str, dict[str, Json]],
+    patience: Patience | None = None,
+) -> Wait:
+    """Put a question (kind, prompt, facts) into the inbox and wait; who is patient for how long, or the default."""
     kind, prompt, facts = question
+    patience = patience or run.services.defaults.patience
     now = run.services.now_ns()
     request = PendingRequest(
-        request_id=effect_key(run.request.run_id, key)[:12],
+        request_id=effect_key(run.request.run_id, _asked_as(run, key))[:12],
         run_id=run.request.run_id,
         root_run_id=run.request.root_run_id,
         tenant_id=run.request.tenant_id,
@@ -70,8 +77,11 @@ async def put(run: Run, command: Command, key: str, question: tuple[str, str, di
         key=key,
         prompt=prompt,
         facts={**facts, "requester": run.request.principal_id},
+        assignee=patience.assignee,
         created_at=now,
+        expires_at=patience.expiry(now),
     )
+    late = {name: value for name, value in patience.moments(now).items() if value is not None}
     intent = Intent(
         at=now,
         content={"prompt": prompt},
@@ -79,12 +89,63 @@ async def put(run: Run, command: Command, key: str, question: tuple[str, str, di
         effect=request.kind,
         name=command.name,
         digest=command.digest if key == command.key else digest_of(facts),
-        facts={**facts, "request_id": request.request_id},
+        facts={**facts, **late, "request_id": request.request_id},
     )
     await run.write(intent, request=request)
+    return _wait(intent)
 
 
-def _record_answer(run: Run, key: str, answer: Answer) -> None:
+async def answered(run: Run, key: str) -> Answer | Wait:
+    """What was said to a question that was put, or the wait for it: until it is escalated, until it expires."""
+    answer = run.news.answers.get(key)
+    if answer is not None:
+        return answer
+    intent, now = run.history.intents[key], run.services.now_ns()
+    expires, escalates = intent.facts.get("expires_at"), intent.facts.get("escalate_at")
+    if expires is not None and now >= expires:
+        return await _change(run, intent, {"status": "expired"})
+    if escalates is not None and now >= escalates:
+        changed = {**intent.facts, "assignee": intent.facts.get("escalate_to"), "escalated_at": now}
+        moved = intent.model_copy(update={"facts": {k: v for k, v in changed.items() if k != "escalate_at"}})
+        return await _change(run, moved, {"assignee": changed["assignee"], "escalated_at": now})
+    return _wait(intent)
+
+
+async def _change(run: Run, intent: Intent, change: dict[str, Json]) -> Answer | Wait:
+    """Change the request behind a question, unless an answer has come in between."""
+    request = PendingRequest(
+        request_id=str(intent.facts["request_id"]),
+        run_id=run.request.run_id,
+        root_run_id=run.request.root_run_id,
+        tenant_id=run.request.tenant_id,
+        kind="approval" if intent.effect == "approval" else "input",
+        key=intent.key,
+        prompt="",
+        created_at=intent.at,
+        expires_at=intent.facts.get("expires_at"),
+    )
+    await run.write(intent, request=request.model_copy(update=change))
+    run.take(await run.services.journal.look(run.request.run_id))
+    return run.news.answers.get(intent.key) or _wait(intent)
+
+
+def _wait(intent: Intent) -> Wait:
+    """The wait for an answer to a question, woken when it is to be escalated or expires."""
+    reason = StopReason.approval_required if intent.effect == "approval" else StopReason.input_required
+    if "doubt" in intent.facts:
+        reason = StopReason.side_effect_unknown
+    moments = [int(at) for name in ("escalate_at", "expires_at") if (at := intent.facts.get(name)) is not None]
+    return Wait(reason, at=min(moments, default=None), request=intent.key)
+
+
+def _asked_as(run: Run, key: str) -> str:
+    """A retried run asks anew: what was said before the retry is no answer to it."""
+    change = run.history.amendment
+    return key if change is None else f"{key}@{change.retries}"
+
+
+def record_answer(run: Run, key: str, answer: Answer) -> None:
+    """Put on record what was said to a question of the runtime's own."""
     run.note(
         Outcome(
             at=answer.at,
@@ -103,7 +164,7 @@ def record_yes(run: Run, command: Command) -> None:
     key = command.key + _APPROVAL
     answer = run.news.answers.get(key)
     if answer is not None and key not in run.history.outcomes:
-        _record_answer(run, key, answer)
+        record_answer(run, key, answer)
 
 
 def _excerpt(arguments: dict[str, Json]) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from retinue.runs.capabilities import Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, retrying
+from retinue.runs.effects import asking, breaking, doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, TransientError
+from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
@@ -30,15 +31,17 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if waiting is not None:
         return waiting
     intent = run.history.intents.get(command.key)
-    if intent is not None and command.interrupted:
-        command.interrupted = False
+    if intent is not None and (command.interrupted or command.doubted):
         return await _recover(run, command, call, intent)
     caller = _caller(run, command, call)
-    decision = run.services.gateway.decide(call, caller, asking.approval(run, command, call.digest))
+    decision = _decide(run, command, call, caller)
     if decision.outcome == "approval_required":
         return await asking.for_approval(run, command, call, decision)
     if decision.outcome == "deny":
         return _refused(decision)
+    blocked = await breaking.blocked(run, _breaker(call))
+    if blocked is not None:
+        return blocked
     asking.record_yes(run, command)
     run.ledger.reserve(command.key, _ONE_HOP)
     intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
@@ -49,13 +52,30 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     return await _execute(run, command, call, caller)
 
 
+def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateDecision:
+    """What the gate says; a fork asks a person besides, before it makes a write that its original has made."""
+    approval = asking.approval(run, command, call.digest)
+    decision = run.services.gateway.decide(call, caller, approval)
+    repeats = _is_write(call) and write_name(command.name, command.digest) in run.request.repeats
+    if decision.outcome != "allow" or not repeats or approval is not None:
+        return decision
+    reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
+    return decision.model_copy(update={"outcome": "approval_required", "reason": reason})
+
+
 async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
     started = run.services.now_ns()
     try:
         result = await run.services.gateway.execute(call, caller)
     except EffectError as error:
-        return _failed(run, command, call, error)
+        await breaking.report(run, _breaker(call), error)
+        return await _failed(run, command, call, error)
+    await breaking.report(run, _breaker(call))
     return _done(run, call, result, started)
+
+
+def _breaker(call: Prepared) -> str:
+    return f"capability:{call.capability.name}"
 
 
 def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
@@ -68,40 +88,73 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
     return Done(value=result.value, usage=_ONE_HOP, facts=facts, hard=hard)
 
 
-def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
-    """A failed call: retry what may be repeated, else say honestly what is known."""
+async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
+    """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
     if call.capability.repeatable or error.code in _NOT_MADE:
         return retrying.after(run, command, error, _ONE_HOP)
     if isinstance(error, TransientError) or error.code == "timeout":
-        return _unknown(call, f"{error}; whether it took effect is not known")
+        command.doubted = str(error)
+        return await _recover(run, command, call, run.history.intents[command.key])
     return Done(result="error", error=_info(error), usage=_ONE_HOP)
 
 
 async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
-    """The call may have happened: its owner died between intent and outcome."""
-    caller = _caller(run, command, call)
-    if call.capability.repeatable:
-        run.ledger.reserve(command.key, _ONE_HOP)
-        return await _execute(run, command, call, caller)
-    if call.capability.idempotency != "reconcilable":
-        return _unknown(call, f"{call.capability.name} may have happened before a crash and must not be repeated")
+    """The call may have happened: its owner died between intent and outcome, or nobody heard how it ended."""
+    if call.capability.side_effect != "write":
+        command.interrupted = False
+        return await _again(run, command, call, intent)
+    match doubts.way(run, command, call, "failure" if command.doubted else "crash"):
+        case "nobody":
+            return doubts.unknown(command.name, f"{_doubt(command)} and must not be repeated", _ONE_HOP)
+        case "person":
+            return await _ask(run, command, call, intent)
+    if call.capability.idempotency == "idempotent":
+        return await _again(run, command, call, intent)
+    return await _probe(run, command, call, intent)
+
+
+async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
+    """Ask the other side, when what was sent cannot take effect any more."""
     settled_at = int(intent.facts.get("deadline", 0)) + _SETTLE_NS
     if run.services.now_ns() < settled_at:
-        command.interrupted = True
         return Wait(StopReason.retry_later, at=settled_at)
     try:
-        found = await run.services.gateway.probe(call, caller)
+        found = await run.services.gateway.probe(call, _caller(run, command, call))
     except EffectError as error:
-        return _unknown(call, f"the probe of {call.capability.name} failed: {error}")
+        command.doubted = f"the probe of {command.name} failed: {error}"
+        if doubts.way(run, command, call, "no_probe") == "person":
+            return await _ask(run, command, call, intent)
+        return doubts.unknown(command.name, command.doubted, _ONE_HOP)
     if found is not None:
         return _done(run, call, found, run.services.now_ns())
+    return await _again(run, command, call, intent)
+
+
+async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
+    said = await doubts.ask(run, command, _doubt(command))
+    if isinstance(said, Wait):
+        return said
+    if said.verdict == "happened":
+        return Done(value=said.value, usage=_ONE_HOP, facts={"said_by": said.by})
+    if said.verdict == "fail":
+        return doubts.unknown(command.name, f"{_doubt(command)}; {said.by} could not tell", _ONE_HOP)
+    return await _again(run, command, call, intent)
+
+
+async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
+    """Make the call once more, with its key; a write says so first, with a new deadline."""
+    command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
+    caller = _caller(run, command, call)
+    if _is_write(call):
+        now = run.services.now_ns()
+        facts = intent.facts | {"deadline": now + int(call.capability.timeout * 1e9)}
+        await run.write(intent.model_copy(update={"at": now, "facts": facts}))
     return await _execute(run, command, call, caller)
 
 
-def _unknown(call: Prepared, message: str) -> Done:
-    error = ErrorInfo(reason="side_effect_unknown", code="unknown", message=message)
-    return Done(result="unknown", error=error, usage=_ONE_HOP, facts={"capability": call.capability.name})
+def _doubt(command: Command) -> str:
+    return f"{command.name} may have happened: {command.doubted or 'its owner died before the answer came'}"
 
 
 def _refused(decision: GateDecision) -> Done:

@@ -7,7 +7,7 @@ yet is found again by the cursor that is committed with each window.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from retinue.runs.arrivals import Group
@@ -26,14 +26,16 @@ from retinue.runs.tracing import span_id_of
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a fan-out is to do: the command's options, read once."""
+    """What a fan-out is to do: the command's options, read once. `definitions` is one for all items, or one each."""
 
-    definition: Definition
+    definitions: tuple[Definition, ...]
     items: list[Json] | Source
     join: Join
     window: int
-    budget: Budget
+    budget: Budget | None
     count: bool
+    relayed: bool
+    enough: Callable[[list[Branch]], bool] | None
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -49,7 +51,9 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     deadline = _deadline(run, command, plan)
     if group.decided or (deadline is not None and run.services.now_ns() >= deadline):
         return await _collect(run, command, plan, group)
-    if starved is not None:
+    if await _satisfied(run, command, plan, group):
+        return await _collect(run, command, plan, group)
+    if starved is not None or plan.enough is not None:
         await _await_next(run, command, plan, group)
     return Wait(StopReason.child, at=deadline, group=command.key)
 
@@ -86,8 +90,20 @@ async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> Budget
     return starved
 
 
+async def _satisfied(run: Run, command: Command, plan: _Plan, group: Group) -> bool:
+    """True when the parent's own rule has heard enough of the children that ended."""
+    if plan.enough is None or group.pending == group.total:
+        return False
+    branches = await run.services.journal.branches(run.request.run_id, command.key)
+    try:
+        return plan.enough(branches)
+    except Exception:  # the rule is the user's: its error is the step's, and nobody will wait for the rest
+        await _cancel_rest(run, command, group)
+        raise
+
+
 async def _await_next(run: Run, command: Command, plan: _Plan, group: Group) -> None:
-    """Nothing is left to share until a child ends and gives some back: be woken by the next one."""
+    """Be woken by the next child that ends: it gives back of its share, or decides the join."""
     low = group.pending - 1
     if group.low == low:
         return
@@ -157,24 +173,26 @@ def _children(run: Run, command: Command, plan: _Plan, place: tuple[int, tuple[I
     if not items:
         return ()
     shares = len(items) if not isinstance(plan.items, Source) else max(len(items), plan.window)
-    budget = run.ledger.children(shares, plan.budget)
-    held = reservation(budget)
-    template = _template(run, command, plan, budget)
+    templates = [_template(run, command, plan, definition, shares) for definition in plan.definitions]
     now = run.services.now_ns()
-    return tuple(
-        NewRun(_child(template, run, command.key, (first + offset, item)), item.value, now, held)
-        for offset, item in enumerate(items)
-    )
+    made = []
+    for index, item in enumerate(items, start=first):
+        template = templates[index % len(templates)]
+        request = _child(template, run, command.key, (index, item))
+        made.append(NewRun(request, item.value, now, reservation(template.budget)))
+    return tuple(made)
 
 
-def _template(run: Run, command: Command, plan: _Plan, budget: Budget) -> RunRequest:
+def _template(run: Run, command: Command, plan: _Plan, definition: Definition, shares: int) -> RunRequest:
     parent = run.request
+    own = (plan.budget or definition.budget).within(run.services.defaults.budget)
+    budget = run.ledger.children(shares, own)
     return parent.model_copy(
         update={
             "parent_span_id": span_id_of(parent.run_id, command.key),
-            "kind": plan.definition.kind,
-            "target": plan.definition.name,
-            "target_version": plan.definition.version,
+            "kind": definition.kind,
+            "target": definition.name,
+            "target_version": definition.version,
             "parent_run_id": parent.run_id,
             "job_id": parent.job_id or (parent.run_id if plan.count else None),
             "idempotency_key": None,
@@ -182,6 +200,7 @@ def _template(run: Run, command: Command, plan: _Plan, budget: Budget) -> RunReq
             "depth": parent.depth + 1,
             "budget": budget,
             "group_key": command.key,
+            "relayed": plan.relayed,
         }
     )
 
@@ -210,13 +229,17 @@ async def _collect(run: Run, command: Command, plan: _Plan, group: Group) -> Don
     }
     branches = [] if plan.count else await run.services.journal.branches(run.request.run_id, command.key)
     if group.pending:
-        await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
+        await _cancel_rest(run, command, group)
     if plan.count:
         return Done(facts=facts)
     if len(branches) > run.services.defaults.inline_branches:
         indexes = [branch.index for branch in branches] if group.pending else None
         return Done(value=indexes, facts=facts | {"stored": True}, live=branches)
     return Done(value=[branch.model_dump(mode="json") for branch in branches], facts=facts, live=branches)
+
+
+async def _cancel_rest(run: Run, command: Command, group: Group) -> None:
+    await run.write(spawn=Spawn(command.key, cursor=group.cursor, cancel_rest=True, at=run.services.now_ns()))
 
 
 def heard(content: Json, branches: list[Branch]) -> list[Branch]:
@@ -234,12 +257,16 @@ def restore(content: Json) -> list[Branch]:
 
 def _plan(run: Run, command: Command) -> _Plan:
     options = command.options
-    definition: Definition = options["definition"]
-    items = options["items"]
-    own = options.get("budget") or definition.budget
-    budget = own.within(run.services.defaults.budget)
-    window = options.get("window") or run.services.defaults.budget.width or 100_000
-    return _Plan(definition, items, options["join"], window, budget, bool(options.get("count")))
+    return _Plan(
+        definitions=options.get("definitions") or (options["definition"],),
+        items=options["items"],
+        join=options["join"],
+        window=options.get("window") or run.services.defaults.budget.width or 100_000,
+        budget=options.get("budget"),
+        count=bool(options.get("count")),
+        relayed=bool(options.get("relayed")),
+        enough=options.get("enough"),
+    )
 
 
 def _check_limits(run: Run, plan: _Plan) -> None:
@@ -266,7 +293,7 @@ def _intent(run: Run, command: Command, plan: _Plan) -> Intent:
         name=command.name,
         digest=command.digest,
         facts={
-            "target_version": plan.definition.version,
+            "target_version": ",".join(definition.version for definition in plan.definitions),
             "join": plan.join.model_dump(mode="json"),
             "window": plan.window,
         },

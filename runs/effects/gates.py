@@ -18,8 +18,15 @@ def perform(run: Run, command: Command) -> Done:
     return Done(value=decision.model_dump(mode="json"), hard=False)
 
 
-def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json], key: str | None = None) -> GateDecision:
-    """Ask the gate and put the decision on record."""
+def decide(
+    run: Run,
+    stage: Stage,
+    resource: str,
+    facts: dict[str, Json],
+    key: str | None = None,
+    contract: str | None = None,
+) -> GateDecision:
+    """Ask the gate and put the decision on record; `contract` is that of the write which is concerned."""
     request = run.request
     decision = run.services.gate.decide(
         GateRequest(
@@ -31,6 +38,8 @@ def decide(run: Run, stage: Stage, resource: str, facts: dict[str, Json], key: s
             route=request.route,
             depth=request.depth,
             resource=resource,
+            side_effect="read" if contract is None else "write",
+            idempotency=contract,
             budget=run.ledger.remaining(),
             facts=facts,
         )

@@ -7,7 +7,7 @@ reservation is spent until somebody knows better. Free calls ride with the next 
 from __future__ import annotations
 
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, Usage
-from retinue.runs.effects import gates, retrying
+from retinue.runs.effects import breaking, gates, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError
 from retinue.runs.journal import Attempt, Intent
@@ -29,6 +29,9 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if decision.outcome != "allow":
         error = ErrorInfo(reason="policy_denied", code="denied", message=f"model {request.model}: {decision.reason}")
         return Done(result="refused", error=error, hard=False)
+    blocked = await breaking.blocked(run, f"model:{profile.endpoint}") if profile.endpoint else None
+    if blocked is not None:
+        return blocked
     await _intend(run, command, request, profile)
     return await _complete(run, command, request, profile)
 
@@ -74,16 +77,23 @@ async def _complete(run: Run, command: Command, request: ModelRequest, profile: 
     try:
         reply = await run.services.models.complete(request.model_copy(update={"traceparent": span}), on_delta)
     except EffectError as error:
+        await _report(run, profile, error)
         return retrying.after(run, command, error, Usage(steps=1))
     finally:
         if on_delta is not None:
             on_delta("")
+    await _report(run, profile)
     return Done(
         value=_content(reply),
         usage=reply.usage.model_copy(update={"steps": 1}),
         facts=_outcome_facts(reply),
         hard=not profile.free or on_delta is not None or run.services.defaults.strict,
     )
+
+
+async def _report(run: Run, profile: ModelProfile, error: EffectError | None = None) -> None:
+    if profile.endpoint:
+        await breaking.report(run, f"model:{profile.endpoint}", error)
 
 
 def _charge_lost_call(run: Run, command: Command) -> None:

@@ -10,8 +10,8 @@ import inspect
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import ErrorInfo
-from retinue.runs.effects import retrying
+from retinue.runs.contracts import NOTHING, ErrorInfo
+from retinue.runs.effects import doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError
 from retinue.runs.journal import Intent
@@ -25,8 +25,14 @@ async def perform(run: Run, command: Command) -> Done | Wait:
         return waiting
     repeatable = bool(command.options["repeatable"])
     if command.interrupted and not repeatable:
-        message = f"step {command.name} may have happened before a crash and must not be repeated"
-        return Done(result="unknown", error=ErrorInfo(reason="side_effect_unknown", code="unknown", message=message))
+        said = await doubts.ask(run, command, f"step {command.name} may have happened before a crash")
+        if isinstance(said, Wait):
+            return said
+        if said.verdict == "happened":
+            return Done(value=said.value, facts={"said_by": said.by})
+        if said.verdict == "fail":
+            return doubts.unknown(command.name, f"step {command.name} may have happened before a crash", NOTHING)
+        command.interrupted = False
     if command.key not in run.history.intents:
         intent = Intent(
             at=run.services.now_ns(),

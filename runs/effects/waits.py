@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinue.runs.contracts import StopReason
+from retinue.runs.contracts import ErrorInfo, Json, StopReason
 from retinue.runs.effects import asking
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import Intent
@@ -17,16 +17,24 @@ async def sleep(run: Run, command: Command) -> Done | Wait:
 
 
 async def ask(run: Run, command: Command) -> Done | Wait:
-    """Wait for a person: an input has a value, an approval is True or False."""
-    answer = run.news.answers.get(command.key)
-    kind = command.effect
-    if answer is not None:
-        value = answer.value if kind == "input" else answer.status == "approved"
-        return Done(value=value, facts={"by": answer.by, "status": answer.status, "request_id": answer.request_id})
-    facts = dict(command.arguments.get("facts", {}))
-    await asking.put(run, command, command.key, (kind, str(command.arguments["prompt"]), facts))
-    reason = StopReason.input_required if kind == "input" else StopReason.approval_required
-    return Wait(reason, request=command.key)
+    """Wait for a person: an input has a value, an approval is True or False; what nobody answers in time has the
+    default that was given, or is an error `no_answer` (an approval: False).
+    """
+    if command.key not in run.history.intents:
+        question = (command.effect, str(command.arguments["prompt"]), dict(command.arguments.get("facts", {})))
+        return await asking.put(run, command, command.key, question, command.options.get("patience"))
+    answer = await asking.answered(run, command.key)
+    if isinstance(answer, Wait):
+        return answer
+    facts: dict[str, Json] = {"by": answer.by, "status": answer.status, "request_id": answer.request_id}
+    if command.effect == "approval":
+        return Done(value=answer.status == "approved", facts=facts)
+    if answer.status != "expired":
+        return Done(value=answer.value, facts=facts)
+    if "default" in command.options:
+        return Done(value=command.options["default"], facts=facts)
+    error = ErrorInfo(reason="tool_failure", code="no_answer", message="nobody answered in time")
+    return Done(result="error", error=error, facts=facts)
 
 
 async def take_event(run: Run, command: Command) -> Done | Wait:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from retinue.runs.definitions import agent, prompt, workflow
     from retinue.runs.errors import RetinueError
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
+    from retinue.runs.patterns.chain import chain
+    from retinue.runs.patterns.handoff import handoff
+    from retinue.runs.patterns.orchestrate import orchestrate
+    from retinue.runs.patterns.parallel import parallel
+    from retinue.runs.patterns.refine import refine
+    from retinue.runs.patterns.route import route
+    from retinue.runs.patterns.vote import vote
     from retinue.sessions.native import tool
 
 _HOMES = {
@@ -33,13 +40,20 @@ _HOMES = {
     "agent": "runs.definitions",
     "all_of": "runs.joins",
     "best_effort": "runs.joins",
+    "chain": "runs.patterns.chain",
     "connect": "ingress.client",
     "connect_sync": "ingress.sync",
     "document_tools": "host.documents",
     "first_success": "runs.joins",
+    "handoff": "runs.patterns.handoff",
+    "orchestrate": "runs.patterns.orchestrate",
+    "parallel": "runs.patterns.parallel",
     "prompt": "runs.definitions",
     "quorum": "runs.joins",
+    "refine": "runs.patterns.refine",
+    "route": "runs.patterns.route",
     "tool": "sessions.native",
+    "vote": "runs.patterns.vote",
     "workflow": "runs.definitions",
 }
 
@@ -56,13 +70,20 @@ __all__ = [
     "agent",
     "all_of",
     "best_effort",
+    "chain",
     "connect",
     "connect_sync",
     "document_tools",
     "first_success",
+    "handoff",
+    "orchestrate",
+    "parallel",
     "prompt",
     "quorum",
+    "refine",
+    "route",
     "tool",
+    "vote",
     "workflow",
 ]
 

@@ -212,6 +212,9 @@ async def test_lists_are_newest_first_and_filtered(store: AnyStore) -> None:
     assert await names(status=Status.in_progress) == ["c"]
     assert await names(roots_only=True) == ["c", "b", "a"]
     assert await names(root_run_id="c") == ["c-g-0", "c"]
+    assert await names(waiting=True) == []
+    await owner.park()
+    assert await names(waiting=True) == ["c"]
 
 
 @pytest.mark.promise("A5")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json, to_json
+from tests.doubles.memory_breakers import memory_breakers
 
 from retinue.runs import machine
 from retinue.runs.arrivals import Answer, Event, Group, News
+from retinue.runs.batch import JOB
 from retinue.runs.contracts import (
     NOTHING,
     Branch,
@@ -45,8 +48,10 @@ from retinue.runs.journal import (
     Park,
     Parked,
     Spawn,
+    Yield,
     guest_pool,
 )
+from retinue.runs.retries import Retry, last_of, retried, stands
 
 
 @dataclass(slots=True)
@@ -85,6 +90,7 @@ class Kept:
     seen: int = 0
     wake_at: int | None = None
     cancel: str | None = None
+    held: bool = False
     started_at: int | None = None
     finished_at: int | None = None
     usage: Usage = NOTHING
@@ -99,6 +105,7 @@ class MemoryStore:
     """Implements `Journal` and `Control`. One event loop; every operation is applied at once."""
 
     def __init__(self) -> None:
+        self.breakers = memory_breakers()
         self._runs: dict[str, Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._hosts: dict[str, HostInfo] = {}
@@ -130,13 +137,23 @@ class MemoryStore:
         """See Journal."""
         if host.host_id not in self._hosts:
             return []
-        queued = [run for run in self._runs.values() if run.status is Status.queued]
+        queued = [run for run in self._runs.values() if run.status is Status.queued and not run.held]
         if only is not None:
             wanted = [run for run in queued if run.request.run_id == only]
         else:
-            wanted = [run for run in queued if run.request.pool == pool]
-            wanted.sort(key=lambda run: (-run.request.priority, -run.request.depth, run.num))
+            wanted = self._shared_out([run for run in queued if run.request.pool == pool])
         return [self._lease(run, host, at) for run in wanted[:limit]]
+
+    def _shared_out(self, queued: list[Kept]) -> list[Kept]:
+        """Tenants in turn, the one with the fewest runs in progress first; each one's runs by priority."""
+        busy = Counter(run.request.tenant_id for run in self._runs.values() if run.status is Status.in_progress)
+        queued.sort(key=lambda run: (-run.request.priority, -run.request.depth, run.num))
+        turns: list[tuple[int, str, Kept]] = []
+        for run in queued:
+            tenant = run.request.tenant_id
+            turns.append((busy[tenant], tenant, run))
+            busy[tenant] += 1
+        return [run for *_, run in sorted(turns, key=lambda turn: turn[:2])]
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Applied at once; the future tells the answer."""
@@ -214,6 +231,22 @@ class MemoryStore:
         """See Control."""
         return self._cancel([self._find(run_id)], by, at)
 
+    async def hold(self, run_id: str, held: bool) -> int:
+        """See Control."""
+        changed = [r for r in self._below([self._find(run_id)]) if not r.status.terminal and r.held != held]
+        for run in changed:
+            run.held = held
+            if run.status is Status.in_progress:
+                self._wake(run)
+        return len(changed)
+
+    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
+        """See Control."""
+        top = self._find(run_id)
+        if top.parent is not None and not top.parent.status.terminal and top.parent.request.target != JOB:
+            raise InvalidInput(f"run {run_id} is a child of {top.parent.request.run_id}, which is {top.parent.status}")
+        return [run.request.run_id for run in self._retry(top, wanted)]
+
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""
         return _record(self._find(run_id))
@@ -234,6 +267,7 @@ class MemoryStore:
         }
         records = [_record(run) for run in sorted(self._runs.values(), key=lambda run: -run.num)]
         found = [r for r in records if all(v is None or getattr(r, name) == v for name, v in wanted.items())]
+        found = [r for r in found if not query.waiting or r.status in machine.WAITING]
         return [r for r in found if not query.roots_only or r.parent_run_id is None][: query.limit]
 
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:
@@ -273,7 +307,11 @@ class MemoryStore:
     def _insert(self, new: NewRun, parent: Kept | None) -> None:
         run = Kept(next(self._numbers), new.request, new.at, parent, new.request.group_key, new.reserved)
         self._runs[new.request.run_id] = run
+        run.held = parent is not None and parent.held
         self._store(run, 1, 0, (Accepted(at=new.at, content=new.input, request=new.request),))
+        if new.past:
+            run.position = 1 + len(new.past)
+            self._store(run, 2, 0, new.past)
 
     def _store(self, run: Kept, position: int, epoch: int, entries: tuple[AnyEntry, ...]) -> None:
         stored = Stored(next(self._seqs), position, epoch, *_bytes(entries))
@@ -314,12 +352,24 @@ class MemoryStore:
         if append.spawn is not None:
             self._spawn(run, append.spawn)
         if append.request is not None:
-            run.asked.setdefault(append.request.key, append.request)
+            self._ask(run, append.request)
+        if isinstance(append.end, Yield):
+            self._move(run, Status.queued)
+            run.host = None
         if isinstance(append.end, Park):
             return self._park(run, append, parked)
         if isinstance(append.end, Finish):
             self._finish(run, append.end, append.entries[-1].at)
         return Appended(position)
+
+    def _ask(self, run: Kept, request: PendingRequest) -> None:
+        known = run.asked.get(request.key)
+        if known is None:
+            run.asked[request.key] = request
+        elif known.status == "open":
+            late = {"resolved_at": request.expires_at} if request.status == "expired" else {}
+            changes = {"status": request.status, "assignee": request.assignee, "escalated_at": request.escalated_at}
+            run.asked[request.key] = known.model_copy(update=changes | late)
 
     def _park(self, run: Kept, append: Append, parked: tuple[AnyEntry, ...]) -> Appended:
         assert isinstance(append.end, Park)
@@ -386,6 +436,44 @@ class MemoryStore:
         if group.pending <= group.low or out_of_reach or (group.need is not None and group.ok >= group.need):
             self._wake(parent)
 
+    def _retry(self, run: Kept, wanted: Retry) -> list[Kept]:
+        if run.status is not Status.failed:
+            going = InvalidInput(f"run {run.request.run_id} is {run.status} and goes on by itself")
+            raise (
+                machine.IllegalTransition(run.request.run_id, run.status, Status.queued)
+                if run.status.terminal
+                else going
+            )
+        past = fold([_frame(run, stored) for stored in run.frames if stored.position >= run.checkpoint_at], 0)
+        entry = retried(past, last_of(run.frames[-1].entries(), run.request.run_id), wanted)
+        heard = stands(past, entry)
+        below = [
+            r for r in self._runs.values() if r.parent is run and r.status is Status.failed and r.group not in heard
+        ]
+        queued = [each for child in below for each in self._retry(child, wanted)]
+        run.epoch, run.position = run.epoch + 1, run.position + 1
+        self._store(run, run.position, run.epoch, (entry,))
+        self._move(run, Status.queued)
+        run.reason = run.finished_at = run.cancel = None
+        for key, request in list(run.asked.items()):
+            if request.status in ("denied", "expired", "withdrawn"):
+                run.asked[f"{key}@{len(run.asked)}"] = run.asked.pop(key)
+                run.answers.pop(key, None)
+        if run.parent is not None and run.group is not None:
+            self._unsettle(run.parent, run.group, run)
+        return [*queued, run]
+
+    def _unsettle(self, parent: Kept, key: str, run: Kept) -> None:
+        group = parent.groups[key]
+        spent = [getattr(group.used, name) - getattr(run.usage, name) for name in Usage.model_fields]
+        parent.groups[key] = replace(
+            group,
+            pending=group.pending + 1,
+            failed=group.failed - 1,
+            reserved=group.reserved + Usage(input_tokens=run.reserved.tokens, micros=run.reserved.micros),
+            used=Usage(**dict(zip(Usage.model_fields, spent, strict=True))),
+        )
+
     def _cancel(self, tops: list[Kept], by: str, at: int) -> int:
         tree = [run for run in self._below(tops) if not run.status.terminal]
         for run in tree:
@@ -429,13 +517,13 @@ class MemoryStore:
                 request.status,  # type: ignore[arg-type]
                 request.resolved_by or "",
                 request.resolved_at or 0,
-                from_json(run.answers[key]),
+                from_json(run.answers.get(key, b"null")),
             )
             for key, request in run.asked.items()
-            if key in run.answers
+            if request.status not in ("open", "withdrawn")
         }
         events = tuple(Event(number, name, at, from_json(value)) for number, name, at, value in run.events)
-        return News(run.news, dict(run.groups), answers, events, run.cancel)
+        return News(run.news, dict(run.groups), answers, events, run.cancel, run.held)
 
     def _find(self, run_id: str) -> Kept:
         if run_id in self._runs:
@@ -502,6 +590,9 @@ def _record(run: Kept) -> RunRecord:
         input_id=request.input_id,
         job_id=request.job_id,
         pool=request.pool,
+        queue=request.queue,
+        priority=request.priority,
+        held=run.held,
         depth=request.depth,
         status=run.status,
         reason=run.reason,

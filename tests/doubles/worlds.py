@@ -25,13 +25,15 @@ from retinue.memory.packets import PacketBuilder
 from retinue.policy.load import load_gate
 from retinue.runs import ending
 from retinue.runs.batch import batch
-from retinue.runs.contracts import Branch, Budget, Json, RunRequest, Status
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import Definition, Registry
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
-from retinue.runs.journal import AnyEntry, Intent, NewRun, Outcome
+from retinue.runs.forking import Given, Original, fork
+from retinue.runs.journal import Accepted, AnyEntry, Intent, NewRun, Outcome
 from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.runs.retries import Retry
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
@@ -79,6 +81,7 @@ class World:
             contexts=PacketBuilder(),
             registry=self.registry,
             sources=RowReader(),
+            breakers=store.breakers,
             now_ns=self.clock,
             deltas=lambda *piece: self.deltas.append(piece),
             random=random.Random(7),
@@ -166,6 +169,39 @@ class World:
                 record = await self.store.get(run_id)
                 raise AssertionError(f"{run_id} is {record.status} ({record.reason}) and nothing will wake it")
         raise AssertionError(f"{run_id} did not end within {most_waits} waits")
+
+    async def asked(self, run_id: str) -> PendingRequest:
+        """Drive until everything rests; the open question of a run."""
+        await self.settle()
+        [request] = [request for request in await self.store.requests() if request.run_id == run_id]
+        return request
+
+    async def answer(self, run_id: str, value: Json, by: str = "ben") -> None:
+        """Answer the open question of a run."""
+        await self.store.resolve((await self.asked(run_id)).request_id, "answered", by, self.clock(), value)
+
+    async def retry(self, run_id: str, **wanted: Any) -> list[str]:
+        """Queue a failed run again."""
+        return await self.store.retry(run_id, Retry(by="ben", at=self.clock(), **wanted))
+
+    async def fork(self, run_id: str, at: str, given: Given | None = None) -> str:
+        """Accept a fork of a run, with the step's outcome if one is given; its id."""
+        entries = await self.entries(run_id)
+        accepted, record = entries[0], await self.store.get(run_id)
+        assert isinstance(accepted, Accepted)
+        made = fork(Original(entries, accepted.content, record.started_at or 0), at, given)
+        fork_id = f"fork-{next(self._names):04d}"
+        fields = {
+            "run_id": fork_id,
+            "root_run_id": fork_id,
+            "effect_scope": fork_id,
+            "forked_from": f"{run_id}@{made.at}",
+            "repeats": made.repeats,
+            "seed": accepted.request.seed or run_id,
+        }
+        request = accepted.request.model_copy(update=fields)
+        await self.store.submit([NewRun(request, made.input, self.clock(), past=made.past)])
+        return fork_id
 
     async def run(self, target: Definition | str, input: Json = None, **fields: Any) -> Branch:
         """Submit, then drive to the end."""

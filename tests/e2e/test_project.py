@@ -95,7 +95,7 @@ def test_a_write_waits_in_the_inbox_for_a_yes_and_is_done_once(mine: Project) ->
     said = mine.run("wait", run, "--local", "--json", code=0)
     assert said.json["output"] == "It is written down."
     assert notes(mine) == ["# Saws\n\nOnly after the safety course.\n"]
-    assert mine.run("inbox", "--json", code=0).json == []
+    assert mine.run("inbox", "--json", code=0).json["waits"] == []
     assert "is approved already" in mine.run("approve", request, "--by", "bob", code=2).err
 
 
@@ -140,7 +140,7 @@ def test_a_yes_reaches_a_run_that_a_command_carries_on(mine: Project) -> None:
 def test_a_run_that_waits_can_be_canceled_and_asks_nobody_any_more(mine: Project) -> None:
     run, request = ask_to_write(mine)
     assert mine.run("cancel", run[-12:], "--by", "bob", code=0).out == "1 run canceled\n"
-    assert mine.run("inbox", "--json", code=0).json == []
+    assert mine.run("inbox", "--json", code=0).json["waits"] == []
     assert mine.run("wait", run, "--local", code=5).err
     assert "is withdrawn already" in mine.run("approve", request, "--by", "bob", code=2).err
     assert notes(mine) == []

@@ -19,12 +19,14 @@ CREATE TABLE run_requests (  -- a run was accepted, with all that was fixed then
     input_id VARCHAR,                   -- id of its input row
     model VARCHAR,                      -- the model asked for; null: the agent's own
     pool VARCHAR,                       -- the pool of hosts it waits in
+    queue VARCHAR,                      -- the queue whose limits hold for it; null: none
     priority INTEGER,                   -- higher goes first
     depth INTEGER,                      -- levels below the root
     budget VARIANT,                     -- limits: steps, hops, tokens, usd, seconds, depth, width
     deadline TIMESTAMPTZ,               -- when it must have ended
     idempotency_key VARCHAR,            -- the submitter's key
     effect_scope VARCHAR,               -- seed of the idempotency keys of its effects
+    forked_from VARCHAR,                -- the run it shares its past with, and up to where: run@step
     group_key VARCHAR,                  -- the parent's step that started it
     group_index INTEGER,                -- its place among the children of that step
     trace_id VARCHAR,                   -- 32 hex digits
@@ -86,6 +88,20 @@ CREATE TABLE run_results (  -- the run ended
     confidence DOUBLE,                  -- how sure the answer is, where the agent says so
     facts VARIANT,                      -- what else was noted at the end
     output VARIANT                      -- the result, redacted
+);
+
+CREATE TABLE retries (  -- a failed run was queued again; its result before counts no more
+    seq BIGINT NOT NULL,                -- the journal's order of commit
+    ordinal INTEGER NOT NULL,           -- place of the entry within its append
+    time TIMESTAMPTZ NOT NULL,          -- when
+    run_id VARCHAR NOT NULL,            -- the run
+    root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
+    tenant_id VARCHAR NOT NULL,         -- whose run it is
+    agent VARCHAR,                      -- the agent or workflow that runs
+    number INTEGER NOT NULL,            -- its how-manieth retry, from 1
+    retried_by VARCHAR NOT NULL,        -- who asked for it
+    again VARCHAR,                      -- key of the step that is made anew; null: none is
+    version VARCHAR                     -- the version it goes on with; null: as before
 );
 
 CREATE TABLE checkpoints (  -- continue as new from here; the state itself stays in the journal

@@ -1,5 +1,9 @@
 -- The usual questions.
 
+CREATE VIEW ends AS  -- how every run ended, the newest end where it was retried; none while it goes on
+FROM run_results AS r
+ANTI JOIN retries AS again ON again.run_id = r.run_id AND again.seq > r.seq;
+
 CREATE VIEW runs AS  -- every run as it stands now
 WITH lease AS (
     SELECT
@@ -47,7 +51,7 @@ SELECT
 FROM run_requests AS q
 LEFT JOIN lease USING (run_id)
 LEFT JOIN park USING (run_id)
-LEFT JOIN run_results AS r USING (run_id);
+LEFT JOIN ends AS r USING (run_id);
 
 CREATE VIEW run_events AS  -- the life of a run, step by step
 SELECT seq, ordinal, time, run_id, tenant_id, agent, 'accepted' AS event, 'queued' AS status, NULL AS reason,
@@ -61,7 +65,10 @@ SELECT seq, ordinal, time, run_id, tenant_id, agent, 'parked', status, reason, N
 FROM parks
 UNION ALL
 SELECT seq, ordinal, time, run_id, tenant_id, agent, 'finished', status, reason, NULL, NULL, NULL, NULL
-FROM run_results;
+FROM run_results
+UNION ALL
+SELECT seq, ordinal, time, run_id, tenant_id, agent, 'retried', 'queued', retried_by, NULL, NULL, NULL, NULL
+FROM retries;
 
 CREATE VIEW run_tree AS  -- every run with its path from the root
 WITH RECURSIVE tree AS (
@@ -134,7 +141,7 @@ WHERE outcome <> 'allow';
 CREATE VIEW stop_reasons AS  -- how runs ended, by agent
 SELECT agent, status, reason, count(*) AS runs, sum(cost_usd) AS cost_usd, any_value(error_message) AS example,
     max(time) AS last_time
-FROM run_results
+FROM ends
 GROUP BY agent, status, reason;
 
 CREATE VIEW approvals AS  -- what people were asked, and what they said
@@ -143,7 +150,7 @@ SELECT q.request_id, q.kind, coalesce(a.status, CASE WHEN r.run_id IS NULL THEN 
     a.answered_by, epoch_us(a.time - q.time) / 1000 AS waited_ms, q.content, a.value
 FROM requests AS q
 LEFT JOIN answers AS a USING (run_id, key)
-LEFT JOIN run_results AS r USING (run_id);
+LEFT JOIN ends AS r USING (run_id);
 
 CREATE VIEW in_flight AS  -- steps that began and have not ended, of runs that have not ended
 SELECT i.run_id, i.key, i.effect, i.name, min(i.time) AS since, any_value(i.agent) AS agent,
@@ -152,7 +159,7 @@ SELECT i.run_id, i.key, i.effect, i.name, min(i.time) AS since, any_value(i.agen
 FROM intents AS i
 ANTI JOIN spans AS s ON s.run_id = i.run_id AND s.key = i.key
     AND (s.seq > i.seq OR (s.seq = i.seq AND s.ordinal > i.ordinal))
-ANTI JOIN run_results AS r ON r.run_id = i.run_id
+ANTI JOIN ends AS r ON r.run_id = i.run_id
 GROUP BY i.run_id, i.key, i.effect, i.name;
 
 CREATE VIEW decision_record AS  -- one row for each decision with all it takes to understand it; name the run
@@ -196,4 +203,4 @@ LEFT JOIN shown AS p USING (run_id, turn)
 LEFT JOIN checks USING (run_id, turn)
 LEFT JOIN gates USING (run_id, turn)
 LEFT JOIN calls USING (run_id, turn)
-LEFT JOIN run_results AS r USING (run_id);
+LEFT JOIN ends AS r USING (run_id);

@@ -149,7 +149,7 @@ async def test_model_failure(tmp_path: Path) -> None:
 async def test_side_effect_unknown(tmp_path: Path) -> None:
     async with client(tmp_path, decides(calls("post", text="letter"), {"answer": "never"})) as made:
         status, reason, said = await stop_of(made, "clerk", "x")
-        assert (status, reason) == ("failed", "side_effect_unknown") and "not known" in said
+        assert (status, reason) == ("failed", "side_effect_unknown") and "must not be repeated" in said
         assert desk.done == ["letter"]
 
 

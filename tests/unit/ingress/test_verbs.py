@@ -103,7 +103,7 @@ def test_a_run_that_asks_ends_the_command_and_is_carried_on(
     retinue: Command, project: Path, asking: tuple[str, str]
 ) -> None:
     run, request = asking
-    listed = retinue("inbox", "--json").json
+    listed = retinue("inbox", "--json").json["waits"]
     assert [one["run_id"] for one in listed if one["request_id"] == request] == [run]
     assert f"`retinue approve {request}`" in retinue("inbox").out
     assert retinue("approve", request).code == Exit.done
@@ -267,7 +267,7 @@ def test_batch_that_waits_for_people_says_so_and_resumes(retinue: Command, proje
     given = ("batch", "keep_note", "--input", "notes.jsonl", "--output", "n.jsonl", "--local", "--json")
     said = retinue(*given)
     assert (said.code, said.json["waiting"], said.json["status"]) == (Exit.asks, 2, "waiting_for_person")
-    for request in retinue("inbox", "--json").json:
+    for request in retinue("inbox", "--json").json["waits"]:
         assert retinue("approve", request["request_id"]).code == Exit.done
     resumed = retinue(*given, "--resume")
     assert (resumed.code, resumed.json["ok"]) == (Exit.done, 2)

@@ -81,6 +81,8 @@ async def test_a_dead_parent_costs_no_finished_child(make_on_each: Make) -> None
     group = (await world.store.look(run_id)).groups[key]
     assert (group.total, group.ok, group.pending) == (3, 1, 2)
     worked.clear()
+    for index in (1, 2):
+        await world.answer(child_id(run_id, "0/worker#0", index), "fail")
     result = await world.finish(run_id)
     assert [entry[1] for entry in result.value] == ["completed", "failed", "failed"]
     assert worked == []

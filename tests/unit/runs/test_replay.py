@@ -156,7 +156,7 @@ async def test_other_steps_than_the_recorded_ones_are_named(make: Make) -> None:
     assert (result.status, result.reason) == (Status.failed, StopReason.replay_mismatch)
     assert result.error is not None
     assert "0/1/hold#0" in result.error.message and "0/ask#0" in result.error.message
-    assert "submit it anew" in result.error.message
+    assert "retinue retry RUN --migrate" in result.error.message
 
 
 async def test_other_arguments_than_the_recorded_ones_are_named(make: Make) -> None:

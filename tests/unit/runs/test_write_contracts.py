@@ -198,12 +198,13 @@ async def _once() -> None:
         await asyncio.Event().wait()
 
 
-async def test_a_step_that_may_not_be_repeated_is_unknown_after_a_crash(make_on_each: Make) -> None:
+async def test_a_step_that_may_not_be_repeated_waits_for_a_person_after_a_crash(make_on_each: Make) -> None:
     world = await make_on_each(careful)
     outside.hold = True
     run_id = await world.submit(careful)
     await world.until(lambda: outside.keys == ["once"])
     await world.crash()
+    await world.answer(run_id, "fail")
     result = await world.finish(run_id)
     assert "may have happened" in result.value and outside.keys == ["once"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from retinue.runs.contracts import Budget, ErrorInfo, RunRequest, Status, StopReason, Usage
+from retinue.runs.contracts import Amendment, Budget, ErrorInfo, RunRequest, Status, StopReason, Usage
 from retinue.runs.journal import (
     Accepted,
     AnyEntry,
@@ -20,6 +20,7 @@ from retinue.runs.journal import (
     Outcome,
     Parked,
     Record,
+    Retried,
 )
 from retinue.runs.tracing import span_id_of
 
@@ -300,6 +301,23 @@ def failing(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[No
     run.write(bad, denied, run.record("anything", {"note": "free"}, name="custom", level=3))
     yield
     run.finish(Status.failed, StopReason.tool_failure, error=error)
+    yield
+
+
+def retrying(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[None]:
+    """A run that failed, was retried on another version, and completed."""
+    run = Run(book, run_id, target="pricer", queue="mail", forked_from="run-0@0/model#0", **request).accept().lease()
+    asked = run.intent("call", "pricing_tool", "0/pricing_tool#0", {"amount": 3}, side_effect="read", turn=0)
+    error = ErrorInfo(reason="tool_failure", code="raised", message="no price")
+    run.write(asked, run.outcome(asked, None, "error", error=error, turn=0))
+    run.finish(Status.failed, StopReason.tool_failure, error=error)
+    yield
+    run.epoch += 1
+    change = Amendment(since=book.tick(), version="4")
+    run.write(Retried(at=book.now, by="ben", keep=0, again=asked.key, amendment=change))
+    run.lease(worker)
+    run.write(asked, run.outcome(asked, {"price": 3}, turn=0))
+    run.finish(Status.completed, StopReason.success, {"price": 3})
     yield
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.traces.conftest import Contents, Open, contents, drain
-from tests.unit.traces.journeys import Book, Run, answering, asking, failing, tale, verdict
+from tests.unit.traces.journeys import Book, Run, answering, asking, failing, retrying, tale, verdict
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.journal import Frame, Leased, Record
@@ -36,7 +36,7 @@ def told(*stories: Any) -> Book:
 
 @pytest.mark.promise("I1")
 async def test_every_table_and_column_is_filled_by_what_the_engine_writes(open_traces: Open) -> None:
-    traces = await open_traces(tale(12))
+    traces = await open_traces(tale(12, book=told(retrying)))
     await drain(traces)
     found = await contents(traces)
     empty = {
@@ -109,6 +109,25 @@ async def test_runs_show_status_reason_times_and_usage(open_traces: Open) -> Non
     assert flight == [{"run_id": "parked", "key": "ask#0", "effect": "input"}]
     waiting = await rows(traces, "SELECT request_id, status, prompt FROM approvals WHERE run_id = 'parked'")
     assert waiting == [{"request_id": "q-9", "status": "open", "prompt": "which one?"}]
+
+
+async def test_a_retried_run_ends_as_it_did_last(open_traces: Open) -> None:
+    traces = await open_traces(told(retrying))
+    await drain(traces)
+    assert await rows(traces, "SELECT status, reason, leases FROM runs") == [
+        {"status": "completed", "reason": "success", "leases": 2}
+    ]
+    assert [line["event"] for line in await rows(traces, "SELECT event FROM run_events ORDER BY seq, ordinal")] == [
+        "accepted",
+        "leased",
+        "finished",
+        "retried",
+        "leased",
+        "finished",
+    ]
+    assert await rows(traces, "SELECT number, retried_by, again, version FROM retries") == [
+        {"number": 1, "retried_by": "ben", "again": "0/pricing_tool#0", "version": "4"}
+    ]
 
 
 async def test_costs_of_all_tries_add_up_to_what_the_runs_spent(open_traces: Open) -> None:

@@ -1,0 +1,131 @@
+"""The keys of `retinue.yaml`: their names, types, bounds and defaults. Each key's reader is in docs/configuration.md.
+
+Plain data. Knows neither the file nor what the settings build.
+"""
+
+from __future__ import annotations
+
+import getpass
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from retinue.runs.breakers import BreakerPolicy
+from retinue.runs.contracts import Budget, Frozen
+from retinue.runs.limits import Limits
+from retinue.runs.patience import Patience
+
+POLICY = Path("policy")
+
+
+def _user() -> str:
+    """The name the operating system knows the user by; `local` where it knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "local"
+
+
+class Retry(Frozen):
+    """How often a transient failure is tried, and the pauses (s) between: full jitter up to base * 2**n."""
+
+    attempts: int = Field(default=4, ge=1, le=100)
+    base: float = Field(default=0.5, gt=0, le=3600)
+    cap: float = Field(default=60.0, gt=0, le=86_400)
+
+
+class Policy(Frozen):
+    """`folder` holds `*.cedar` rules (the shipped defaults when nobody names one and there is none);
+    `kill_switch` is a file whose existence denies everything."""
+
+    folder: Path = POLICY
+    precheck_required: bool = True
+    kill_switch: Path | None = None
+
+
+class Actors(Frozen):
+    """How many actors host top-level runs and children, how many runs each holds, and how long (s) one may
+    be silent before its runs are taken over."""
+
+    runs: int = Field(default=1, ge=1, le=1_000)
+    workers: int = Field(default=2, ge=1, le=10_000)
+    capacity: int = Field(default=256, ge=1, le=100_000)
+    lease_seconds: float = Field(default=15.0, ge=1, le=3_600)
+
+
+class Models(Frozen):
+    """`prices`: full model name to dollars per million [input, output] tokens. `keys`: base URL of an
+    OpenAI-compatible endpoint to the environment variable that holds its key."""
+
+    prices: dict[str, tuple[Decimal, Decimal]] = {}
+    keys: dict[str, str] = {}
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _no_binary_money(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: [str(part) if isinstance(part, float) else part for part in pair]
+            if isinstance(pair, list | tuple)
+            else pair
+            for name, pair in value.items()
+        }
+
+
+class Traces(Frozen):
+    """`memory_limit` is a size DuckDB knows, such as `1GB`; `query_timeout` is in seconds."""
+
+    memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
+    query_timeout: float = Field(default=30.0, gt=0, le=86_400)
+
+
+class Telemetry(Frozen):
+    """`emit_structured_events` keeps the trace tables and the OTLP export; the journal is kept in any case."""
+
+    emit_structured_events: bool = True
+
+
+class Keys(Frozen):
+    """Every key that `retinue.yaml` may have. docs/configuration.md says what each does and who reads it."""
+
+    modules: tuple[str, ...] = ()
+    data: Path = Path(".retinue")
+    default_model: str = Field(default="builtin:extractive", min_length=1)
+    tenant: str = Field(default="default", min_length=1)
+    principal: str = Field(default_factory=_user, min_length=1)
+    budget: Budget = Budget()
+    max_tool_hops: int | None = Field(default=None, ge=0)
+    durability: Literal["normal", "strict"] = "normal"
+    model_timeout: float = Field(default=120.0, gt=0, le=86_400)
+    context_tokens: int = Field(default=24_000, ge=256)
+    retry: Retry = Retry()
+    policy: Policy = Policy()
+    enable_background_updates: bool = True
+    actors: Actors = Actors()
+    cluster: str | None = None
+    models: Models = Models()
+    otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    redact: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    requests: Patience = Patience()
+    breakers: BreakerPolicy = BreakerPolicy()
+    telemetry: Telemetry = Telemetry()
+    traces: Traces = Traces()
+
+    @field_validator("modules")
+    @classmethod
+    def _importable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
+        return names
+
+    @field_validator("budget")
+    @classmethod
+    def _one_limit_of_hops(cls, budget: Budget) -> Budget:
+        if budget.hops is not None:
+            raise ValueError("`hops` of every run is set by `max_tool_hops`; write it there")
+        return budget

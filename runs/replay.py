@@ -1,0 +1,111 @@
+"""Replay: recorded outcomes are delivered in recorded order, and what the code asks for must be what was recorded.
+
+Works on a run's history and the commands its function has issued. Knows neither the function's loop nor how an
+effect is performed; a difference between journal and code is a ReplayMismatch that names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from retinue.runs.contracts import Branch
+from retinue.runs.effects import children
+from retinue.runs.errors import ReplayMismatch
+from retinue.runs.history import History
+from retinue.runs.journal import Journal, Outcome
+from retinue.runs.steps import Command, Done
+
+WAYS_ON = (
+    "bring back the version it began with; or `retinue retry RUN --migrate` goes on with the new code from the newest "
+    "checkpoint; or `retinue fork RUN --at STEP` begins anew from there"
+)
+"""What helps when journal and code disagree."""
+
+
+async def restore_branches(run_id: str, history: History, journal: Journal) -> None:
+    """Fetch what a fan-out's outcome left in the children's table, before it is replayed."""
+    for delivery in history.deliveries:
+        for place, outcome in enumerate(delivery):
+            if outcome.effect == "children" and outcome.result == "ok":
+                branches = await _branches(run_id, outcome, journal)
+                delivery[place] = outcome.model_copy(update={"content": branches})
+
+
+async def _branches(run_id: str, outcome: Outcome, journal: Journal) -> list[Branch]:
+    if outcome.facts.get("stored"):
+        return children.heard(outcome.content, await journal.branches(run_id, outcome.key))
+    return children.restore(outcome.content or [])
+
+
+async def recall(run_id: str, history: History, command: Command, journal: Journal) -> Done | None:
+    """How a step ended that a retry took back and that is asked for again; None when it is to be made.
+
+    Raises ReplayMismatch when a write of that key was made with other arguments: it would go by the same
+    idempotency key.
+    """
+    known = history.recalled.pop(command.key, None)
+    if known is None:
+        return None
+    if known.intent is not None and known.intent.digest != command.digest:
+        if known.intent.facts.get("side_effect") == "write":
+            raise _other_write(run_id, command.key)
+        return None
+    outcome = known.outcome
+    live = await _branches(run_id, outcome, journal) if outcome.effect == "children" else None
+    return Done(value=outcome.content, facts=outcome.facts | {"recalled": True}, live=live, hard=False)
+
+
+def deliver(run_id: str, history: History, commands: dict[str, Command], run_on: Callable[[int], None]) -> int:
+    """Hand every recorded delivery to the function; `run_on` lets it run as of a time (Unix ns).
+
+    Returns the number of the last activation. Raises ReplayMismatch when the code asks for something else.
+    """
+    deliveries = list(history.deliveries)
+    for delivery in deliveries:
+        for outcome in delivery:
+            command = commands.pop(outcome.key, None)
+            if command is None:
+                raise _expected(run_id, outcome.key, commands)
+            hand_over(command, outcome)
+        run_on(delivery[0].at)
+    for key in history.intents:
+        if "!" in key or key in history.taken_back:
+            continue
+        if key not in commands and key not in history.outcomes:
+            raise _expected(run_id, key, commands)
+    return len(deliveries)
+
+
+def mismatch(run_id: str, history: History, command: Command) -> ReplayMismatch | None:
+    """Why a step that the code asks for is not the one that was recorded under its key; None when it is."""
+    recorded = history.intents.get(command.key) or history.outcomes.get(command.key)
+    digest = getattr(recorded, "digest", command.digest)
+    if recorded is None or (digest == command.digest and recorded.effect == command.effect):
+        return None
+    return ReplayMismatch(
+        f"run {run_id}: step {command.key} was recorded as {recorded.effect} with other arguments "
+        f"(digest {digest}, now {command.digest}): the code or its inputs changed since the run began; {WAYS_ON}",
+        run_id=run_id,
+    )
+
+
+def hand_over(command: Command, outcome: Outcome) -> None:
+    """A branch that was canceled waits no more; its outcome is delivered all the same, to nobody."""
+    if not command.future.done():
+        command.future.set_result(outcome)
+
+
+def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMismatch:
+    return ReplayMismatch(
+        f"run {run_id}: the journal continues with step {expected}, the code now asks for "
+        f"{', '.join(found) or 'nothing'}: the code changed since the run began; {WAYS_ON}",
+        run_id=run_id,
+    )
+
+
+def _other_write(run_id: str, key: str) -> ReplayMismatch:
+    return ReplayMismatch(
+        f"run {run_id}: the retried run asks for another write as step {key} than the one it has made: fork it "
+        "instead, which gives its writes new idempotency keys",
+        run_id=run_id,
+    )

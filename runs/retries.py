@@ -1,0 +1,96 @@
+"""What a retry of a failed run takes back: the step that failed it and what followed, nothing before. Pure.
+
+A retry is no second run: the journal of the same run goes on, its ids and idempotency keys stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from retinue.runs.contracts import Amendment, Budget, StopReason
+from retinue.runs.errors import InvalidInput
+from retinue.runs.history import History
+from retinue.runs.journal import AnyEntry, Finished, Outcome, Retried
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What a retry may change: more budget, another deadline (Unix ns), the version of the code to go on with.
+
+    `migrate` replays nothing: the function begins at its newest checkpoint with the new code, and what it asks for
+    as before is not done again.
+    """
+
+    by: str
+    at: int
+    budget: Budget | None = None
+    deadline: int | None = None
+    version: str | None = None
+    migrate: bool = False
+
+
+_CULPRITS: dict[StopReason, Callable[[Outcome], bool]] = {
+    StopReason.invalid_decision: lambda outcome: outcome.effect == "model",
+    StopReason.output_rejected: lambda outcome: outcome.effect == "model",
+    StopReason.policy_denied: lambda outcome: outcome.effect == "gate" or outcome.result == "refused",
+    StopReason.side_effect_unknown: lambda outcome: outcome.result == "unknown",
+    StopReason.tool_failure: lambda outcome: outcome.result == "error",
+    StopReason.model_failure: lambda outcome: outcome.result == "error",
+    StopReason.budget_exhausted: lambda outcome: outcome.result == "error",
+}
+"""Where no step was named as the cause of an end: the newest outcome of this kind is taken for it, else the newest
+fan-out with failed branches."""
+
+
+def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
+    """The entry with which a failed run goes on. `history` is that since its newest checkpoint."""
+    again = None if wanted.migrate else _culprit(history, finished)
+    before = history.amendment
+    amendment = Amendment(
+        since=wanted.at,
+        retries=1 if before is None else before.retries + 1,
+        version=wanted.version or (before.version if before else None),
+        budget=wanted.budget or (before.budget if before else None),
+        deadline=wanted.deadline,
+    )
+    keep = 0 if wanted.migrate else _kept(history, again)
+    return Retried(at=wanted.at, by=wanted.by, keep=keep, again=again, amendment=amendment)
+
+
+def stands(history: History, entry: Retried) -> frozenset[str]:
+    """The keys of the steps that the retry does not touch."""
+    return frozenset(outcome.key for delivery in history.deliveries[: entry.keep] for outcome in delivery)
+
+
+def last_of(entries: Iterable[AnyEntry], run_id: str) -> Finished:
+    """The end of a run among its entries. InvalidInput when it has none."""
+    ends = [entry for entry in entries if isinstance(entry, Finished)]
+    if not ends:
+        raise InvalidInput(f"run {run_id} has not ended: only a failed run can be retried")
+    return ends[-1]
+
+
+def _culprit(history: History, finished: Finished) -> str | None:
+    named = finished.facts.get("step")
+    if named is not None:
+        return str(named)
+    outcomes = [outcome for outcome in history.outcomes.values() if "!" not in outcome.key]
+    for guilty in (_CULPRITS.get(finished.reason, _left_failures), _left_failures):
+        suspects = [outcome.key for outcome in outcomes if guilty(outcome)]
+        if suspects:
+            return suspects[-1]
+    return None
+
+
+def _left_failures(outcome: Outcome) -> bool:
+    """True of a fan-out with failed branches: the function may have failed because of them."""
+    return outcome.effect == "children" and bool(outcome.facts.get("failed"))
+
+
+def _kept(history: History, again: str | None) -> int:
+    """How many deliveries precede the one that brought the failure; all when none did."""
+    for number, delivery in enumerate(history.deliveries):
+        if any(outcome.key == again for outcome in delivery):
+            return number
+    return len(history.deliveries)

@@ -1,0 +1,84 @@
+"""Breakers in the store, so that all hosts see the same ones. Implements the port `runs.breakers.Breakers`.
+
+A breaker that is closed and well has no row: looking costs some microseconds, and only failures write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import apsw
+
+from retinue.runs.breakers import Breaker, BreakerPolicy
+from retinue.store.rows import many, one
+
+T = TypeVar("T")
+_COLUMNS = "name, state, failures, since, until, openings, reason"
+_READ = f"SELECT {_COLUMNS} FROM breakers"
+
+Submit = Callable[[Callable[[apsw.Connection], Any]], Awaitable[Any]]
+"""Applies an operation in a transaction of the store's writer."""
+
+
+class StoreBreakers:
+    """`peek` is a connection for short looks on the host's loop, `submit` the way to the writer."""
+
+    def __init__(self, peek: apsw.Connection, submit: Submit, policy: BreakerPolicy) -> None:
+        self._peek = peek
+        self._submit = submit
+        self._policy = policy
+
+    async def admit(self, name: str, at: int) -> int | None:
+        """See Breakers."""
+        row = self._peek.execute(f"{_READ} WHERE name = ?", (name,)).fetchone()
+        if row is None or row[1] == "closed":
+            return None
+        if at < row[4]:
+            return int(row[4])
+        until: int | None = await self._submit(lambda connection: admit(connection, self._policy, name, at))
+        return until
+
+    async def failed(self, name: str, reason: str, at: int) -> Breaker:
+        """See Breakers."""
+        breaker: Breaker = await self._submit(lambda c: fail(c, self._policy, (name, reason), at))
+        return breaker
+
+    async def succeeded(self, name: str) -> bool:
+        """See Breakers."""
+        if self._peek.execute("SELECT 1 FROM breakers WHERE name = ?", (name,)).fetchone() is None:
+            return False
+        query = "DELETE FROM breakers WHERE name = ? RETURNING state"
+        rows: list[Any] = await self._submit(lambda connection: many(connection, query, (name,)))
+        return bool(rows) and rows[0][0] != "closed"
+
+    async def listed(self) -> list[Breaker]:
+        """See Breakers."""
+        return [Breaker(*row) for row in many(self._peek, f"{_READ} ORDER BY name")]
+
+
+def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:
+    """Let the first who comes after the pause through as the probe; the others are told when to ask again."""
+    query = "UPDATE breakers SET state = 'half_open', until = ? WHERE name = ? AND state != 'closed' AND until <= ?"
+    if many(connection, f"{query} RETURNING 1", (at + policy.probe_ns, name, at)):
+        return None
+    rows = many(connection, "SELECT until FROM breakers WHERE name = ? AND state != 'closed'", (name,))
+    return int(rows[0][0]) if rows else None
+
+
+def fail(connection: apsw.Connection, policy: BreakerPolicy, what: tuple[str, str], at: int) -> Breaker:
+    """Count a failure; open when there are too many in a row, or when the probe failed."""
+    name, reason = what
+    rows = many(connection, f"{_READ} WHERE name = ?", (name,))
+    known = Breaker(*rows[0]) if rows else Breaker(name, "closed", 0, at, 0, 0, "")
+    failures = known.failures + 1
+    if known.state == "open":
+        return known
+    if known.state == "closed" and failures < policy.failures:
+        changed = Breaker(name, "closed", failures, known.since, 0, 0, reason)
+    else:
+        openings = known.openings + 1
+        changed = Breaker(name, "open", failures, at, at + policy.pause(openings), openings, reason)
+    values = (name, changed.state, failures, changed.since, changed.until, changed.openings, reason)
+    one(connection, f"INSERT OR REPLACE INTO breakers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING 1", values)
+    return changed

@@ -1,0 +1,166 @@
+"""Fair shares: which queued runs a host gets when tenants, queues and their limits compete.
+
+A line is a tenant's runs of one queue. A free place goes to the tenant with the fewest runs in progress for its
+weight; within a tenant to the highest priority, then the deepest, then the oldest. Who has reached a limit is
+passed over. Everything is counted in the lease's own transaction, so no counter can be wrong after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+from typing import Any
+
+import apsw
+
+from retinue.runs.limits import Limit, Limits
+from retinue.store.rows import many
+from retinue.store.statements import sql
+
+_MOST_LINES = 1_000
+_SECOND = 1_000_000_000
+Line = tuple[str, str]
+"""A tenant and a queue of its."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Who asks for runs: the host's row number, a pool, how many, when (Unix ns), and the limits in force."""
+
+    host: int
+    pool: str
+    limit: int
+    at: int
+    limits: Limits
+
+
+def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
+    """Move fairly chosen runs to the host; returns the rows of `lease.sql`."""
+    lines: list[Line] = many(connection, sql("waiting_lines"), {"pool": place.pool, "most": _MOST_LINES})
+    if len(lines) == 1 and not _limited(place.limits, lines[0]):
+        tenant, queue = lines[0]
+        values = {"host": place.host, "at": place.at, "pool": place.pool, "limit": place.limit}
+        return connection.execute(sql("lease"), values | {"tenant": tenant, "queue": queue}).fetchall()
+    chosen = _choose(connection, place, lines) if lines else []
+    if not chosen:
+        return []
+    values = {"host": place.host, "at": place.at, "nums": json.dumps(chosen)}
+    rows = connection.execute(sql("lease_these"), values).fetchall()
+    order = {num: index for index, num in enumerate(chosen)}
+    return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _limited(limits: Limits, line: Line) -> bool:
+    tenant, queue = limits.of_tenant(line[0]), limits.of_queue(line[1])
+    return any(limit.concurrency is not None or limit.rate is not None for limit in (tenant, queue))
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a tenant or a queue may still take: places, and starts when it has a rate."""
+
+    places: float
+    starts: float
+
+    def admits(self, fresh: bool) -> bool:
+        return self.places >= 1 and (not fresh or self.starts >= 1)
+
+    def use(self, fresh: bool) -> None:
+        self.places -= 1
+        self.starts -= int(fresh)
+
+
+@dataclass(slots=True)
+class _Shares:
+    """The state of one choice."""
+
+    active: dict[str, int]
+    rooms: dict[tuple[str, str], _Room]
+    heads: dict[str, list[tuple[int, int, int, bool, str]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _choose(connection: apsw.Connection, place: Place, lines: list[Line]) -> list[int]:
+    shares = _count(connection, place, lines)
+    for tenant, queue in lines:
+        room = min(shares.rooms["tenant", tenant].places, shares.rooms["queue", queue].places, place.limit)
+        if room < 1:
+            continue
+        starts = min(shares.rooms["tenant", tenant].starts, shares.rooms["queue", queue].starts, room)
+        for name, most in (("resumed_of_line", room), ("head_of_line", starts)):
+            for num, priority, depth in many(connection, sql(name), (place.pool, tenant, queue, int(most))):
+                shares.heads[tenant].append((-priority, -depth, num, name == "head_of_line", queue))
+    for heads in shares.heads.values():
+        heads.sort(reverse=True)
+    chosen = _deal(place, shares)
+    if chosen:
+        _save_buckets(connection, place, shares)
+    return chosen
+
+
+def _deal(place: Place, shares: _Shares) -> list[int]:
+    """Hand out places one by one to the tenant that has the least for its weight."""
+    weights = {tenant: place.limits.of_tenant(tenant).weight for tenant in shares.heads}
+    waiting = [(shares.active.get(tenant, 0) / weights[tenant], tenant) for tenant in shares.heads]
+    heapify(waiting)
+    chosen: list[int] = []
+    while waiting and len(chosen) < place.limit:
+        load, tenant = waiting[0]
+        num = _next_of(shares, tenant)
+        if num is None:
+            heappop(waiting)
+            continue
+        chosen.append(num)
+        heapreplace(waiting, (load + 1 / weights[tenant], tenant))
+    return chosen
+
+
+def _next_of(shares: _Shares, tenant: str) -> int | None:
+    """The tenant's next run that its limits admit."""
+    heads, own = shares.heads[tenant], shares.rooms["tenant", tenant]
+    while heads:
+        _, _, num, fresh, queue = heads.pop()
+        of_queue = shares.rooms["queue", queue]
+        if own.admits(fresh) and of_queue.admits(fresh):
+            own.use(fresh)
+            of_queue.use(fresh)
+            return num
+    return None
+
+
+def _count(connection: apsw.Connection, place: Place, lines: list[Line]) -> _Shares:
+    query = "SELECT tenant_id, queue, count(*) FROM runs WHERE status = 'in_progress' GROUP BY tenant_id, queue"
+    tenants: dict[str, int] = defaultdict(int)
+    queues: dict[str, int] = defaultdict(int)
+    for tenant, queue, count in many(connection, query, ()):
+        tenants[tenant] += count
+        queues[queue] += count
+    rooms = {}
+    for tenant, queue in lines:
+        rooms["tenant", tenant] = _room(connection, place, ("tenant", tenant), tenants[tenant])
+        rooms["queue", queue] = _room(connection, place, ("queue", queue), queues[queue])
+    return _Shares(dict(tenants), rooms)
+
+
+def _room(connection: apsw.Connection, place: Place, name: tuple[str, str], active: int) -> _Room:
+    limit = _limit(place.limits, name)
+    places = float("inf") if limit.concurrency is None else limit.concurrency - active
+    if limit.rate is None:
+        return _Room(places, float("inf"))
+    found = many(connection, "SELECT tokens, at FROM buckets WHERE scope = ? AND name = ?", name)
+    tokens, at = found[0] if found else (limit.burst, place.at)
+    return _Room(places, min(limit.burst, tokens + max(place.at - at, 0) / _SECOND * limit.rate))
+
+
+def _save_buckets(connection: apsw.Connection, place: Place, shares: _Shares) -> None:
+    for name, room in shares.rooms.items():
+        if _limit(place.limits, name).rate is not None:
+            connection.execute(
+                "INSERT OR REPLACE INTO buckets (scope, name, tokens, at) VALUES (?, ?, ?, ?)",
+                (*name, room.starts, place.at),
+            )
+
+
+def _limit(limits: Limits, name: tuple[str, str]) -> Limit:
+    return limits.of_tenant(name[1]) if name[0] == "tenant" else limits.of_queue(name[1])

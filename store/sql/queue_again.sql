@@ -1,0 +1,4 @@
+UPDATE runs SET status = 'queued', reason = NULL, host = NULL, epoch = epoch + 1, position = position + 1,
+  final = NULL, final_seq = NULL, finished_at = NULL, cancel = NULL, held = 0
+WHERE num = ?
+RETURNING grp, reserved_tokens, reserved_micros, steps, hops, input_tokens, output_tokens, micros

@@ -1,0 +1,1 @@
+UPDATE requests SET key = key || '@' || num WHERE run = ? AND status IN ('denied', 'expired', 'withdrawn')

@@ -1,0 +1,132 @@
+"""What operators do to runs in the store: hold them and let them go, retry the failed. One transaction each.
+
+Cancel is in `control`. Knows no threads and no event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apsw
+
+from retinue.runs.batch import JOB
+from retinue.runs.contracts import Status
+from retinue.runs.errors import InvalidInput
+from retinue.runs.history import History
+from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Retried
+from retinue.runs.machine import IllegalTransition
+from retinue.runs.retries import Retry, last_of, retried, stands
+from retinue.store.control import find
+from retinue.store.frames import FrameCodec
+from retinue.store.rows import many, one
+from retinue.store.settling import bound_to, wake, write_frame
+from retinue.store.statements import sql
+
+_MOST = 5_000
+
+
+def hold(connection: apsw.Connection, run_id: str, held: bool) -> int:
+    """Hold a run and all below it, or let them go; returns how many were changed."""
+    num, _ = find(connection, run_id)
+    full_id = one(connection, "SELECT run_id FROM runs WHERE num = ?", (num,))[0]
+    changed = 0
+    for each, *_, status in many(connection, sql("tree"), (full_id,)):
+        query = "UPDATE runs SET held = ? WHERE num = ? AND held != ? RETURNING num"
+        changed += len(many(connection, query, (int(held), each, int(held))))
+        if status == Status.in_progress:
+            wake(connection, each)
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A failed run that is to go on: its row, and the entry it goes on with."""
+
+    num: int
+    run_id: str
+    tenant_id: str
+    epoch: int
+    position: int
+    entry: Retried
+
+
+def retry(connection: apsw.Connection, codec: FrameCodec, run_id: str, wanted: Retry) -> list[str]:
+    """Queue a failed run again, and before it those below it that made it fail; returns their ids, deepest first."""
+    num, _ = find(connection, run_id)
+    _refuse_child_of_living(connection, num, run_id)
+    found = _collect(connection, num, wanted)
+    for each in found:
+        _queue(connection, codec, each)
+    return [each.run_id for each in found]
+
+
+def failed_children(connection: apsw.Connection, run_id: str, limit: int) -> list[str]:
+    """Ids of the failed children of a run, oldest first."""
+    num, _ = find(connection, run_id)
+    query = "SELECT run_id FROM runs WHERE parent = ? AND status = 'failed' ORDER BY num LIMIT ?"
+    return [row[0] for row in many(connection, query, (num, limit))]
+
+
+def _refuse_child_of_living(connection: apsw.Connection, num: int, run_id: str) -> None:
+    """A parent that goes on has heard of the failure, or will: only it can ask for the child again."""
+    query = "SELECT p.run_id, p.status, p.target FROM runs r JOIN runs p ON p.num = r.parent WHERE r.num = ?"
+    for parent, status, target in many(connection, query, (num,)):
+        if not Status(status).terminal and target != JOB:
+            raise InvalidInput(
+                f"run {run_id} is a child of {parent}, which is {status}: its parent decides what follows its failure; "
+                "cancel the parent first, or retry the parent when it has failed"
+            )
+
+
+def _collect(connection: apsw.Connection, top: int, wanted: Retry) -> list[_Failed]:
+    found: list[_Failed] = []
+    pending = [top]
+    while pending:
+        num = pending.pop()
+        run_id, tenant_id, epoch, position, status = one(
+            connection, "SELECT run_id, tenant_id, epoch, position, status FROM runs WHERE num = ?", (num,)
+        )
+        if status != Status.failed:
+            raise _not_failed(run_id, Status(status))
+        history, finished = _past(connection, num, run_id)
+        entry = retried(history, finished, wanted)
+        found.append(_Failed(num, run_id, tenant_id, epoch, position, entry))
+        if len(found) > _MOST:
+            raise InvalidInput(f"run {run_id}: more than {_MOST} failed runs below it: redrive its children first")
+        pending += _failed_below(connection, num, stands(history, entry))
+    return found[::-1]
+
+
+def _not_failed(run_id: str, status: Status) -> Exception:
+    if status.terminal:
+        return IllegalTransition(run_id, status, Status.queued)
+    return InvalidInput(f"run {run_id} is {status} and goes on by itself: only a failed run can be retried")
+
+
+def _past(connection: apsw.Connection, num: int, run_id: str) -> tuple[History, Finished]:
+    history = History()
+    entries: list[AnyEntry] = []
+    for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
+        for entry in ENTRIES.validate_json(facts):
+            history.add(entry)
+            entries.append(entry)
+    return history, last_of(entries, run_id)
+
+
+def _failed_below(connection: apsw.Connection, num: int, heard: frozenset[str]) -> list[int]:
+    """The failed children whose group the run will hear again."""
+    query = (
+        "SELECT r.num, g.key FROM runs r JOIN groups g ON g.num = r.grp WHERE r.parent = ? AND r.status = 'failed'"
+        " ORDER BY r.num LIMIT ?"
+    )
+    return [child for child, key in many(connection, query, (num, _MOST + 1)) if key not in heard]
+
+
+def _queue(connection: apsw.Connection, codec: FrameCodec, run: _Failed) -> None:
+    frame = codec.encode(run.tenant_id, bound_to(run.run_id, run.position + 1), (run.entry,))
+    write_frame(connection, run.num, run.tenant_id, (run.position + 1, run.epoch + 1), frame)
+    group, *usage = one(connection, sql("queue_again"), (run.num,))
+    connection.execute(sql("reopen_requests"), (run.num,))
+    if group is not None:
+        names = ("reserved_tokens", "reserved_micros", "steps", "hops", "input_tokens", "output_tokens", "micros")
+        connection.execute(sql("unsettle_group"), {"num": group, **dict(zip(names, usage, strict=True))})

@@ -1,0 +1,104 @@
+"""Who gets the free places: shares between tenants, limits of tenants and queues, holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.doubles.shapes import START, host, new_run
+
+from retinue.runs.journal import LeasedRun
+from retinue.runs.limits import Limit, Limits
+from retinue.store.sqlite import SqliteStore
+
+SECOND = 1_000_000_000
+
+
+@asynccontextmanager
+async def store_with(folder: Path, limits: Limits) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(folder / "data", patience=5.0, limits=limits)
+    await store.register(host("h1"))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def queue(store: SqliteStore, count: int, tenant: str, **request: object) -> None:
+    runs = [new_run(f"{tenant}-{request.get('queue', '')}-{n:06d}", tenant_id=tenant, **request) for n in range(count)]
+    await store.submit(runs)
+
+
+async def lease(store: SqliteStore, limit: int, at: int = START) -> list[LeasedRun]:
+    return await store.lease(host("h1"), "runs", limit, at)
+
+
+def tenants(leased: list[LeasedRun]) -> Counter[str]:
+    return Counter(run.request.tenant_id for run in leased)
+
+
+async def test_a_tenant_with_many_runs_does_not_starve_one_with_few(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits()) as store:
+        await queue(store, 2_000, "big")
+        assert tenants(await lease(store, 40)) == {"big": 40}
+        await queue(store, 10, "small")
+        assert tenants(await lease(store, 12)) == {"small": 10, "big": 2}
+
+
+async def test_weights_divide_the_places(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits(tenants={"gold": Limit(weight=3)})) as store:
+        await queue(store, 100, "gold")
+        await queue(store, 100, "plain")
+        assert tenants(await lease(store, 40)) == {"gold": 30, "plain": 10}
+
+
+async def test_within_a_tenant_priority_counts_over_all_its_queues(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits()) as store:
+        await queue(store, 3, "acme", queue="mail")
+        await queue(store, 3, "acme", queue="web", priority=5)
+        leased = await lease(store, 4)
+        assert [run.request.queue for run in leased] == ["web", "web", "web", "mail"]
+
+
+async def test_concurrency_limits_hold_for_tenants_and_queues(tmp_path: Path) -> None:
+    limits = Limits(tenants={"*": Limit(concurrency=5)}, queues={"mail": Limit(concurrency=2)})
+    async with store_with(tmp_path, limits) as store:
+        await queue(store, 10, "acme", queue="mail")
+        assert len(await lease(store, 10)) == 2
+        await queue(store, 10, "acme")
+        assert [run.request.queue for run in await lease(store, 10)] == ["", "", ""]
+        assert await lease(store, 10) == []
+        await store.retire("h1")
+        await store.register(host("h2"))
+        assert len(await store.lease(host("h2"), "runs", 10, START)) == 5
+
+
+async def test_a_rate_limits_starts_and_not_those_that_go_on(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits(queues={"mail": Limit.model_validate({"rate": "120/m"})})) as store:
+        await queue(store, 10, "acme", queue="mail")
+        first = await lease(store, 10)
+        assert len(first) == 2
+        assert await lease(store, 10) == []
+        await store.release(first[0])
+        assert [run.request.run_id for run in await lease(store, 10)] == [first[0].request.run_id]
+        assert len(await lease(store, 10, START + SECOND // 2)) == 1
+        assert len(await lease(store, 10, START + 100 * SECOND)) == 2
+
+
+async def test_held_runs_stay_in_their_queue(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits()) as store:
+        await queue(store, 3, "acme")
+        assert await store.hold("acme--000001", True) == 1
+        assert [run.request.run_id for run in await lease(store, 10)] == ["acme--000000", "acme--000002"]
+        assert (await store.get("acme--000001")).held
+        assert await store.hold("acme--000001", False) == 1
+        assert [run.request.run_id for run in await lease(store, 10)] == ["acme--000001"]
+
+
+@pytest.mark.parametrize("text", ["fast", "10", "10/w", "-1/s", "/s"])
+def test_a_rate_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="a rate is a number per second, or text such as"):
+        Limit.model_validate({"rate": text})

@@ -1,0 +1,176 @@
+"""A write that may have happened: the policy says who resolves it, and nothing is written twice in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.doubles.worlds import ALLOW_ALL, World
+from tests.unit.runs.conftest import Make
+
+from retinue.runs.context import Context
+from retinue.runs.contracts import Status, StopReason
+from retinue.runs.definitions import agent, workflow
+from retinue.runs.errors import TransientError
+from retinue.sessions.native import tool
+
+pytestmark = [pytest.mark.promise("C4")]
+
+CALLS_ONLY = """
+@id("rest") permit (principal, action, resource) unless { action == Action::"doubt" };
+"""
+"""No rule speaks of doubts: the contracts decide, and a person where they cannot."""
+
+
+class Desk:
+    """The world outside: tickets by key; `cut` makes the reply get lost, `blind` makes the probe fail."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.tickets: list[str] = []
+        self.cut = self.blind = self.hold = False
+
+
+desk = Desk()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    desk.reset()
+
+
+async def _open(key: str) -> str:
+    desk.tickets.append(key)
+    if desk.hold:
+        await asyncio.Event().wait()
+    if desk.cut:
+        desk.cut = False
+        raise TransientError("the reply was lost")
+    return f"ticket {len(desk.tickets)}"
+
+
+def find(subject: str, key: str) -> str | None:
+    if desk.blind:
+        raise TransientError("the desk does not answer")
+    return "ticket found" if key in desk.tickets else None
+
+
+@tool(side_effect="write", idempotency="at_most_once")
+async def mail(subject: str, *, key: str) -> str:
+    """At most once."""
+    return await _open(key)
+
+
+@tool(side_effect="write", idempotency="reconcilable", probe=find, timeout=20)
+async def file(subject: str, *, key: str) -> str:
+    """Reconcilable."""
+    return await _open(key)
+
+
+@tool(side_effect="write", idempotency="idempotent")
+async def put(subject: str, *, key: str) -> str:
+    """Idempotent."""
+    return await _open(key)
+
+
+keeper = agent("keeper", "Keeps.", tools=[mail, file, put])
+
+
+@workflow
+async def act(ctx: Context, name: str) -> Any:
+    return await ctx.call(name, subject="broken printer")
+
+
+async def crashed(world: World, name: str) -> str:
+    """A run whose owner died while the write was being made."""
+    desk.hold = True
+    run_id = await world.submit(act, name)
+    await world.until(lambda: len(desk.tickets) == 1)
+    await world.crash()
+    desk.hold = False
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "value", "tickets"),
+    [
+        ("happened", Status.completed, None, 1),
+        ({"happened": "ticket 7"}, Status.completed, "ticket 7", 1),
+        ("absent", Status.completed, "ticket 2", 2),
+        ("fail", Status.failed, None, 1),
+        ("no idea", Status.failed, None, 1),
+    ],
+)
+async def test_a_person_says_whether_it_happened(
+    make_on_each: Make, said: Any, status: Status, value: Any, tickets: int
+) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    run_id = await crashed(world, "mail")
+    request = await world.asked(run_id)
+    assert "mail may have happened" in request.prompt and request.facts["doubt"] == "mail"
+    record = await world.store.get(run_id)
+    assert (record.status, record.reason) == (Status.waiting_for_input, StopReason.side_effect_unknown)
+    await world.answer(run_id, said)
+    result = await world.finish(run_id)
+    assert (result.status, result.value) == (status, value)
+    assert len(desk.tickets) == tickets and len(set(desk.tickets)) == 1
+    if status is Status.failed:
+        assert result.reason is StopReason.side_effect_unknown
+
+
+async def test_a_doubt_is_an_observation_of_its_own(make: Make) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    run_id = await crashed(world, "mail")
+    await world.asked(run_id)
+    seen = [e for e in await world.entries(run_id) if e.kind == "record" and e.topic == "observation"]
+    assert [(e.facts["name"], e.facts["result"]) for e in seen] == [("side_effect_unknown", "unknown")]
+
+
+async def test_a_reply_that_is_lost_live_is_in_doubt_too(make_on_each: Make) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.cut = True
+    run_id = await world.submit(act, "mail")
+    assert "the reply was lost" in (await world.asked(run_id)).prompt
+    await world.crash()
+    await world.answer(run_id, {"happened": "ticket 1"})
+    assert (await world.finish(run_id)).value == "ticket 1" and len(desk.tickets) == 1
+
+
+async def test_a_lost_reply_of_a_reconcilable_write_is_probed_when_it_can_not_take_effect_any_more(make: Make) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    desk.cut = True
+    result = await world.run(act, "file")
+    assert result.value == "ticket found" and len(desk.tickets) == 1
+
+
+async def test_where_the_probe_fails_a_person_is_asked(make_on_each: Make) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.blind = True
+    run_id = await crashed(world, "file")
+    await world.settle()
+    assert await world.wait_out()
+    assert "the probe of file failed" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, "absent")
+    assert (await world.finish(run_id)).value == "ticket 2" and len(set(desk.tickets)) == 1
+
+
+async def test_rules_may_ask_a_person_where_the_contract_would_do(make: Make) -> None:
+    rule = '@id("ask") @outcome("approval") forbid (principal, action == Action::"doubt", resource);'
+    world = await make(act, keeper, policy=f"{ALLOW_ALL}\n{rule}")
+    run_id = await crashed(world, "put")
+    await world.answer(run_id, "absent")
+    assert (await world.finish(run_id)).value == "ticket 2" and len(set(desk.tickets)) == 1
+
+
+async def test_rules_may_forbid_any_repetition(make: Make) -> None:
+    rule = (
+        '@id("never") forbid (principal, action == Action::"doubt", resource)'
+        ' when { context has idempotency && context.idempotency == "idempotent" };'
+    )
+    world = await make(act, keeper, policy=f"{ALLOW_ALL}\n{rule}")
+    run_id = await crashed(world, "put")
+    result = await world.finish(run_id)
+    assert result.reason is StopReason.side_effect_unknown and len(desk.tickets) == 1
