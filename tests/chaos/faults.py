@@ -17,7 +17,6 @@ from functools import partial
 
 from tests.chaos.scene import Scene, is_gone, send, until
 from tests.chaos.world import LEASE
-from tests.doubles.processes import ROOT
 
 Fault = Callable[[Scene], Awaitable[str]]
 _DEATH = 25.0
@@ -163,10 +162,8 @@ async def clock_jumps(scene: Scene) -> str:
 
 
 def _jumper(folder: str, seed: str) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.jumper", folder, seed, "6"],
-        env={**os.environ, "PYTHONPATH": paths},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -69,6 +69,8 @@ async def chaos(plan: Plan, folder: Path) -> tuple[History, Told]:
         findings = [Finding("harness", "", text) for text in said] + check(history)
         if findings:
             scene.look.keep(folder / "evidence.db")
+            for name in ("keys", "blobs", "traces"):
+                shutil.copytree(place.settings.data_folder / name, folder / "evidence" / name, dirs_exist_ok=True)
     return history, Told(rounds, findings, measured, waves.starts, load.refused)
 
 
@@ -79,7 +81,8 @@ async def _under_fire(plan: Plan, scene: Scene, load: Load) -> list[Round]:
     users = [asyncio.create_task(load.run(stopping)), asyncio.create_task(scene.waves.run(stopping))]
     begun, rounds = time.monotonic(), []
     try:
-        await scene.well_again()
+        if await scene.well_again() is None:
+            raise RuntimeError(f"the runtime never came up: {scene.how()}")
         for names in _drawn(plan.faults, scene.chance):
             await asyncio.sleep(scene.chance.uniform(0.2, 3))
             if time.monotonic() - begun > plan.seconds:

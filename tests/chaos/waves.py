@@ -14,7 +14,6 @@ import sys
 
 from tests.chaos.history import Wave, read_lines
 from tests.chaos.world import World
-from tests.doubles.processes import ROOT
 
 COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
 _ROWS = 40
@@ -87,11 +86,10 @@ class Waves:
             await asyncio.sleep(0.3)
 
     def _start(self, words: list[str] | tuple[str, ...]) -> subprocess.Popen[str]:
-        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
         return subprocess.Popen(
             [*COMMAND, *words],
             cwd=self._world.folder,
-            env={**os.environ, "PYTHONPATH": paths, "RAY_ADDRESS": self.address},
+            env={**os.environ, "RAY_ADDRESS": self.address},
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

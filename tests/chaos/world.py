@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import work
+from tests.doubles.processes import ROOT
 from tests.doubles.projects import decides, project
 
 from retinue.host.settings import Settings
@@ -71,11 +72,14 @@ def world(folder: Path) -> Iterator[World]:
     )
     settings.data_folder.mkdir(parents=True)
     no_disk = _mount(settings.data_folder)
-    os.environ[work.LOG] = str(folder / "effects.log")
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    before = os.environ.get("PYTHONPATH")
+    os.environ |= {work.LOG: str(folder / "effects.log"), "PYTHONPATH": paths}
     try:
         yield World(folder, settings, no_disk)
     finally:
-        os.environ.pop(work.LOG, None)
+        del os.environ[work.LOG], os.environ["PYTHONPATH"]
+        os.environ |= {} if before is None else {"PYTHONPATH": before}
         if no_disk is None:
             subprocess.run(["umount", "--lazy", str(settings.data_folder)], check=False, timeout=30)
 
