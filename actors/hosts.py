@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from retinue.host.alerting import AlertDesk, alerting
 from retinue.host.collector import calm_collector
@@ -81,8 +80,3 @@ def start_thread(work: Coroutine[Any, Any, None], name: str) -> threading.Thread
     thread = threading.Thread(target=serve, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def here() -> NodeAffinitySchedulingStrategy:
-    """On this node: an embedded store is one machine's."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -135,11 +135,18 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
     )
 
 
-def make_host(project: Project, store: SqliteStore, shape: HostShape, kind: str, actor_id: str | None = None) -> Host:
+def make_host(
+    project: Project,
+    store: SqliteStore,
+    shape: HostShape,
+    kind: str,
+    actor_id: str | None = None,
+    host_id: str | None = None,
+) -> Host:
     """A host in this process, not serving yet."""
     owner = current_owner()
     info = HostInfo(
-        host_id=clock.new_run_id(),
+        host_id=host_id or clock.new_run_id(),
         kind=kind,
         pid=owner.pid,
         pid_started=owner.started,

@@ -54,11 +54,15 @@ async def finish(run: Run, body: asyncio.Task[Any]) -> None:
 
 
 async def stop(run: Run, tasks: dict[str, asyncio.Task[None]], settled: list[tuple[Command, Done]]) -> None:
-    """Stop what is in flight: what has ended is put on record, a write that has not is unknown, a paid call spent."""
+    """Stop what is in flight: what has ended is put on record, a write that has not is unknown, a paid call spent.
+
+    What does not stop within the grace is left behind: whatever it still says, nobody hears.
+    """
     stopped = dict(tasks)
     for task in stopped.values():
         task.cancel()
-    await asyncio.gather(*stopped.values(), return_exceptions=True)
+    if stopped:
+        await asyncio.wait(stopped.values(), timeout=run.services.defaults.cancel_grace)
     now = run.services.now_ns()
     for command, done in settled:
         run.ledger.settle(command.key, done.usage)

@@ -43,7 +43,9 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds where a definition is silent. `strict` makes every step durable before the run goes on."""
+    """What holds where a definition is silent. `strict` makes every step durable before the run goes on;
+    `cancel_grace` is how long (s) an effect may take to stop before it is left behind.
+    """
 
     model: str = "builtin:extractive"
     budget: Budget = field(default_factory=lambda: Budget(steps=32, hops=64, depth=8, width=100_000))
@@ -55,6 +57,7 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    cancel_grace: float = 10.0
 
 
 DeltaSink = Callable[[str, str, int, str], None]
