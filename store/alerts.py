@@ -90,13 +90,13 @@ class StoreAlerts:
 
 
 def take_turn(connection: apsw.Connection, by: str, at: int, until: int) -> bool:
-    """See StoreAlerts."""
+    """See StoreAlerts. A turn longer than one taken now dates from before the clock was set back: it is over."""
     query = (
         "INSERT INTO meta (name, value) VALUES ('alerts_turn', :turn) ON CONFLICT (name) DO UPDATE SET value = :turn"
-        " WHERE value ->> '$.by' = :by OR value ->> '$.until' <= :at RETURNING 1"
+        " WHERE value ->> '$.by' = :by OR value ->> '$.until' <= :at OR value ->> '$.until' > :until RETURNING 1"
     )
     turn = json.dumps({"by": by, "until": until})
-    return bool(many(connection, query, {"turn": turn, "by": by, "at": at}))
+    return bool(many(connection, query, {"turn": turn, "by": by, "at": at, "until": until}))
 
 
 def look(connection: apsw.Connection, before: int) -> Look:

@@ -325,6 +325,16 @@ async def test_one_process_at_a_time_has_the_turn_and_the_next_goes_on_when_it_i
     assert len(await watch.round()) == 2
 
 
+async def test_a_clock_that_is_set_back_holds_up_nobody(watch: Watch) -> None:
+    watch.world.clock.advance(HOUR)
+    await watch.round()
+    watch.world.clock.advance(-HOUR)
+    sick.append(BudgetExhausted("no money left"))
+    run_id = (await watch.world.run(spends, 0)).run_id
+    await watch.another().round()
+    assert [alert.subject for alert in await watch.store.alerts.listed()] == [run_id]
+
+
 async def test_what_had_ended_before_there_were_alerts_is_not_told(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     connection = apsw.Connection(str(tmp_path / "data" / "store.db"))
