@@ -91,7 +91,7 @@ async def _host(terminal: Terminal, settings: Settings, record: RunRecord) -> Ex
     # What hosts runs takes a second to import; only here it is needed.
     connect = importlib.import_module("retinue.ingress.client").connect
     async with connect(settings=settings, local=True) as client:
-        if (await client.get(record.run_id)).status.terminal:
+        if record.status.terminal:
             return await follow_rows(terminal, client, record.run_id)
         return await follow(terminal, client, record.run_id)
 

@@ -78,7 +78,9 @@ def test_an_error_is_one_message_without_a_traceback(retinue: Command, folder: P
     assert said.err == f"retinue: {folder / 'retinue.yaml'} line 1: there is no key 'tenat'; did you mean 'tenant'?\n"
 
 
-@pytest.mark.parametrize("arguments", [("ps",), ("cancl",), ("run",), ("ps", "--limit", "none"), ("inspect", "nothing")])
+@pytest.mark.parametrize(
+    "arguments", [("ps",), ("cancl",), ("run",), ("ps", "--limit", "none"), ("inspect", "nothing")]
+)
 def test_an_error_is_json_when_json_is_spoken(retinue: Command, folder: Path, arguments: tuple[str, ...]) -> None:
     (folder / "retinue.yaml").write_text("tenat: acme\n")
     said = retinue(*arguments, "--json")
