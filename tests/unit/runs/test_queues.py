@@ -44,8 +44,8 @@ async def test_children_take_their_definitions_queue_or_their_parents(make_on_ea
 
 def test_a_queue_is_no_part_of_a_version() -> None:
     assert agent("clerk", "Answer.").version == agent("clerk", "Answer.", queue="slow").version
-    assert chain("c", [plain, mapped]).version == chain("c", [plain, mapped], queue="slow").version
-    assert chain("c", [plain, mapped], queue="slow").queue == "slow"
+    assert chain("c", plain, mapped).version == chain("c", plain, mapped, queue="slow").version
+    assert chain("c", plain, mapped, queue="slow").queue == "slow"
 
     async def same(ctx: Context, _: None) -> str:
         return "same"
