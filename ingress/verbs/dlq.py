@@ -75,12 +75,12 @@ async def redrive_command(
     terminal.note(_queued_text(done))
     hosts = alone and not background and bool(done.queued)
     code = await _host(terminal, settings, record) if hosts else Exit.failed if done.refused else Exit.done
-    rows = record.target == JOB
+    rows, name = record.target == JOB, short(record.run_id)
     if not hosts:
         terminal.give({"run_id": record.run_id, "queued": done.queued, "refused": done.refused})
-        if done.queued and alone:
-            name = short(record.run_id)
-            terminal.note(f"no runtime lives: `retinue {'up' if rows else f'wait {name}'}` carries them on")
+        if done.queued:
+            carries = f"no runtime lives: `retinue wait {name}` carries" if alone else "the runtime carries"
+            terminal.note(f"{carries} {'it' if len(done.queued) == 1 else 'them'} on")
     if rows and done.queued:
         terminal.note("then `retinue batch ... --resume`, with what the job began with, writes its output again")
     return code

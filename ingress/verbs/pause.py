@@ -19,7 +19,10 @@ async def pause_command(terminal: Terminal, run: str) -> Exit:
         record = await client.get(run)
         count = await client.pause(record.run_id)
     name = short(record.run_id)
-    text = f"{_runs(count)} held; `retinue resume {name}` lets them go on" if count else f"run {name} was held already"
+    what = "it" if count == 1 else "them"
+    text = (
+        f"{_runs(count)} held; `retinue resume {name}` lets {what} go on" if count else f"run {name} was held already"
+    )
     terminal.give({"run_id": record.run_id, "held": count}, text)
     return Exit.done
 

@@ -55,6 +55,17 @@ async def lines(ctx: Context, texts: list[str]) -> list[str]:
 
 
 @workflow
+async def one(ctx: Context, number: int) -> int:
+    return number
+
+
+@workflow
+async def many(ctx: Context, count: int) -> str:
+    branches = await ctx.map(one, list(range(count)))
+    return await ctx.call(look, text=f"{sum(branch.value for branch in branches)}")
+
+
+@workflow
 async def patient(ctx: Context, text: str) -> str:
     return text + await ctx.ask("And?")
 
@@ -289,6 +300,15 @@ def test_a_fork_of_a_child_is_a_run_of_its_own_and_can_be_forked(retinue: Comman
     assert len((project / "posted").read_text().splitlines()) == 2
 
 
+@pytest.mark.promise("I7")
+def test_a_fork_shares_the_branches_of_a_fan_out_that_stayed_in_the_table(retinue: Command, project: Path) -> None:
+    run = completed(retinue, "many", 150)
+    fork = retinue("fork", run, "--at", "look", "--json").json
+    assert fork["shared"] == 1
+    assert retinue("wait", fork["run_id"], "--local", "--json").json["output"] == str(sum(range(150)))
+    assert retinue("ps", "--parent", fork["run_id"], "--json").json == []
+
+
 # -- dead letters ------------------------------------------------------------------------------------------
 
 
@@ -328,7 +348,11 @@ def test_a_redrive_takes_up_so_many_rows_of_a_reason_and_counts_the_tries(retinu
     made = job(retinue, project, '"a"', '"bad b"', '"bad c"')
     assert retinue("dlq", "redrive", made, "--reason", "model_failure", "--json").json["queued"] == []
     some = retinue("dlq", "redrive", made, "--limit", "1", "--background")
-    assert some.code == Exit.done and "1 run queued again" in some.err and "`retinue up` carries" in some.err
+    assert (
+        some.code == Exit.done
+        and "1 run queued again" in some.err
+        and f"`retinue wait {made[-12:]}` carries it on" in some.err
+    )
     [group] = retinue("inspect", made, "--json").json["children"]
     assert (group["ok"], group["failed"], group["queued"]) == (1, 1, 1)
     assert retinue("wait", made, "--local", "--json").json == {"run_id": made, "ok": 1, "failed": 2}
