@@ -454,7 +454,7 @@ class MemoryStore:
         self._move(run, Status.queued)
         run.reason = run.finished_at = run.cancel = None
         for key, request in list(run.asked.items()):
-            if request.status in ("denied", "expired", "withdrawn"):
+            if request.status != "open":
                 run.asked[f"{key}@{len(run.asked)}"] = run.asked.pop(key)
                 run.answers.pop(key, None)
         if run.parent is not None and run.group is not None:

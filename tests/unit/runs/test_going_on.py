@@ -12,7 +12,7 @@ from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Status, StopReason
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.errors import InvalidInput, PermanentError, TransientError
 from retinue.runs.joins import first_success
 from retinue.runs.machine import IllegalTransition
 from retinue.sessions.native import tool
@@ -21,18 +21,22 @@ pytestmark = [pytest.mark.promise("A9")]
 
 done: list[str] = []
 broken: set[str] = set()
+lost: list[int] = []
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     done.clear()
     broken.clear()
+    lost.clear()
 
 
 async def work(name: str) -> str:
     done.append(name)
     if name in broken:
         raise PermanentError(f"{name} is broken")
+    if lost:
+        raise TransientError(f"the reply to {name} was lost")
     return f"{name} {len(done)}"
 
 
@@ -203,3 +207,55 @@ async def test_a_child_of_a_living_parent_is_not_retried_behind_its_back(make_on
     [child] = await world.store.list_runs(RunQuery(parent_run_id=run_id))
     with pytest.raises(InvalidInput, match=f"is a child of {run_id}, which is waiting_for_input"):
         await world.retry(child.run_id)
+
+
+ASK = """
+@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };
+@id("ask") @outcome("approval") forbid (principal, action == Action::"capability", resource);
+"""
+
+
+@tool(side_effect="write", idempotency="at_most_once")
+async def pay(amount: int, *, key: str) -> str:
+    """Pays."""
+    return await work(f"pay {amount}")
+
+
+payer = agent("payer", "Pays.", tools=[pay])
+
+
+def buys(amount: int, version: str) -> Any:
+    @workflow(name="buys", version=version)
+    async def made(ctx: Context, _: Any) -> Any:
+        return await ctx.call("pay", amount=amount)
+
+    return made
+
+
+@pytest.mark.promise("F3")
+async def test_a_yes_from_before_a_retry_is_no_yes_to_other_arguments(make_on_each: Make) -> None:
+    world = await make_on_each(buys(1, "1"), payer, policy=ASK)
+    broken.add("pay 1")
+    run_id = await world.submit("buys")
+    first = await world.asked(run_id)
+    await world.store.resolve(first.request_id, "approved", "ben", world.clock())
+    assert (await world.finish(run_id)).status is Status.failed
+    world.redefine(buys(1_000, "2"), payer)
+    await world.retry(run_id, migrate=True, version="2")
+    second = await world.asked(run_id)
+    assert "amount=1000" in second.prompt and second.request_id != first.request_id and done == ["pay 1"]
+    await world.store.resolve(second.request_id, "approved", "ben", world.clock())
+    assert (await world.finish(run_id)).status is Status.completed and done == ["pay 1", "pay 1000"]
+
+
+@pytest.mark.promise("C4")
+async def test_a_retry_asks_anew_about_a_write_of_which_nobody_could_tell(make_on_each: Make) -> None:
+    rule = '@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };'
+    world = await make_on_each(buys(1, "1"), payer, policy=rule)
+    lost.append(1)
+    run_id = await world.submit("buys")
+    await world.answer(run_id, "fail")
+    assert (await world.finish(run_id)).reason is StopReason.side_effect_unknown
+    await world.retry(run_id)
+    await world.answer(run_id, {"happened": "paid"})
+    assert (await world.finish(run_id)).value == "paid" and done == ["pay 1"]
