@@ -42,6 +42,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
             effect="step",
             name=command.name,
             digest=command.digest,
+            facts={} if repeatable else {"repeatable": False},
         )
         if repeatable:
             run.note(intent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -259,3 +260,25 @@ async def test_a_retry_asks_anew_about_a_write_of_which_nobody_could_tell(make_o
     await world.retry(run_id)
     await world.answer(run_id, {"happened": "paid"})
     assert (await world.finish(run_id)).value == "paid" and done == ["pay 1"]
+
+
+@pytest.mark.rule("R14")
+async def test_a_step_that_must_not_be_repeated_is_in_doubt_when_it_was_stopped_in_flight(make_on_each: Make) -> None:
+    @workflow
+    async def careful(ctx: Context, _: Any) -> Any:
+        return await ctx.step(hang, "a", repeatable=False)
+
+    async def hang(name: str) -> str:
+        done.append(name)
+        await asyncio.Event().wait()
+        return name
+
+    world = await make_on_each(careful)
+    run_id = await world.submit(careful, budget=Budget(seconds=50))
+    await world.until(lambda: done == ["a"])
+    world.clock.advance(60)
+    await world.store.signal(run_id, "look", None, world.clock())
+    assert (await world.finish(run_id)).reason is StopReason.deadline_exceeded
+    await world.retry(run_id)
+    await world.answer(run_id, {"happened": "b"})
+    assert (await world.finish(run_id)).value == "b" and done == ["a"]
