@@ -99,7 +99,9 @@ class History:
 
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
-        self.recalled.pop(entry.key, None)
+        known = self.recalled.pop(entry.key, None)
+        if known is not None and known.intent is not None and entry.facts.get("recalled"):
+            self.intents[entry.key] = known.intent
         self.begun.discard(entry.key)
         self.spent = self.spent + entry.usage
         if "event" in entry.facts:

@@ -282,3 +282,28 @@ async def test_a_step_that_must_not_be_repeated_is_in_doubt_when_it_was_stopped_
     await world.retry(run_id)
     await world.answer(run_id, {"happened": "b"})
     assert (await world.finish(run_id)).value == "b" and done == ["a"]
+
+
+def flow(version: str, names: list[str], spread: bool = False) -> Any:
+    """The first names are worked on one by one, or each by a child; the last one always by a step."""
+
+    @workflow(name="flow", version=version)
+    async def made(ctx: Context, _: Any) -> list[Any]:
+        if spread:
+            first = [branch.value for branch in await ctx.map(piece, names[:-1])]
+        else:
+            first = [await ctx.step(work, name) for name in names[:-1]]
+        return [*first, await ctx.step(work, names[-1])]
+
+    return made
+
+
+async def test_what_was_kept_twice_is_still_that_of_its_arguments(make_on_each: Make) -> None:
+    world = await make_on_each(flow("1", ["a", "b"]))
+    broken.add("b")
+    run_id = await failed(world, "flow", None)
+    await world.retry(run_id, migrate=True)
+    assert (await world.finish(run_id)).status is Status.failed
+    world.redefine(flow("2", ["z", "c"]))
+    await world.retry(run_id, migrate=True, version="2")
+    assert (await world.finish(run_id)).value == ["z 4", "c 5"]
