@@ -142,7 +142,7 @@ class History:
             self.attempts.pop(key, None)
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)
-            elif outcome.result == "ok" and key != entry.again and not _is_question(key):
+            elif outcome.result == "ok" and key != entry.again and outcome.effect != "gate" and not _is_question(key):
                 self.recalled[key] = Recalled(intent, outcome)
 
     def _leave_open(self, intent: Intent | None, at: int) -> None:

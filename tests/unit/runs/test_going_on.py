@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import World, calls
+from tests.doubles.worlds import ALLOW_ALL, World, calls
 from tests.unit.runs.conftest import Make
 
+from retinue.policy.load import load_gate
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Status, StopReason
 from retinue.runs.control import RunQuery
@@ -307,3 +308,17 @@ async def test_what_was_kept_twice_is_still_that_of_its_arguments(make_on_each: 
     world.redefine(flow("2", ["z", "c"]))
     await world.retry(run_id, migrate=True, version="2")
     assert (await world.finish(run_id)).value == ["z 4", "c 5"]
+
+
+@pytest.mark.promise("F1")
+async def test_the_policy_in_force_decides_what_a_retried_run_asks_for_anew(make_on_each: Make) -> None:
+    clerk = agent("clerk", "Answers.")
+    world = await make_on_each(clerk)
+    world.decide({"fault": {"kind": "permanent"}})
+    run_id = await failed(world, clerk, "go")
+    rule = '@id("none") forbid (principal, action == Action::"context", resource);'
+    (world.folder / "policy" / "rules.cedar").write_text(f"{ALLOW_ALL}\n{rule}")
+    world.use(gate=load_gate(world.folder / "policy"))
+    world.decide({"answer": "told"})
+    await world.retry(run_id, migrate=True)
+    assert (await world.finish(run_id)).reason is StopReason.policy_denied
