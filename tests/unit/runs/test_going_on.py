@@ -322,3 +322,14 @@ async def test_the_policy_in_force_decides_what_a_retried_run_asks_for_anew(make
     world.decide({"answer": "told"})
     await world.retry(run_id, migrate=True)
     assert (await world.finish(run_id)).reason is StopReason.policy_denied
+
+
+async def test_new_code_does_not_take_old_children_for_those_of_other_inputs(make_on_each: Make) -> None:
+    world = await make_on_each(flow("1", ["a", "b"], spread=True), piece)
+    broken.add("b")
+    run_id = await failed(world, "flow", None)
+    world.redefine(flow("2", ["z", "c"], spread=True), piece)
+    await world.retry(run_id, migrate=True, version="2")
+    result = await world.finish(run_id)
+    assert result.error is not None and "asks for other arguments of children 0/piece#0" in result.error.message
+    assert result.reason is StopReason.replay_mismatch
