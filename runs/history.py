@@ -139,7 +139,8 @@ class History:
                 continue
             self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
-            self.attempts.pop(key, None)
+            if self.attempts.pop(key, None) and outcome is None and key not in self.begun:
+                continue  # its last try failed for sure
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)
             elif outcome.result == "ok" and key != entry.again and outcome.effect != "gate" and not _is_question(key):

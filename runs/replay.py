@@ -105,7 +105,7 @@ def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMi
 
 def _other(run_id: str, key: str, what: str) -> ReplayMismatch:
     return ReplayMismatch(
-        f"run {run_id}: the retried run asks for other arguments of {what} {key} than those it was made with: fork it instead, "
-        "which gives its writes new idempotency keys and has children of its own",
+        f"run {run_id}: the retried run asks for other arguments of {what} {key} than those it was made with: fork it "
+        "instead, which gives its writes new idempotency keys and has children of its own",
         run_id=run_id,
     )

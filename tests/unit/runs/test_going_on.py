@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import ALLOW_ALL, World, calls
+from tests.doubles.worlds import ALLOW_ALL, World, calls, costs
 from tests.unit.runs.conftest import Make
 
 from retinue.policy.load import load_gate
@@ -333,3 +333,15 @@ async def test_new_code_does_not_take_old_children_for_those_of_other_inputs(mak
     result = await world.finish(run_id)
     assert result.error is not None and "asks for other arguments of children 0/piece#0" in result.error.message
     assert result.reason is StopReason.replay_mismatch
+
+
+@pytest.mark.rule("R4")
+async def test_a_try_that_failed_for_sure_before_a_retry_is_not_paid_as_lost(make_on_each: Make) -> None:
+    thinker = agent("thinker", "Thinks.")
+    world = await make_on_each(thinker)
+    fault = {"kind": "transient", "retry_after": 90, "times": 1}
+    world.decide(costs({"answer": "ok", "fault": fault}, "0.05"))
+    run_id = await failed(world, thinker, "go", budget=Budget(seconds=50))
+    await world.retry(run_id)
+    result = await world.finish(run_id)
+    assert (result.value, result.usage.micros, result.usage.steps) == ("ok", 50_000, 2)
