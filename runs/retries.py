@@ -6,7 +6,7 @@ A retry is no second run: the journal of the same run goes on, its ids and idemp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retinue.runs.contracts import Amendment, Budget, StopReason
 from retinue.runs.errors import InvalidInput
@@ -56,6 +56,13 @@ def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
     )
     keep = 0 if wanted.migrate else _kept(history, again)
     return Retried(at=wanted.at, by=wanted.by, keep=keep, again=again, amendment=amendment)
+
+
+def of_child(wanted: Retry, same: bool) -> Retry:
+    """What a retry changes of a failed run below the one it is meant for: its budget stays a share of its parent's,
+    and its version is its own unless it runs the `same` target.
+    """
+    return replace(wanted, budget=None, version=wanted.version if same else None)
 
 
 def stands(history: History, entry: Retried) -> frozenset[str]:

@@ -15,7 +15,7 @@ from retinue.runs.errors import InvalidInput
 from retinue.runs.history import History
 from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Retried
 from retinue.runs.machine import IllegalTransition
-from retinue.runs.retries import Retry, last_of, retried, stands
+from retinue.runs.retries import Retry, last_of, of_child, retried, stands
 from retinue.store.control import find
 from retinue.store.frames import FrameCodec
 from retinue.store.rows import many, one
@@ -81,15 +81,16 @@ def _refuse_child_of_living(connection: apsw.Connection, num: int, run_id: str) 
 def _collect(connection: apsw.Connection, top: int, wanted: Retry) -> list[_Failed]:
     found: list[_Failed] = []
     pending = [top]
+    first = one(connection, "SELECT target FROM runs WHERE num = ?", (top,))[0]
     while pending:
         num = pending.pop()
-        run_id, tenant_id, epoch, position, status = one(
-            connection, "SELECT run_id, tenant_id, epoch, position, status FROM runs WHERE num = ?", (num,)
+        run_id, tenant_id, epoch, position, status, target = one(
+            connection, "SELECT run_id, tenant_id, epoch, position, status, target FROM runs WHERE num = ?", (num,)
         )
         if status != Status.failed:
             raise _not_failed(run_id, Status(status))
         history, finished = _past(connection, num, run_id)
-        entry = retried(history, finished, wanted)
+        entry = retried(history, finished, wanted if num == top else of_child(wanted, target == first))
         found.append(_Failed(num, run_id, tenant_id, epoch, position, entry))
         if len(found) > _MOST:
             raise InvalidInput(f"run {run_id}: more than {_MOST} failed runs below it: redrive its children first")

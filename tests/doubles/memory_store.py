@@ -51,7 +51,7 @@ from retinue.runs.journal import (
     Spawn,
     Yield,
 )
-from retinue.runs.retries import Retry, last_of, retried, stands
+from retinue.runs.retries import Retry, last_of, of_child, retried, stands
 
 
 @dataclass(slots=True)
@@ -448,7 +448,10 @@ class MemoryStore:
         below = [
             r for r in self._runs.values() if r.parent is run and r.status is Status.failed and r.group not in heard
         ]
-        queued = [each for child in below for each in self._retry(child, wanted)]
+        top = run.request.target
+        queued = [
+            each for child in below for each in self._retry(child, of_child(wanted, child.request.target == top))
+        ]
         run.epoch, run.position = run.epoch + 1, run.position + 1
         self._store(run, run.position, run.epoch, (entry,))
         self._move(run, Status.queued)

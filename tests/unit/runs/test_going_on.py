@@ -345,3 +345,30 @@ async def test_a_try_that_failed_for_sure_before_a_retry_is_not_paid_as_lost(mak
     await world.retry(run_id)
     result = await world.finish(run_id)
     assert (result.value, result.usage.micros, result.usage.steps) == ("ok", 50_000, 2)
+
+
+async def test_a_retrys_version_and_budget_are_those_of_the_run_it_is_meant_for(make_on_each: Make) -> None:
+    """A child goes on with its own version, and with its share: the sum of shares stays the parent's."""
+
+    @workflow(version="7")
+    async def kid(ctx: Context, name: str) -> str:
+        return str(await ctx.step(work, name))
+
+    def parent(version: str) -> Any:
+        @workflow(name="parent", version=version)
+        async def made(ctx: Context, _: Any) -> Any:
+            return await ctx.run(kid, "a", budget=Budget(usd="0.10"))
+
+        return made
+
+    world = await make_on_each(parent("1"), kid)
+    broken.add("a")
+    run_id = await failed(world, "parent", None, budget=Budget(usd="1"))
+    broken.clear()
+    world.redefine(parent("2"), kid)
+    [child_id, _] = await world.retry(run_id, migrate=True, version="2", budget=Budget(usd="10"))
+    assert (await world.finish(run_id)).value == "a 2"
+    [of_child] = [e for e in await world.entries(child_id) if e.kind == "retried"]
+    [own] = [e for e in await world.entries(run_id) if e.kind == "retried"]
+    assert (of_child.amendment.budget, of_child.amendment.version) == (None, None)
+    assert (own.amendment.budget, own.amendment.version) == (Budget(usd="10"), "2")
