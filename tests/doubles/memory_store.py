@@ -208,6 +208,8 @@ class MemoryStore:
         if len(found) != 1:
             raise UnknownName(f"{len(found)} requests match id {request_id!r}: `retinue inbox` lists the open ones")
         run, request = found[0]
+        if request.status == "open" and request.expires_at is not None and at >= request.expires_at:
+            raise InvalidInput(f"request {request.request_id} is expired already")
         if request.status != "open":
             raise InvalidInput(f"request {request.request_id} is {request.status} already")
         if status not in (("answered",) if request.kind == "input" else ("approved", "denied")):
