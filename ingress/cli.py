@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "answer": ("inbox", "Answer a question of a run."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
+    "backup": ("backup", "Copy the data folder as of one moment."),
+    "restore": ("backup", "Make a data folder of a backup."),
     "doctor": ("doctor", "Check this machine and project; tell what is ready for what."),
 }
 """Verb to its module below `retinue.ingress.verbs` and its one line of help."""

@@ -21,6 +21,7 @@ class Ledger:
         self._run_id = run_id
         self.budget = budget
         self.spent = spent
+        self._limited = any(limit is not None for limit in (budget.steps, budget.hops, budget.tokens, budget.usd))
         self._held: dict[str, Usage] = {}
         self._groups: dict[str, Group] = {}
 
@@ -29,7 +30,7 @@ class Ledger:
         is held for it.
         """
         self._held.pop(key, None)
-        for name, limit, used, more in self._accounts(usage):
+        for name, limit, used, more in self._accounts(usage) if self._limited else ():
             if limit is not None and more and used + more > limit:
                 raise BudgetExhausted(
                     f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} "
@@ -77,6 +78,8 @@ class Ledger:
 
     def remaining(self) -> dict[str, int]:
         """What is left of every limit that is set: steps, hops, tokens, micros."""
+        if not self._limited:
+            return {}
         return {name: limit - used for name, limit, used, _ in self._accounts(NOTHING) if limit is not None}
 
     def total(self) -> Usage:

@@ -6,6 +6,7 @@ Owns the stages, the request and the decision. Knows no rule language. A decisio
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -69,6 +70,11 @@ class GateDecision(Frozen):
     rules: tuple[RuleHit, ...] = ()
     digest: str
     micros: int = 0
+
+    @cached_property
+    def facts(self) -> dict[str, Json]:
+        """The decision as JSON for the journal; one that is shared is written out once. Not to be changed."""
+        return self.model_dump(mode="json")
 
 
 class Gate(Protocol):

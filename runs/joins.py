@@ -42,6 +42,11 @@ def best_effort(deadline: float | str | timedelta) -> Join:
     return Join(policy="best_effort", deadline=seconds(deadline))
 
 
+def canceler(run_id: str) -> str:
+    """Who canceled the children that the join of a run did not wait for, as their records say it."""
+    return f"the join of {run_id}"
+
+
 def seconds(duration: float | str | timedelta) -> float:
     """A duration in seconds. InvalidInput names what forms there are."""
     if isinstance(duration, timedelta):

@@ -47,7 +47,15 @@ from retinue.runs.contracts import (
 )
 
 SCHEMA = 1
-"""Version of the entries below; every frame carries the one it was written with."""
+"""Version of the entries below; every frame carries the one it was written with. What is absent has its default."""
+
+
+def _is_empty(value: object) -> bool:
+    return not value
+
+
+def _is_nothing(usage: Usage) -> bool:
+    return usage is NOTHING
 
 
 class Entry(Frozen):
@@ -75,7 +83,9 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "recall", "gate"]
+EffectKind = Literal[
+    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
+]
 
 
 class Intent(Entry):
@@ -90,8 +100,8 @@ class Intent(Entry):
     effect: EffectKind
     name: str
     digest: str
-    reserved: Usage = NOTHING
-    facts: dict[str, Json] = Field(default_factory=dict)
+    reserved: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
 class Outcome(Entry):
@@ -108,9 +118,9 @@ class Outcome(Entry):
     name: str
     activation: int
     result: Literal["ok", "refused", "error", "unknown", "canceled"] = "ok"
-    error: ErrorInfo | None = None
-    usage: Usage = NOTHING
-    facts: dict[str, Json] = Field(default_factory=dict)
+    error: ErrorInfo | None = Field(default=None, exclude_if=_is_empty)
+    usage: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
 class Attempt(Entry):
@@ -121,7 +131,7 @@ class Attempt(Entry):
     number: int
     error: ErrorInfo
     not_before: int
-    charged: Usage = NOTHING
+    charged: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
 
 
 class Record(Entry):
@@ -145,9 +155,9 @@ class Checkpoint(Entry):
     kind: Literal["checkpoint"] = "checkpoint"
     name: str
     number: int
-    spent: Usage = NOTHING
-    events: dict[str, int] = Field(default_factory=dict)
-    amendment: Amendment | None = None
+    spent: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
+    amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
 
 
 class Parked(Entry):
@@ -325,6 +335,11 @@ class HostInfo:
     actor_id: str | None = None
 
 
+def guest_pool(host_id: str) -> str:
+    """The pool of a guest: a host that serves only what was submitted through it, until it retires."""
+    return f"guest-{host_id}"
+
+
 class Journal(Protocol):
     """The port through which hosts own and write runs. Guarantees: the module's docstring."""
 
@@ -333,7 +348,7 @@ class Journal(Protocol):
         ...
 
     async def retire(self, host_id: str) -> None:
-        """Give back all leases of a host that stops; its runs are queued again."""
+        """Give back all leases of a host that stops; its runs are queued again, a guest's own in the pool `runs`."""
         ...
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:

@@ -48,7 +48,10 @@ class Recorder:
         )
         self.position += len(everything)
         future = asyncio.ensure_future(self._journal.append(append))
-        future.add_done_callback(self._done)
+        if future.done():
+            self._done(future)
+        else:
+            future.add_done_callback(self._done)
         return future
 
     def flush_full(self, seen: int) -> None:

@@ -43,12 +43,12 @@ def is_ready(run: Run, wait: Wait) -> bool:
 
 def deadline(run: Run) -> int | None:
     """When the run must have ended (Unix ns): its own wall time or the deadline it was given."""
-    limits = [run.request.deadline] if run.request.deadline is not None else []
-    if run.request.budget.seconds is not None:
-        change = run.history.amendment
-        since = run.leased.started_at if change is None else change.since
-        limits.append(since + int(run.request.budget.seconds * 1e9))
-    return min(limits, default=None)
+    given, seconds = run.request.deadline, run.request.budget.seconds
+    if seconds is None:
+        return given
+    change = run.history.amendment
+    own = (run.leased.started_at if change is None else change.since) + int(seconds * 1e9)
+    return own if given is None else min(own, given)
 
 
 def next_moment(run: Run, waits: Waits) -> int | None:

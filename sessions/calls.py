@@ -63,21 +63,24 @@ class Calls:
         return await self._make_async(name, invocation.start, seconds)
 
     async def _make_async(self, name: str, start: Callable[[], object], seconds: float) -> object:
-        task = host_loop().create_task(_contain(cast(Callable[[], Awaitable[object]], start)))
+        loop = host_loop()
+        ended: asyncio.Future[_Ended | None] = loop.create_future()
+        task = loop.create_task(_contain(name, cast("Callable[[], Awaitable[object]]", start), ended))
+        timer = loop.call_later(seconds, _tell, ended)
         try:
-            await _ended_or_overdue(task, seconds)
+            await ended
         except asyncio.CancelledError:
             await self._stop(name, task)
             raise
-        if not task.done():
+        finally:
+            timer.cancel()
+        said = ended.result()
+        if said is None:
             await self._stop(name, task)
             raise _overdue(name, seconds)
-        if task.cancelled():
-            raise PermanentError(f"tool {name!r} cancelled itself.", code="raised")
-        outcome, error = task.result()
-        return _unwrap(name, outcome, error)
+        return _unwrap(name, *said)
 
-    async def _stop(self, name: str, task: asyncio.Task[_Ended]) -> None:
+    async def _stop(self, name: str, task: asyncio.Task[None]) -> None:
         task.cancel()
         self._abandoned[name] += 1
         task.add_done_callback(lambda _: self._forget(name))
@@ -114,12 +117,22 @@ class Calls:
 _Ended = tuple[object, BaseException | None]
 
 
-async def _contain(start: Callable[[], Awaitable[object]]) -> _Ended:
-    """Errors as values; a tool that exits must not take the process with it."""
+async def _contain(name: str, start: Callable[[], Awaitable[object]], ended: asyncio.Future[_Ended | None]) -> None:
+    """Tell how a call ended, errors as values; a tool that exits must not take the process with it."""
     try:
-        return await start(), None
+        said: _Ended = await start(), None
     except (Exception, SystemExit) as error:
-        return None, error
+        said = None, error
+    except asyncio.CancelledError:
+        _tell(ended, (None, PermanentError(f"tool {name!r} cancelled itself.", code="raised")))
+        raise
+    _tell(ended, said)
+
+
+def _tell(ended: asyncio.Future[_Ended | None], said: _Ended | None = None) -> None:
+    """The first word counts; None says that the time is up."""
+    if not ended.done():
+        ended.set_result(said)
 
 
 def _unwrap(name: str, outcome: object, error: BaseException | None) -> object:
@@ -129,23 +142,6 @@ def _unwrap(name: str, outcome: object, error: BaseException | None) -> object:
         raise error
     message = str(error)[:MAX_MESSAGE]
     raise PermanentError(f"tool {name!r} raised {type(error).__name__}: {message}", code="raised") from error
-
-
-async def _ended_or_overdue(task: asyncio.Task[_Ended], seconds: float) -> None:
-    """Return when the task has ended or the time is up, whichever is first; the task is left as it is."""
-    loop = host_loop()
-    first = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not first.done():
-            first.set_result(None)
-
-    timer = loop.call_later(seconds, wake)
-    task.add_done_callback(wake)
-    try:
-        await first
-    finally:
-        timer.cancel()
 
 
 def _overdue(name: str, seconds: float) -> TransientError:

@@ -20,6 +20,8 @@ from retinue.sessions.catalog import Catalog, Tool
 SECOND = 1_000_000_000
 """Nanoseconds."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 class CapabilityGateway:
     """Implements `runs.capabilities.Gateway`. Belongs to one event loop; `clock` gives Unix nanoseconds."""
@@ -115,13 +117,7 @@ class CapabilityGateway:
 def digest_call(capability: Capability, arguments: dict[str, Json]) -> str:
     """Hash of name, version and arguments as canonical JSON: what approvals bind and replay compares."""
     try:
-        text = json.dumps(
-            [capability.name, capability.version, arguments],
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        text = _CANONICAL.encode([capability.name, capability.version, arguments])
     except ValueError as error:
         raise PermanentError(
             f"tool {capability.name!r}: arguments are not JSON: {error}. Send finite numbers.",

@@ -32,12 +32,16 @@ class WriterLock:
         self._watchdog = threading.Thread(target=self._watch, name="retinue-lock-watchdog", daemon=True)
         self._watchdog.start()
 
-    def acquire(self) -> None:
-        """Wait for the lock in the kernel's queue."""
-        self._waiting_since = time.monotonic()
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        self._waiting_since = None
+    def acquire(self, wait: bool = True) -> bool:
+        """Wait for the lock in the kernel's queue; or do not wait, and return False when another process has it."""
+        if wait:
+            self._waiting_since = time.monotonic()
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            self._waiting_since = None
+        elif not _free(self._file):
+            return False
         os.pwrite(self._file, self._identity, 0)
+        return True
 
     def release(self) -> None:
         """Let the next writer in."""
@@ -65,3 +69,12 @@ class WriterLock:
             if holder is not None and holder == suspect and is_alive(holder) and holder != current_owner():
                 kill(holder)
             suspect = holder
+
+
+def _free(file: int) -> bool:
+    """Take the lock if nobody has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -5,6 +5,7 @@ Knows no entries and no operations.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from retinue.store.statements import migrations
 OLDEST_SQLITE = (3, 51, 3)
 """Older ones may corrupt a WAL that is reset under a reader (reported for 3.7.0 to 3.51.2)."""
 _BUSY_MS = 20_000
+_LOG = logging.getLogger("retinue.store")
+LOG_BYTES = 256_000_000
+"""Size of the write-ahead log that is an alarm; checkpoints keep it at a tenth of that."""
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -38,6 +42,20 @@ def connect(path: Path) -> apsw.Connection:
     except apsw.Error as error:
         raise StoreError(f"{path} cannot be opened as a store: {error}; check the folder and its permissions") from None
     return connection
+
+
+def watch_log(path: Path) -> bool:
+    """Warn of a write-ahead log that has outgrown what checkpoints leave: somebody reads without an end."""
+    size = path.stat().st_size if path.exists() else 0
+    if size > LOG_BYTES:
+        _LOG.warning(
+            "the log %s has %d MB: a process holds a read of the store open, which keeps the log from being cut; "
+            "find it with `lsof %s` and end it",
+            path.name,
+            size // 1_000_000,
+            path,
+        )
+    return size > LOG_BYTES
 
 
 def refuse_old_sqlite(version: str) -> None:

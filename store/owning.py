@@ -14,6 +14,7 @@ import apsw
 
 from retinue.runs.contracts import NOTHING, Usage
 from retinue.runs.errors import Fenced
+from retinue.runs.joins import canceler
 from retinue.runs.journal import (
     Accepted,
     Append,
@@ -28,10 +29,11 @@ from retinue.runs.journal import (
 )
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.rows import many, one
-from retinue.store.settling import bound_to, cancel_runs, finish, wake, write_frame
+from retinue.store.settling import End, bound_to, cancel_runs, finish, wake, write_frame
 from retinue.store.statements import sql
 
 _NO_LINKS = (None, None, None, 0)
+_FEW_CHILDREN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class EncodedAppend:
     children: tuple[tuple[Encoded, ...], ...]
     rejected: tuple[bytes | None, ...]
     prompt: bytes | None
+
+    @property
+    def brief(self) -> bool:
+        """Whether it touches only a few rows, so that nobody is kept waiting by it."""
+        spawn = self.append.spawn
+        return len(self.children) <= _FEW_CHILDREN and not (spawn is not None and spawn.cancel_rest)
 
 
 def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
@@ -89,7 +97,7 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     wanted = job.append
     position = wanted.expected + job.frame.count
     row = connection.execute(
-        sql("fence"),
+        sql("may_end" if isinstance(wanted.end, Finish) else "fence"),
         {
             "position": position,
             "seen": wanted.seen,
@@ -100,8 +108,9 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     ).fetchone()
     if row is None:
         return _recognise(connection, job, position)
+    seq = 0
     if job.frame.count:
-        write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
+        seq = write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
     if any(entry.kind == "checkpoint" for entry in wanted.entries):
         connection.execute(sql("mark_checkpoint"), (wanted.expected + 1, wanted.num))
     if wanted.spawn is not None:
@@ -114,7 +123,8 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
         case Yield():
             connection.execute("UPDATE runs SET status = 'queued', host = NULL WHERE num = ?", (wanted.num,))
         case Finish() as end:
-            finish(connection, wanted.num, end, wanted.expected + 1, wanted.entries[-1].at)
+            where = End(position, wanted.expected + 1, seq, wanted.entries[-1].at)
+            finish(connection, wanted.num, end, where)
     return Appended(position)
 
 
@@ -204,7 +214,7 @@ def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> Non
         wake(connection, parent)
     if spawn.cancel_rest:
         rows = many(connection, sql("rest_of_group"), (num,))
-        cancel_runs(connection, job.codec, rows, (f"the join of {job.append.run_id}", spawn.at))
+        cancel_runs(connection, job.codec, rows, (canceler(job.append.run_id), spawn.at))
 
 
 def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, object]:

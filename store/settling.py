@@ -5,6 +5,8 @@ Operations of one transaction, shared by owners and by everyone else. Knows no t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import apsw
 
 from retinue.runs.contracts import Status, StopReason, Usage
@@ -20,16 +22,27 @@ def bound_to(run_id: str, position: int) -> str:
     return f"{run_id}:{position}"
 
 
-def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> None:
-    """Insert a frame at (position, epoch) with the shared contents it refers to."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where and when a run ends: its last position, and position and number of the frame that says so."""
+
+    position: int
+    final: int
+    final_seq: int
+    at: int
+
+
+def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
+    """Insert a frame at (position, epoch) with the shared contents it refers to; returns its number."""
     if frame.shared:
         connection.executemany(
             sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
         )
     connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
+    return connection.last_insert_rowid()
 
 
-def finish(connection: apsw.Connection, num: int, end: Finish, final: int, at: int) -> None:
+def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> None:
     """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
     usage = end.usage
     spent = {
@@ -39,9 +52,11 @@ def finish(connection: apsw.Connection, num: int, end: Finish, final: int, at: i
         "output_tokens": usage.output_tokens,
         "micros": usage.micros,
     }
-    values = {"num": num, "status": end.status, "reason": end.reason, "at": at, "final": final, **spent}
-    group, tokens, micros = one(connection, sql("finish"), values)
-    connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
+    place = {"position": where.position, "final": where.final, "final_seq": where.final_seq, "at": where.at}
+    values = {"num": num, "status": end.status, "reason": end.reason, **place, **spent}
+    group, tokens, micros, asks = one(connection, sql("finish"), values)
+    if asks:
+        connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
     if group is None:
         return
     ok = int(end.status is Status.completed)
@@ -84,9 +99,9 @@ def end_unowned(
     usage = _spent(connection, num)
     entry = entry.model_copy(update={"usage": usage})
     frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
-    connection.execute("UPDATE runs SET epoch = epoch + 1, position = position + 1 WHERE num = ?", (num,))
-    write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
-    finish(connection, num, Finish(entry.status, entry.reason, usage), position + 1, entry.at)
+    connection.execute("UPDATE runs SET epoch = epoch + 1 WHERE num = ?", (num,))
+    seq = write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
+    finish(connection, num, Finish(entry.status, entry.reason, usage), End(position + 1, position + 1, seq, entry.at))
 
 
 def _spent(connection: apsw.Connection, num: int) -> Usage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
-from retinue.store.opening import connect, migrate
+from retinue.store.opening import connect, migrate, watch_log
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
 from retinue.store.statements import migrations, sql
@@ -49,6 +50,10 @@ from retinue.store.writer import Writer
 
 T = TypeVar("T")
 _BREAKERS = BreakerPolicy()
+_LONGEST_READ = 10.0
+"""Seconds: a reader holds the log of what was written since it began, so none is long."""
+_LOOK_EVERY = 100_000
+"""Steps of SQLite's machine between two looks at the clock."""
 
 
 class SqliteStore:
@@ -75,7 +80,10 @@ class SqliteStore:
         self._incarnation = migrate(path, self._lock)
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
+        self._read_until = math.inf
+        self._reader.set_progress_handler(lambda: time.monotonic() > self._read_until, _LOOK_EVERY)
         self._peek = connect(path)
+        self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
@@ -111,7 +119,7 @@ class SqliteStore:
         encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
         blobs = [blob for frame in encoded for blob in frame.blobs]
         prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
-        return self._writer.submit(lambda connection: owning.append(connection, job), prepare)
+        return self._writer.submit(lambda connection: owning.append(connection, job), prepare, brief=job.brief)
 
     async def news(self, host_id: str) -> dict[str, News]:
         """See Journal."""
@@ -142,18 +150,19 @@ class SqliteStore:
 
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """See Journal. Proof of death is sought outside the transaction."""
-        beat = time.monotonic()
+        own_beat = self._beats.get(host.host_id)
+        self._beats[host.host_id] = await self._writer.submit(lambda c: leasing.beat(c, host.host_id))
         rows = await self._read(
             lambda c: many(c, "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'")
         )
         others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
-        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), beat, lease_seconds)
+        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
 
         def write(connection: apsw.Connection) -> int:
-            connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (beat, host.host_id))
             queued = len(connection.execute(sql("due"), (at,)).fetchall())
             return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
 
+        watch_log(self.folder / "store.db-wal")
         return await self._writer.submit(write)
 
     def has_queued(self, pool: str) -> bool:
@@ -343,8 +352,14 @@ class SqliteStore:
 
     async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
         def guarded() -> T:
+            self._read_until = time.monotonic() + _LONGEST_READ
             try:
                 return read(self._reader)
+            except apsw.InterruptError:
+                raise StoreBusy(
+                    f"a read of the store in {self.folder} took longer than {_LONGEST_READ:g} s and was ended, since "
+                    "readers keep the log from being cut: ask for less at once"
+                ) from None
             except apsw.BusyError as error:
                 raise StoreBusy(f"the store in {self.folder} stayed locked for too long: {error}") from None
             except apsw.Error as error:

@@ -39,7 +39,7 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
     key = command.key + _APPROVAL
     if key not in run.history.intents:
         facts: dict[str, Json] = {
-            "gate": decision.model_dump(mode="json"),
+            "gate": decision.facts,
             "capability": command.name,
             "version": call.capability.version,
             "digest": call.digest,
@@ -54,7 +54,7 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
     said = {"denied": f"denied by {answer.by}", "expired": "nobody answered in time"}
     why = said.get(answer.status, f"approved, but {decision.reason}")
     error = ErrorInfo(reason="policy_denied", code="not_approved", message=f"{command.name}: {why}")
-    return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")})
+    return Done(result="refused", error=error, facts={"gate": decision.facts})
 
 
 async def put(

@@ -60,7 +60,7 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     if decision.outcome != "allow" or not repeats or approval is not None:
         return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
-    return decision.model_copy(update={"outcome": "approval_required", "reason": reason})
+    return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
 
 async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
@@ -159,7 +159,7 @@ def _doubt(command: Command) -> str:
 
 def _refused(decision: GateDecision) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
-    return Done(result="refused", error=error, facts={"gate": decision.model_dump(mode="json")}, hard=False)
+    return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
 
 
 def _info(error: EffectError) -> ErrorInfo:
@@ -189,7 +189,7 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) 
             "call_id": command.options.get("call_id"),
             "turn": command.options.get("turn"),
             "deadline": now + int(capability.timeout * 1e9),
-            "gate": decision.model_dump(mode="json"),
+            "gate": decision.facts,
         },
     )
 

@@ -17,7 +17,7 @@ from retinue.runs.definitions import Definition
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted
 from retinue.runs.identity import child_id, effect_key
-from retinue.runs.joins import Join
+from retinue.runs.joins import Join, canceler
 from retinue.runs.journal import Appended, Intent, NewRun, Record, Spawn
 from retinue.runs.sources import Item, Page, Source
 from retinue.runs.steps import Command, Done, Wait
@@ -220,20 +220,25 @@ def _child(template: RunRequest, run: Run, key: str, place: tuple[int, Item]) ->
 
 
 async def _collect(run: Run, command: Command, plan: _Plan, group: Group) -> Done:
-    """The outcome of the group; few branches are kept in it, many stay in the children's table."""
+    """The outcome of the group; few branches are kept in it, many stay in the children's table.
+
+    An earlier owner may have canceled the rest and died before the outcome: what it canceled it had not heard.
+    """
+    ended = [] if plan.count else await run.services.journal.branches(run.request.run_id, command.key)
+    branches = [branch for branch in ended if branch.facts.get("by") != canceler(run.request.run_id)]
+    ok = sum(branch.ok for branch in branches)
     facts: dict[str, Json] = {
         "total": group.total,
-        "ok": group.ok,
-        "failed": group.failed,
+        "ok": group.ok if plan.count else ok,
+        "failed": group.failed if plan.count else len(branches) - ok,
         "rejected": group.rejected,
     }
-    branches = [] if plan.count else await run.services.journal.branches(run.request.run_id, command.key)
     if group.pending:
         await _cancel_rest(run, command, group)
     if plan.count:
         return Done(facts=facts)
     if len(branches) > run.services.defaults.inline_branches:
-        indexes = [branch.index for branch in branches] if group.pending else None
+        indexes = [branch.index for branch in branches] if group.pending or ended != branches else None
         return Done(value=indexes, facts=facts | {"stored": True}, live=branches)
     return Done(value=[branch.model_dump(mode="json") for branch in branches], facts=facts, live=branches)
 

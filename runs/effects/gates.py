@@ -48,7 +48,7 @@ def decide(
         "stage": stage,
         "resource": resource,
         "key": key,
-        "decision": decision.model_dump(mode="json"),
+        "decision": decision.facts,
     }
     run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))
     return decision

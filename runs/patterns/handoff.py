@@ -28,9 +28,9 @@ def handoff(
     output of the one that answers.
 
     Hand-overs are the agents' own decisions (`agent(..., handoffs=[...])`), to members of this desk only. The receiver
-    gets the structured artifact (`runs.artifacts`). At most `most` hand-overs, and nobody has the run more than `visits` times: a
-    cycle ends it as `invalid_decision`, naming the way it took. A member that fails ends it with its own reason. The
-    way taken is recorded under the topic `handover` and stands in the facts of the run's end.
+    gets the structured artifact (`runs.artifacts`). At most `most` hand-overs, and nobody has the run more than
+    `visits` times: a cycle ends it as `invalid_decision`, naming the way it took. A member that fails ends it with its
+    own reason. The way taken is recorded under the topic `handover` and stands in the facts of the run's end.
     """
     what = f"handoff {name!r}"
     members = by_name(what, (first, *others))

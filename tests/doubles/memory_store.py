@@ -32,6 +32,7 @@ from retinue.runs.contracts import (
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, StoreError, UnknownName
 from retinue.runs.history import fold
+from retinue.runs.joins import canceler
 from retinue.runs.journal import (
     ENTRIES,
     Accepted,
@@ -49,6 +50,7 @@ from retinue.runs.journal import (
     Parked,
     Spawn,
     Yield,
+    guest_pool,
 )
 from retinue.runs.retries import Retry, last_of, retried, stands
 
@@ -129,6 +131,8 @@ class MemoryStore:
             if run.host == host_id and run.status is Status.in_progress:
                 self._move(run, Status.queued)
                 run.host = None
+            if run.request.pool == guest_pool(host_id):
+                run.request = run.request.model_copy(update={"pool": "runs"})
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
         """See Journal."""
@@ -404,7 +408,7 @@ class MemoryStore:
             self._wake(run)
         if spawn.cancel_rest:
             mine = [r for r in self._runs.values() if r.parent is run and r.group == spawn.key]
-            self._cancel(mine, f"the join of {run.request.run_id}", spawn.at)
+            self._cancel(mine, canceler(run.request.run_id), spawn.at)
 
     def _finish(self, run: Kept, end: Finish, at: int) -> None:
         self._move(run, end.status)

@@ -21,6 +21,7 @@ class Other:
         paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             text=True,
@@ -33,6 +34,12 @@ class Other:
             if line.startswith(word):
                 return line.strip()
         raise AssertionError(f"the process ended with {self.process.wait(_BOUND)} before it said {word!r}")
+
+    def tell(self, line: str) -> None:
+        """Write a line to its input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
@@ -64,5 +71,6 @@ def running(arguments: list[str]) -> Iterator[Other]:
     finally:
         if other.process.poll() is None:
             other.kill()
-        if other.process.stdout is not None:
-            other.process.stdout.close()
+        for pipe in (other.process.stdin, other.process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -147,6 +147,54 @@ async def test_a_join_of_many_that_was_cut_short_hears_the_same_after_a_crash(ma
     assert await hear(world, run_id) == [0, 2]
 
 
+@workflow
+async def sleeper(ctx: Context, seconds: float) -> float:
+    if seconds:
+        await ctx.sleep(seconds)
+    return seconds
+
+
+@workflow
+async def raced(ctx: Context, times: list[float]) -> list[Any]:
+    return [[b.index, b.status.value] for b in await ctx.map(sleeper, times, join=first_success())]
+
+
+class DiesAfterCancel:
+    """A journal whose owner never hears that the rest of its join was canceled."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.canceled: asyncio.Future[Any] | None = None
+
+    def append(self, append: Any) -> asyncio.Future[Any]:
+        applied = asyncio.ensure_future(self._store.append(append))
+        if append.spawn is None or not append.spawn.cancel_rest:
+            return applied
+        self.canceled = applied
+        return asyncio.get_running_loop().create_future()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.promise("C6")
+@pytest.mark.parametrize("inline", [32, 0])
+async def test_an_owner_that_dies_between_cancel_and_outcome_of_a_join_changes_nothing(
+    make_on_each: Make, inline: int
+) -> None:
+    world = await make_on_each(raced, sleeper)
+    journal = DiesAfterCancel(world.store)
+    world.use(journal=journal, inline_branches=inline)
+    run_id = await world.submit(raced, [9_000.0, 0.0, 9_000.0])
+    await world.until(lambda: journal.canceled is not None and journal.canceled.done())
+    await world.crash()
+    world.use(journal=world.store)
+    assert (await world.finish(run_id)).value == [[1, "completed"]]
+    [outcome] = await world.outcomes(run_id)
+    assert (outcome.facts["ok"], outcome.facts["failed"]) == (1, 0)
+
+
 async def test_best_effort_goes_on_at_its_deadline_with_what_there_is(make_on_each: Make) -> None:
     world = await make_on_each(joined, worker)
     run_id = await world.submit(joined, {"numbers": [1, 2], "join": "soon"})

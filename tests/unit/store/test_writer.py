@@ -87,6 +87,19 @@ async def test_what_a_bad_member_had_written_is_taken_back(store: SqliteStore) -
     assert rows == [(0,)]
 
 
+async def test_what_stood_before_a_bad_member_is_applied_once(store: SqliteStore) -> None:
+    def bump(connection: apsw.Connection) -> int:
+        [[value]] = connection.execute("UPDATE hosts SET beat = beat + 1 RETURNING beat - 0").fetchall()
+        return int(value)
+
+    await store._writer.submit(lambda c: c.execute("UPDATE hosts SET beat = 0").fetchall())
+    async with Batch(store):
+        answers = [store._writer.submit(one) for one in (bump, _raise_invalid, bump, _raise_invalid, bump)]
+    said_back = await asyncio.gather(*answers, return_exceptions=True)
+    assert [said_back[n] for n in (0, 2, 4)] == [1, 2, 3]
+    assert all(isinstance(said_back[n], InvalidInput) for n in (1, 3))
+
+
 async def limit_pages(store: SqliteStore, room: int | None) -> None:
     """Leave `room` free pages in the file; None lifts the limit."""
 

@@ -1,0 +1,1 @@
+SELECT news FROM runs WHERE num = :num AND epoch = :epoch AND position = :expected AND status = 'in_progress'

@@ -1,0 +1,155 @@
+"""The scenarios whose points are killed: what is submitted, what the model says, what the driver does in between.
+
+Together they must hit every point of the product. Knows neither points nor kills.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.crash.outside import OUTSIDE
+from tests.doubles.projects import ALLOW_ALL, decides, project
+from tests.doubles.worlds import calls, costs
+
+from retinue.host import clock
+from retinue.host.rows import source_of
+from retinue.host.settings import Settings, load_settings
+from retinue.ingress.client import Client
+from retinue.runs.contracts import Budget, Json, RunRecord, Status, StopReason
+from retinue.runs.errors import InvalidInput
+from retinue.runs.retries import Retry
+
+KEY = "the one job"
+ROWS = "rows.jsonl"
+POLICY = (
+    ALLOW_ALL + '@id("ask") @outcome("approval") @reason("mails need a yes")'
+    ' forbid (principal, action == Action::"capability", resource == Capability::"mail");'
+)
+SETTINGS = {"telemetry": {"emit_structured_events": False}}
+
+Act = Callable[[Client, list[RunRecord]], Awaitable[bool]]
+"""What the driver does when all is quiet; False when there is nothing to do but to let time pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A job and how it is driven: while all is quiet, and `afterwards`, when all has ended.
+
+    `most` is what it may cost, in micro-dollars.
+    """
+
+    target: str
+    input: Json = "it"
+    script: Sequence[Mapping[str, Json]] = ()
+    act: Act | None = None
+    afterwards: Act | None = None
+    stream: bool = False
+    batch: bool = False
+    most: int | None = None
+    budget: Budget | None = None
+
+    async def submit(self, client: Client, folder: Path) -> None:
+        """Accept the job, or find it again."""
+        if self.batch:
+            source = source_of(folder / ROWS)
+            await client.batch(self.target, source, window=4, idempotency_key=KEY, budget=self.budget)
+        else:
+            await client.submit(self.target, self.input, idempotency_key=KEY, stream=self.stream, budget=self.budget)
+
+    def prepare(self, folder: Path) -> Settings:
+        """The project of the scenario, made when it is not there yet."""
+        if (folder / ROWS).exists():
+            return load_settings(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [json.dumps({"id": f"r{number}", "n": number}) for number in range(6)]
+        rows[3] = "this is no row"
+        settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=SETTINGS)
+        (folder / ROWS).write_text("\n".join(rows) + "\n")
+        return settings
+
+    async def react(self, client: Client, records: list[RunRecord]) -> bool:
+        """Do what the runs wait for a person to do; False when they wait for time."""
+        return await (self.act or attend)(client, records)
+
+    async def finish(self, client: Client, records: list[RunRecord]) -> bool:
+        """Do what a person does when all runs have ended; False when there is nothing to do."""
+        return self.afterwards is not None and await self.afterwards(client, records)
+
+
+async def attend(client: Client, records: list[RunRecord]) -> bool:
+    """Answer what is asked, send what is waited for."""
+    requests = await client.inbox()
+    for request in requests:
+        if request.kind == "approval":
+            await client.approve(request.request_id, by="bob")
+        else:
+            await client.answer(request.request_id, "the blue one", by="bob")
+    waiting = [record.run_id for record in records if record.reason is StopReason.event]
+    for run_id in waiting:
+        await client.signal(run_id, "go", 7)
+    return bool(requests or waiting)
+
+
+async def cancel(client: Client, records: list[RunRecord]) -> bool:
+    """Cancel the whole tree; when it has ended, it takes no events any more."""
+    root = next(record for record in records if record.parent_run_id is None)
+    await client.cancel(root.run_id, by="bob")
+    with suppress(InvalidInput):
+        await client.signal(root.run_id, "go", 7)
+    return True
+
+
+async def leave(client: Client, records: list[RunRecord]) -> bool:
+    """Nobody is there: only time passes."""
+    return False
+
+
+async def let_go(client: Client, records: list[RunRecord]) -> bool:
+    """Let go on what is held."""
+    for record in records:
+        await client._store.hold(record.run_id, False)
+    return True
+
+
+async def mend(client: Client, records: list[RunRecord]) -> bool:
+    """Mend what was broken, and retry the run that failed of it."""
+    failed = [record for record in records if record.status is Status.failed]
+    for record in failed:
+        if OUTSIDE.has("mended", "") is None:
+            OUTSIDE.say("mended", "", "")
+        await client._store.retry(record.run_id, Retry(by="bob", at=clock.now_ns()))
+    return bool(failed)
+
+
+_LOOK, _PUT = calls("get", text="a"), calls("put", text="b")
+_PAID = decides(costs(_LOOK, "0.01"), costs(_PUT, "0.02"), costs({"answer": "It is done."}, "0.03"))
+_FREE = decides(_LOOK, _PUT, {"ask_human": "Which?"}, {"handoff": "second", "artifact": {"so": "far"}}, agent="free")
+_FAULT = {"kind": "transient", "retry_after": 30, "times": 1}
+_SECOND = decides(_PUT, {"answer": "done", "fault": _FAULT}, agent="second")
+
+SCENARIOS: dict[str, Scenario] = {
+    "errand": Scenario("errand"),
+    "diary": Scenario("diary"),
+    "pages": Scenario("pages", 3),
+    "fan": Scenario("fan", 36),
+    "race": Scenario("race", None),
+    "batch": Scenario("row", batch=True, budget=Budget(tokens=8)),
+    "people": Scenario("people"),
+    "waits": Scenario("waits"),
+    "told": Scenario("told"),
+    "patient": Scenario("patient"),
+    "endless": Scenario("endless", act=cancel),
+    "late": Scenario("late"),
+    "overdue": Scenario("overdue", act=leave),
+    "agreed": Scenario("agreed", None),
+    "paused": Scenario("paused", act=let_go),
+    "mended": Scenario("mended", afterwards=mend),
+    "together": Scenario("together"),
+    "spill": Scenario("spill"),
+    "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),
+    "free": Scenario("free", "Do it.", [_FREE, _SECOND]),
+}

@@ -1,0 +1,179 @@
+"""Eyes on a real store: every point that is reached is counted, and at one moment of one point the process is killed.
+
+Wraps the store that a host is given, the store's writer and the writer's connection; what passes through is not
+changed. Knows no scenario.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import apsw
+from tests.crash.outside import OUTSIDE
+from tests.crash.points import Finder, operations
+from tests.doubles.processes import ROOT
+
+from retinue.store import sqlite
+from retinue.store.sqlite import SqliteStore
+
+_TESTS = str(ROOT / "tests")
+_WRITER = sqlite.Writer.submit.__code__.co_filename
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Where to die: at the `nth` time that this moment of this point is reached."""
+
+    point: str
+    moment: str
+    nth: int = 1
+
+
+class Watch:
+    """Counts (point, moment) and kills. `strays` are operations that came from no point."""
+
+    def __init__(self, kill: Kill | None) -> None:
+        self.reached: Counter[tuple[str, str]] = Counter()
+        self.strays: set[str] = set()
+        self._kill = kill
+        self._finders = {kind: Finder(kind) for kind in ("port", "facade", "transaction")}
+
+    def find(self, kind: str, frame: FrameType | None) -> str | None:
+        """The point that a call came from."""
+        point = self._finders[kind].find(frame)
+        if point is None and frame is not None and not frame.f_code.co_filename.startswith(_TESTS):
+            self.strays.add(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+        return point
+
+    def pass_by(self, point: str | None, moment: str) -> None:
+        """This moment has come; perhaps it is the last one."""
+        if point is None:
+            return
+        self.reached[point, moment] += 1
+        kill = self._kill
+        if (
+            kill is not None
+            and (kill.point, kill.moment) == (point, moment)
+            and kill.nth == self.reached[point, moment]
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def settle(self, point: str | None, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        """`after` is the moment a future resolves, before anyone who waits for it goes on."""
+        future.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() else self.pass_by(point, "after")
+        )
+        return future
+
+
+class WatchedStore:
+    """The store as a host and a client see it."""
+
+    def __init__(self, store: SqliteStore, watch: Watch) -> None:
+        self._watched = store
+        for name in operations():
+            method = getattr(store, name)
+            wrap = _awaited if inspect.iscoroutinefunction(method) else _submitted
+            setattr(self, name, wrap(method, watch))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._watched, name)
+
+
+class _WatchedWriter:
+    """The writer as the store sees it."""
+
+    def __init__(self, writer: Any, watch: Watch) -> None:
+        self._writer = writer
+        self._watch = watch
+
+    def submit(self, *arguments: Any, **options: Any) -> asyncio.Future[Any]:
+        point = self._watch.find("facade", sys._getframe(1))
+        self._watch.pass_by(point, "before")
+        return self._watch.settle(point, self._writer.submit(*arguments, **options))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+class _WatchedConnection:
+    """The writing connection as the writer sees it; its disk is full when the outside says so."""
+
+    def __init__(self, connection: apsw.Connection, watch: Watch) -> None:
+        self._connection = connection
+        self._watch = watch
+
+    def execute(self, statement: str, *arguments: Any) -> Any:
+        caller = sys._getframe(1)
+        if caller.f_code.co_filename != _WRITER or statement.startswith("PRAGMA"):
+            return self._connection.execute(statement, *arguments)
+        point = self._watch.find("transaction", caller)
+        self._watch.pass_by(point, "before")
+        if OUTSIDE.disk_full and statement == "COMMIT":
+            raise apsw.FullError("database or disk is full")
+        result = self._connection.execute(statement, *arguments)
+        self._watch.pass_by(point, "after")
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def open_watched(folder: Path, watch: Watch) -> WatchedStore:
+    """The store of a data folder, watched on all three levels. For a process that opens one store and dies."""
+    connect, opened = sqlite.connect, []
+
+    def first_is_the_writers(path: Path) -> Any:
+        connection = connect(path)
+        opened.append(connection)
+        return _WatchedConnection(connection, watch) if len(opened) == 1 else connection
+
+    sqlite.connect = first_is_the_writers  # type: ignore[assignment]
+    try:
+        store = SqliteStore(folder)
+    finally:
+        sqlite.connect = connect
+    store._writer = _WatchedWriter(store._writer, watch)  # type: ignore[assignment]
+    return WatchedStore(store, watch)
+
+
+def _submitted(method: Callable[..., asyncio.Future[Any]], watch: Watch) -> Callable[..., asyncio.Future[Any]]:
+    def submit(*arguments: Any) -> asyncio.Future[Any]:
+        point = watch.find("port", sys._getframe(1))
+        watch.pass_by(point, "before")
+        future = watch.settle(point, method(*arguments))
+        future.add_done_callback(_space_again)
+        return future
+
+    return submit
+
+
+def _space_again(future: asyncio.Future[Any]) -> None:
+    """One refused append is enough of a full disk."""
+    if not future.cancelled() and future.exception() is not None:
+        OUTSIDE.disk_full = False
+
+
+def _awaited(method: Callable[..., Any], watch: Watch) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        point = watch.find("port", sys._getframe(1))
+        watch.pass_by(point, "before")
+        return _after(method(*arguments, **named), point, watch)
+
+    return call
+
+
+async def _after(operation: Any, point: str | None, watch: Watch) -> Any:
+    result = await operation
+    watch.pass_by(point, "after")
+    return result
