@@ -15,20 +15,22 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.doubles.memory_store import MemoryStore
-from tests.doubles.shapes import START, AnyStore, Owner, child_of, entries_of, host, new_run, said
+from tests.doubles.shapes import START, STORES, AnyStore, Owner, child_of, entries_of, host, new_run, opened, own, said
 
 from retinue.runs.arrivals import Group
 from retinue.runs.contracts import NOTHING, Json, PendingRequest, RunRecord, Status, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, RetinueError
-from retinue.runs.journal import LeasedRun, Spawn, Yield
+from retinue.runs.journal import HostInfo, LeasedRun, Spawn, Yield
 from retinue.runs.machine import TRANSITIONS, WAITING
 from retinue.runs.retries import Retry
 from retinue.store.sqlite import SqliteStore
 
 MOST = 10_000
+PLACES = st.integers(0, 29)
+HOSTS = st.integers(0, 1)
 SEEN_FIELDS = frozenset({"status", "reason", "epoch", "position", "wake_at", "cancel", "held", "usage", "started_at"})
 """What the stores must agree on in a record."""
 
@@ -102,16 +104,14 @@ def recount(group: Group, children: list[RunRecord]) -> tuple[Any, ...]:
 class Lives(RuleBasedStateMachine):
     """Runs, hosts and owners; some of the owners are not owners any more."""
 
-    runs = Bundle("runs")
-    owners = Bundle("owners")
-    hosts = Bundle("hosts")
-
     def __init__(self) -> None:
         super().__init__()
         self.stores = Stores()
         self.names = 0
         self.known: dict[str, RunRecord] = {}
         self.children: dict[tuple[str, str], list[tuple[str, Usage]]] = {}
+        self.hosts: list[HostInfo] = []
+        self.pairs: list[Pair] = []
 
     def teardown(self) -> None:
         try:
@@ -123,59 +123,79 @@ class Lives(RuleBasedStateMachine):
         self.names += 1
         return f"{kind}-{self.names:04d}"
 
-    @initialize(target=hosts)
-    def begin(self) -> Any:
-        made = [host(self.name("host")) for _ in range(2)]
-        for one in made:
-            self.stores.do(lambda store, one=one: store.register(one))
-        return multiple(*made)
+    def run_at(self, place: int) -> str:
+        """A run, by number."""
+        names = sorted(self.known)
+        return names[place % len(names)]
+
+    def pair_at(self, place: int) -> Pair:
+        """An owner, by number: mostly of a run in progress, at times one of the past."""
+        mine = [pair for pair in self.pairs if self.is_newest(pair)]
+        among = self.pairs if place % 5 == 0 or not mine else mine
+        return among[place % len(among)]
+
+    def is_newest(self, pair: Pair) -> bool:
+        record = self.known[pair.run_id]
+        return record.status is Status.in_progress and record.epoch == pair.epoch
+
+    @initialize()
+    def begin(self) -> None:
+        for place in range(2):
+            self.hosts.append(host(self.name("host")))
+            self.stores.do(lambda store, place=place: store.register(self.hosts[place]))
+        for tenant in ("acme", "globex"):
+            self.submit(0, tenant)
 
     # -- anyone ------------------------------------------------------------------------------------------
 
-    @rule(target=runs, priority=st.integers(-1, 1), tenant=st.sampled_from(["acme", "globex"]))
-    def submit(self, priority: int, tenant: str) -> str:
+    @rule(priority=st.integers(-1, 1), tenant=st.sampled_from(["acme", "globex"]))
+    def submit(self, priority: int, tenant: str) -> None:
         name = self.name("run")
         self.stores.do(lambda store: store.submit([new_run(name, priority=priority, tenant_id=tenant)]))
-        return name
 
-    @rule(run=runs)
-    def cancel(self, run: str) -> None:
+    @rule(place=PLACES)
+    def cancel(self, place: int) -> None:
+        run = self.run_at(place)
         double, real = self.stores.do(lambda store: store.cancel(run, "ana", START))
         assert double == real
 
-    @rule(run=runs, held=st.booleans())
-    def hold(self, run: str, held: bool) -> None:
+    @rule(place=PLACES, held=st.booleans())
+    def hold(self, place: int, held: bool) -> None:
+        run = self.run_at(place)
         double, real = self.stores.do(lambda store: store.hold(run, held))
         assert double == real
 
-    @rule(run=runs)
-    def signal(self, run: str) -> None:
+    @rule(place=PLACES)
+    def signal(self, place: int) -> None:
+        run = self.run_at(place)
         self.stores.do(lambda store: store.signal(run, "go", {"n": 1}, START))
 
-    @rule(run=runs, verdict=st.sampled_from(["answered", "approved", "denied"]))
-    def resolve(self, run: str, verdict: str) -> None:
-        for request in self.stores.run(self.stores.real.requests()):
-            if request.run_id == run:
-                at = (request.request_id, verdict, "ben", START, {"said": verdict})
-                self.stores.do(lambda store, at=at: store.resolve(*at))
+    @rule(place=PLACES, verdict=st.sampled_from(["answered", "approved", "denied"]))
+    def resolve(self, place: int, verdict: str) -> None:
+        requests = self.stores.run(self.stores.real.requests(open_only=False))
+        if requests:
+            request_id = requests[place % len(requests)].request_id
+            self.stores.do(lambda store: store.resolve(request_id, verdict, "ben", START, {"said": verdict}))
 
-    @rule(run=runs)
-    def retry(self, run: str) -> None:
+    @rule(place=PLACES)
+    def retry(self, place: int) -> None:
+        run = self.run_at(place)
         double, real = self.stores.do(lambda store: store.retry(run, Retry(by="ben", at=START)))
         if not isinstance(double, Exception):
             assert sorted(double) == sorted(real)
 
     # -- hosts -------------------------------------------------------------------------------------------
 
-    @rule(target=owners, one=hosts, run=runs)
-    def lease_one(self, one: Any, run: str) -> Any:
-        return self.taken(lambda store: store.lease(one, "", 1, START, only=run))
+    @rule(one=HOSTS, place=PLACES)
+    def lease_one(self, one: int, place: int) -> None:
+        run = self.run_at(place)
+        self.taken(lambda store: store.lease(self.hosts[one], "", 1, START, only=run))
 
-    @rule(target=owners, one=hosts, pool=st.sampled_from(["runs", "workers"]), limit=st.integers(1, 3))
-    def lease(self, one: Any, pool: str, limit: int) -> Any:
-        return self.taken(lambda store: store.lease(one, pool, limit, START))
+    @rule(one=HOSTS, pool=st.sampled_from(["runs", "workers"]), limit=st.integers(1, 3))
+    def lease(self, one: int, pool: str, limit: int) -> None:
+        self.taken(lambda store: store.lease(self.hosts[one], pool, limit, START))
 
-    def taken(self, lease: Callable[[AnyStore], Awaitable[list[LeasedRun]]]) -> Any:
+    def taken(self, lease: Callable[[AnyStore], Awaitable[list[LeasedRun]]]) -> None:
         double, real = self.stores.do(lease)
         facts = [
             [(run.request.run_id, run.epoch, run.position, run.news.seq, run.news.cancel) for run in found]
@@ -183,70 +203,80 @@ class Lives(RuleBasedStateMachine):
         ]
         assert sorted(facts[0]) == sorted(facts[1])
         by_id = {run.request.run_id: run for run in double}
-        pairs = []
         for run in real:
             mine = by_id[run.request.run_id]
             assert [frame.entries for frame in mine.frames] == [frame.entries for frame in run.frames]
             assert mine.news.groups == run.news.groups and set(mine.news.answers) == set(run.news.answers)
-            pairs.append(Pair([Owner(self.stores.double, mine), Owner(self.stores.real, run)]))
-        return multiple(*pairs)
+            self.pairs.append(Pair([Owner(self.stores.double, mine), Owner(self.stores.real, run)]))
 
-    @rule(target=hosts, one=consumes(hosts))
-    def retire(self, one: Any) -> Any:
-        self.stores.do(lambda store: store.retire(one.host_id))
-        fresh = host(self.name("host"))
-        self.stores.do(lambda store: store.register(fresh))
-        return fresh
+    @rule(one=HOSTS)
+    def retire(self, one: int) -> None:
+        self.stores.do(lambda store: store.retire(self.hosts[one].host_id))
+        self.hosts[one] = host(self.name("host"))
+        self.stores.do(lambda store: store.register(self.hosts[one]))
 
-    @rule(one=hosts, seconds=st.integers(0, 100))
-    def tend(self, one: Any, seconds: int) -> None:
-        double, real = self.stores.do(lambda store: store.tend(one, START + seconds, 3_600.0))
+    @rule(one=HOSTS, seconds=st.integers(0, 100))
+    def tend(self, one: int, seconds: int) -> None:
+        double, real = self.stores.do(lambda store: store.tend(self.hosts[one], START + seconds, 3_600.0))
         assert double == real
 
     # -- owners, and those who still take themselves for owners -----------------------------------------------
 
-    @rule(pair=owners)
-    def look(self, pair: Pair) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES)
+    def look(self, place: int) -> None:
+        pair = self.pair_at(place)
         for owner in pair.owners:
             owner.seen = self.stores.run(owner.store.look(pair.run_id)).seq
 
-    @rule(pair=owners, count=st.integers(1, 3))
-    def append(self, pair: Pair, count: int) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES, count=st.integers(1, 3))
+    def append(self, place: int, count: int) -> None:
+        pair = self.pair_at(place)
         entries = [said(f"topic {number}", {"n": number}) for number in range(count)]
         self.owns(pair, self.stores.told(pair, lambda owner: owner.append(*entries)))
 
-    @rule(pair=owners, after=st.none() | st.integers(1, 90), status=st.sampled_from(sorted(WAITING)))
-    def park(self, pair: Pair, after: int | None, status: Status) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES, after=st.none() | st.integers(1, 90), status=st.sampled_from(sorted(WAITING)))
+    def park(self, place: int, after: int | None, status: Status) -> None:
+        pair = self.pair_at(place)
         wake_at = None if after is None else START + after
         self.owns(pair, self.stores.told(pair, lambda owner: owner.park(wake_at, status)))
 
-    @rule(pair=owners, ok=st.booleans(), tokens=st.integers(0, 9))
-    def finish(self, pair: Pair, ok: bool, tokens: int) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES, ok=st.booleans(), tokens=st.integers(0, 9))
+    def finish(self, place: int, ok: bool, tokens: int) -> None:
+        pair = self.pair_at(place)
         status = Status.completed if ok else Status.failed
         usage = Usage(steps=1, input_tokens=tokens, micros=tokens * 3)
         self.owns(pair, self.stores.told(pair, lambda owner: owner.finish({"ok": ok}, status, usage)))
 
-    @rule(pair=owners)
-    def give_back(self, pair: Pair) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES)
+    def give_back(self, place: int) -> None:
+        pair = self.pair_at(place)
         self.owns(pair, self.stores.told(pair, lambda owner: owner.append(end=Yield())))
 
-    @rule(pair=owners, kind=st.sampled_from(["input", "approval"]))
-    def ask(self, pair: Pair, kind: str) -> None:
+    @precondition(lambda self: self.pairs)
+    @rule(place=PLACES, kind=st.sampled_from(["input", "approval"]))
+    def ask(self, place: int, kind: str) -> None:
+        pair = self.pair_at(place)
         given: dict[str, Json] = {"request_id": f"{pair.run_id}-{self.name('q')}", "run_id": pair.run_id}
         given |= {"root_run_id": pair.run_id, "tenant_id": pair.owners[0].leased.request.tenant_id, "kind": kind}
         given |= {"key": self.name("key"), "prompt": "May I?", "facts": {}, "created_at": START}
         asked = PendingRequest.model_validate(given)
         self.owns(pair, self.stores.told(pair, lambda owner: owner.append(said("asks"), request=asked)))
 
+    @precondition(lambda self: self.pairs)
     @rule(
-        target=runs,
-        pair=owners,
+        place=PLACES,
         count=st.integers(0, 3),
         low=st.integers(0, 2),
         need=st.none() | st.integers(1, 2),
         rest=st.tuples(st.booleans(), st.booleans()),
     )
-    def spawn(self, pair: Pair, count: int, low: int, need: int | None, rest: tuple[bool, bool]) -> Any:
+    def spawn(self, place: int, count: int, low: int, need: int | None, rest: tuple[bool, bool]) -> None:
+        pair = self.pair_at(place)
         exhausted, cancel_rest = rest
         first = len(self.children.get((pair.run_id, "g"), []))
         reserved = Usage(input_tokens=7, micros=5)
@@ -258,17 +288,14 @@ class Lives(RuleBasedStateMachine):
         answer = self.stores.told(pair, lambda owner: owner.append(said("spawns"), spawn=spawn))
         self.owns(pair, answer)
         if isinstance(answer, Exception):
-            return multiple()
+            return
         there = {record.run_id for record in self.records(self.stores.real)}
         ids = [child.request.run_id for child in made if child.request.run_id in there]
         self.children.setdefault((pair.run_id, "g"), []).extend((run_id, reserved) for run_id in ids)
-        return multiple(*ids)
 
     def owns(self, pair: Pair, answer: Any) -> None:
         """Who is not the newest owner of a run in progress has been refused, and who is has not."""
-        before = self.known[pair.run_id]
-        owner = before.status is Status.in_progress and before.epoch == pair.epoch
-        assert isinstance(answer, Fenced) is not owner, (answer, before)
+        assert isinstance(answer, Fenced) is not self.is_newest(pair), (answer, self.known[pair.run_id])
 
     # -- what always holds ---------------------------------------------------------------------------------
 
@@ -328,9 +355,26 @@ class TestLives(Lives.TestCase):  # type: ignore[misc]
     """Walks of up to 40 operations."""
 
     settings = settings(
-        max_examples=60,
+        max_examples=40,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         print_blob=True,
     )
+
+
+@pytest.mark.promise("A9")
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_retry_lets_go_of_a_run_that_was_held_when_it_failed(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as store:
+        await store.register(host())
+        await store.submit([new_run("top")])
+        owner = await own(store, "top")
+        assert await store.hold("top", True) == 1
+        seq = (await store.look("top")).seq
+        assert await store.hold("top", True) == 0
+        assert (await store.look("top")).seq == seq, "what changes nothing is no news"
+        await owner.finish(status=Status.failed)
+        await store.retry("top", Retry(by="ben", at=START))
+        assert not (await store.get("top")).held
+        assert (await own(store, "top")).leased.epoch > owner.leased.epoch
