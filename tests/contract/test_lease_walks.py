@@ -227,7 +227,7 @@ class TestLeases(Leases.TestCase):  # type: ignore[misc]
     """Walks of up to 40 operations."""
 
     settings = settings(
-        max_examples=50,
+        max_examples=25,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

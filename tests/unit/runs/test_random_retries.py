@@ -151,7 +151,7 @@ def same_end(kind: str, program: Program, failing: set[str], moments: list[int])
 some_texts = st.sets(st.sampled_from(TEXTS), min_size=1, max_size=3)
 
 
-@settings(bounded, max_examples=60)
+@settings(bounded, max_examples=40)
 @given(programs(["put", "get"], ["in order", "together", "map"]), some_texts, st.just([]) | crashes)
 def test_a_retried_program_ends_as_if_nothing_had_failed(
     program: Program, failing: set[str], moments: list[int]
@@ -183,7 +183,7 @@ async def forked(kind: str, program: Program, place: int) -> None:
                     assert executed[key] == (0 if key in shared else 1), f"{run_id}: {key}"
 
 
-@settings(bounded, max_examples=60)
+@settings(bounded, max_examples=40)
 @given(programs(["get"], ["in order", "together", "map"]), st.integers(0, 100))
 def test_a_fork_at_any_step_shares_what_is_past_and_does_the_rest(program: Program, place: int) -> None:
     asyncio.run(forked("memory", program, place))
