@@ -11,10 +11,12 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 import ray
 
+from retinue.host.alerting import AlertDesk, alerting
 from retinue.host.collector import calm_collector
 from retinue.host.composition import load_project, make_host, open_store
 from retinue.host.hosting import Host, HostShape
@@ -30,6 +32,8 @@ class RunHost:
         self._settings = Settings.model_validate_json(settings_json)
         self._kind = kind
         self._pools = tuple(pools)
+        # Where no process keeps traces, those that host top-level runs take turns.
+        self._alerts = kind == "run" and not self._settings.telemetry.emit_structured_events
         self._host: Host | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = start_thread(self._serve(), f"retinue-{kind}")
@@ -58,7 +62,8 @@ class RunHost:
         actor_id = ray.get_runtime_context().get_actor_id()
         self._host = make_host(project, store, shape, self._kind, actor_id)
         calm_collector()
-        await self._host.serve()
+        async with alerting(AlertDesk(self._settings, store)) if self._alerts else nullcontext():
+            await self._host.serve()
         await store.close()
 
 

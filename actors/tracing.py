@@ -1,4 +1,4 @@
-"""The TraceActor: the one process that has the trace tables open; it feeds them and answers queries.
+"""The TraceActor: the one process that has the trace tables open; it feeds them, answers queries and raises alerts.
 
 Its cursor is committed with what it derived, so its death costs time, not rows.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from retinue.actors.hosts import start_thread
+from retinue.host.alerting import AlertDesk, alerting
 from retinue.host.composition import open_store, open_traces
 from retinue.host.projecting import ask, catch_up, project_until
 from retinue.host.settings import Settings
@@ -61,7 +62,8 @@ class TraceKeeper:
         traces = open_traces(self._settings, store)
         await traces.open()
         self._traces, self._store = traces, store
-        await project_until(self._stopping, traces)
+        async with alerting(AlertDesk(self._settings, store, lambda: traces.lag().seq)):
+            await project_until(self._stopping, traces)
         await catch_up(traces)
         await traces.close()
         await store.close()

@@ -1,7 +1,8 @@
 """The inline host: runs are hosted in the caller's process, without Ray, on the same store.
 
-Alone it serves every pool and keeps the traces; beside a live runtime it takes only runs submitted to its own
-pool and leaves the rest to the runtime, which takes over what is left of that pool when it has gone. Knows no Ray.
+Alone it serves every pool, keeps the traces and raises alerts; beside a live runtime it takes only runs submitted
+to its own pool and leaves the rest to the runtime, which takes over what is left of that pool when it has gone. Knows
+no Ray.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 from retinue.host import clock
+from retinue.host.alerting import AlertDesk, alerting
 from retinue.host.composition import Project, make_host, open_traces
 from retinue.host.hosting import HostShape
 from retinue.host.projecting import project_until
@@ -44,8 +46,10 @@ async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> A
     traces = await _traces(project, store) if keeps else None
     stopping = asyncio.Event()
     projecting = asyncio.create_task(project_until(stopping, traces)) if traces else None
+    desk = AlertDesk(project.settings, store, (lambda: traces.lag().seq) if traces else None)
     try:
-        yield own_pool, traces
+        async with alerting(desk) if alone else nullcontext():
+            yield own_pool, traces
     finally:
         host.stop()
         if projecting is not None and traces is not None:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.limits import Limits
-from retinue.runs.patience import Patience
+from retinue.runs.patience import Patience, Span
 
 POLICY = Path("policy")
 
@@ -82,6 +82,28 @@ class Traces(Frozen):
     query_timeout: float = Field(default=30.0, gt=0, le=86_400)
 
 
+class Alerts(Frozen):
+    """Who is told of alerts, and when there is one (durations in seconds, or text such as `1h`).
+
+    `webhook_secret` names the environment variable with the key that bodies are signed with. `command` is a program
+    with its arguments, given the alert on stdin.
+    """
+
+    webhook: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    webhook_secret: str | None = Field(default=None, min_length=1)
+    command: tuple[str, ...] = ()
+    waits_older_than: Span = Field(default=3600.0, gt=0, le=31_536_000)
+    traces_lag: Span = Field(default=60.0, gt=0, le=86_400)
+    every: Span = Field(default=10.0, ge=0.01, le=3_600)
+
+    @field_validator("command")
+    @classmethod
+    def _a_program(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if words and not words[0].strip():
+            raise ValueError("must begin with a program, such as [notify-send, Retinue]")
+        return words
+
+
 class Telemetry(Frozen):
     """`emit_structured_events` keeps the trace tables and the OTLP export; the journal is kept in any case."""
 
@@ -112,6 +134,7 @@ class Keys(Frozen):
     limits: Limits = Limits()
     requests: Patience = Patience()
     breakers: BreakerPolicy = BreakerPolicy()
+    alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
     traces: Traces = Traces()
 

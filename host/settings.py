@@ -121,6 +121,7 @@ _SHAPES = {
 }
 _PATTERNS: dict[str | int, str] = {
     "otlp": "must be an address such as http://localhost:4318",
+    "webhook": "must be an address such as https://hooks.example.com/services/T1",
     "memory_limit": "must be a size such as 512MB or 1GB",
 }
 

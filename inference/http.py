@@ -107,7 +107,7 @@ class Http:
             "accept": "application/json" if on_event is None else "text/event-stream",
             "accept-encoding": "identity",
         }
-        request = self._pool().stream("POST", call.url, headers=headers, content=_encoded(call), timeout=seconds)
+        request = self._pool().stream("POST", call.url, headers=headers, content=encoded(call), timeout=seconds)
         async with request as response:
             started.append(True)
             answer = Answer(response.status_code, dict(response.headers))
@@ -163,7 +163,8 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
                 continue
 
 
-def _encoded(call: Call) -> bytes:
+def encoded(call: Call) -> bytes:
+    """The body that is posted for a call. PermanentModelError when its payload is no JSON."""
     try:
         return json.dumps(call.payload, separators=(",", ":"), allow_nan=False).encode("ascii")
     except (TypeError, ValueError) as error:

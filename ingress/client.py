@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.controls import Controls
 from retinue.ingress.events import RunEvent
+from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
 from retinue.runs.batch import JOB, BatchJob, rows_key
 from retinue.runs.context import typed
@@ -31,6 +33,8 @@ from retinue.runs.contracts import Branch, Budget, Json, RunRequest
 from retinue.runs.control import JobRow, JobState
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
+from retinue.runs.forking import START, Given
+from retinue.runs.joins import seconds
 from retinue.runs.journal import DeadLetter, NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.sources import Source
@@ -49,7 +53,11 @@ Ask = Callable[[str, float], Awaitable["pa.Table"]]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What may be said of a run besides target and input; None leaves it to the configuration."""
+    """What may be said of a run besides target and input; None leaves it to the configuration.
+
+    Of a tenant's runs those of the highest `priority` begin first; `queue` is one of `limits:` (None: the
+    definition's); `deadline` is a time span from now (seconds, or text such as `10m`) after which it fails.
+    """
 
     tenant: str | None = None
     principal: str | None = None
@@ -59,6 +67,9 @@ class Submission:
     input_id: str | None = None
     session_id: str | None = None
     stream: bool = False
+    priority: int = 0
+    queue: str | None = None
+    deadline: float | str | timedelta | None = None
 
 
 class Client(Controls):
@@ -125,6 +136,46 @@ class Client(Controls):
         result = await self._store.result(found)
         assert result is not None, f"run {found} has ended but has no result"
         return result
+
+    # -- steering ------------------------------------------------------------------------------------------
+
+    async def migrate(self, run_id: str, *, budget: Budget | None = None, deadline: float | None = None) -> Retaking:
+        """`retry` with the code of now, from the newest checkpoint on; what it asks for as before is not done again.
+
+        UnknownName when the project has no such definition any more.
+        """
+        registry = self.project.registry
+        registry.get((await self.get(run_id)).target)
+        versions = {name: registry.get(name).version for name in (*registry.names(), JOB)}
+        return await self.retry(run_id, budget=budget, deadline=deadline, versions=versions)
+
+    async def fork(
+        self, run_id: str, at: str, given: Given | None = None, *, pinned: bool = False, budget: Budget | None = None
+    ) -> Forked:
+        """Accept a run that shares another's past up to a step (`start`, `checkpoint:N`, a step's key or part of it).
+
+        `given` replaces the step's outcome, the checkpoint's state or the input. The code is that of now unless the
+        fork is `pinned` to the version of its original. UnknownName names close steps; InvalidInput.
+        """
+        record = await self.get(run_id)
+        plan = await plan_fork(self._store, record, at, given)
+        request = plan.accepted.request
+        definition = self.project.registry.get(request.target)
+        if plan.made.at == START:
+            self._check(definition, plan.made.input, request.model)
+        version = plan.version if pinned else definition.version
+        limits = (budget or Budget()).within(request.budget)
+        new = new_run(plan, record, target_version=version, pool=self._pool, budget=limits)
+        await self._store.submit([new])
+        return Forked(
+            run_id=new.request.run_id,
+            original=record.run_id,
+            at=plan.made.at,
+            shared=shared_steps(plan),
+            given=given is not None,
+            repeats=plan.repeats,
+            version=version,
+        )
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -210,6 +261,9 @@ class Client(Controls):
             input_id=said.input_id,
             model=said.model,
             pool=self._pool,
+            queue=definition.queue if said.queue is None else said.queue,
+            priority=said.priority,
+            deadline=None if said.deadline is None else clock.now_ns() + int(seconds(said.deadline) * 1e9),
             budget=self._budget(definition, said),
             effect_scope=run_id,
         )

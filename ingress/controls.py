@@ -1,4 +1,4 @@
-"""What can be done with runs through their store alone: look, answer, signal, cancel, compare.
+"""What can be done with runs through their store alone: look, answer, signal, cancel, compare, hold, retry, redrive.
 
 The verbs that only read or speak to runs use this: it imports no models, tools, policy, traces and no Ray, so it
 is there in a fraction of a second. `Client` adds what needs a project or a process that runs runs.
@@ -7,24 +7,32 @@ is there in a fraction of a second. `Client` adds what needs a project or a proc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from retinue.host import clock
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
 from retinue.ingress.awaiting import Awaited, awaited
+from retinue.ingress.dead import LIMIT as LIMIT_DEAD
+from retinue.ingress.dead import REFUSED, Dead, DeadList, dead_list, dead_one, is_input
 from retinue.ingress.diffing import Difference, diff_runs
 from retinue.ingress.events import RunEvent, events_of
 from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.pending import LIMIT, Pending, pending
+from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
-from retinue.runs.contracts import Json, PendingRequest, RunRecord
-from retinue.runs.control import RunQuery, RunTree
+from retinue.runs.alerts import Alert
+from retinue.runs.batch import JOB
+from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, Status
+from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree
 from retinue.runs.errors import InvalidInput
+from retinue.runs.retries import Retry
 from retinue.store.sqlite import SqliteStore
 
 _POLL = 0.02
+_CHUNK = 500
 
 
 class Controls:
@@ -114,6 +122,110 @@ class Controls:
     async def cancel(self, run_id: str, by: str | None = None) -> int:
         """Cancel a run and all below it; returns how many were marked or ended."""
         return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
+
+    # -- what somebody has to be told of -------------------------------------------------------------------
+
+    async def alerts(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
+        """Alerts that stand and were not acknowledged, oldest first; with `everything` all there were, newest first."""
+        return await self._store.alerts.listed(everything, limit)
+
+    async def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
+        """Say that somebody knows of an alert. UnknownName, or InvalidInput when it has cleared."""
+        return await self._store.alerts.acknowledge(alert_id, by or self.settings.principal, clock.now_ns())
+
+    # -- steering ------------------------------------------------------------------------------------------
+
+    async def pause(self, run_id: str) -> int:
+        """Hold a run and all below it: what is in flight ends, nothing more begins. Returns how many were changed.
+
+        InvalidInput when it has ended and nothing below it goes on.
+        """
+        return await self._hold(run_id, held=True)
+
+    async def resume(self, run_id: str) -> int:
+        """Let a held run and all below it go on; returns how many were changed. InvalidInput as for `pause`."""
+        return await self._hold(run_id, held=False)
+
+    async def retry(
+        self,
+        run_id: str,
+        *,
+        budget: Budget | None = None,
+        deadline: float | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> Retaking:
+        """Queue a failed run again, and what failed it below; `deadline` (s) begins now, `versions` by target migrate.
+
+        Ids and idempotency keys stay. IllegalTransition when it did not fail, InvalidInput while it or its parent
+        goes on.
+        """
+        wanted = self._retry(budget, deadline)
+        if versions is not None:
+            target = (await self.get(run_id)).target
+            wanted = replace(wanted, migrate=True, version=versions.get(target), versions=versions)
+        return await retake(self._store, run_id, wanted)
+
+    async def dead(self, job_id: str | None = None, limit: int = LIMIT_DEAD) -> DeadList:
+        """What was given up: refused inputs, failed top-level runs and rows; of one job or of all."""
+        found = None if job_id is None else (await self.get(job_id)).run_id
+        return await dead_list(self._store, found, limit)
+
+    async def dead_letter(self, dead_id: str) -> Dead:
+        """One dead letter with its input."""
+        return await dead_one(self._store, dead_id)
+
+    async def redrive(self, run_id: str, *, reason: str | None = None, limit: int | None = None) -> Redriven:
+        """Queue the failed rows of a job again (of one stop reason, or so many), or one failed run.
+
+        Rows go on in place: ids and idempotency keys stay, the job's counters count them as pending. Done in
+        transactions of 500; one that cannot go on is named in `refused` and left as it is.
+        """
+        if is_input(run_id):
+            raise InvalidInput(f"{run_id} is an input that never became a run and cannot be redriven: {REFUSED}")
+        record = await self.get(run_id)
+        if record.target == JOB or (record.status is not Status.failed and await self.groups(record.run_id)):
+            return await self._redrive_rows(record.run_id, reason, limit)
+        if reason is not None and record.reason != reason:
+            ended = record.reason.value if record.reason else "no reason"
+            raise InvalidInput(
+                f"run {record.run_id} is {record.status} ({ended}), not with {reason}: leave --reason out"
+            )
+        return Redriven(tuple(await self._store.retry(record.run_id, self._retry())))
+
+    async def groups(self, run_id: str) -> list[GroupState]:
+        """How far each fan-out of a run is."""
+        return await self._store.groups((await self.get(run_id)).run_id)
+
+    async def _redrive_rows(self, job_id: str, reason: str | None, limit: int | None) -> Redriven:
+        queued: list[str] = []
+        refused: list[tuple[str, str]] = []
+        after: int | None = 0
+        while after is not None and (limit is None or len(queued) < limit):
+            page = _CHUNK if limit is None else min(_CHUNK, limit - len(queued))
+            done = await self._store.redrive(job_id, Rows(after, page, reason), self._retry())
+            queued += done.queued
+            refused += done.refused
+            after = done.last
+        return Redriven(tuple(queued), tuple(refused))
+
+    async def _hold(self, run_id: str, held: bool) -> int:
+        record = await self.get(run_id)
+        count = await self._store.hold(record.run_id, held)
+        if not count and record.status.terminal:
+            raise InvalidInput(
+                f"run {record.run_id} is {record.status} and nothing below it goes on: only a run that is queued, "
+                "in_progress or waiting can be held or let go"
+            )
+        return count
+
+    def _retry(self, budget: Budget | None = None, deadline: float | None = None) -> Retry:
+        now = clock.now_ns()
+        return Retry(
+            by=self.settings.principal,
+            at=now,
+            budget=budget,
+            deadline=None if deadline is None else now + int(deadline * 1e9),
+        )
 
     async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
         who = by or self.settings.principal

@@ -11,6 +11,7 @@ import click
 
 from retinue.runs.contracts import Status
 from retinue.runs.errors import EffectError, InvalidInput, RetinueError, RunCanceled, RunError, StoreError
+from retinue.runs.machine import IllegalTransition
 
 
 class Exit(IntEnum):
@@ -52,6 +53,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit], ...] = (
     (RunCanceled, Exit.canceled),
     (RunError, Exit.failed),
     (InvalidInput, Exit.usage),
+    (IllegalTransition, Exit.usage),
     (EffectError, Exit.usage),
     (StoreError, Exit.runtime),
     (RetinueError, Exit.runtime),

@@ -11,15 +11,19 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from retinue.ingress.answers import read_answer, result_of
-from retinue.ingress.client import Client
 from retinue.ingress.exits import ENDED, Exit
 from retinue.ingress.render import answer_text, ending_text, request_text, short
 from retinue.ingress.terminal import Terminal, as_line, write
 from retinue.runs.contracts import Branch, PendingRequest, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from retinue.ingress.client import Client
 
 _LOOK = 0.25
 _MANY = 1_000
@@ -72,15 +76,41 @@ async def show_events(terminal: Terminal, client: Client, run_id: str) -> None:
             terminal.note(f"· {event.text}")
 
 
+async def follow_rows(terminal: Terminal, client: Client, job_id: str, timeout: float | None = None) -> Exit:
+    """Wait until no row of a job is left, or only a person can bring the rest on; tell the counts, give the code."""
+    root = (await client.get(job_id)).root_run_id
+    try:
+        async with asyncio.timeout(timeout):
+            while any(group.pending for group in await client.groups(job_id)):
+                if await is_stuck(client, root):
+                    return await _asks(terminal, client, job_id)
+                await asyncio.sleep(_LOOK)
+    except TimeoutError:
+        return await _late(terminal, client, job_id, timeout)
+    groups = await client.groups(job_id)
+    ok, failed = (sum(getattr(group, name) for group in groups) for name in ("ok", "failed"))
+    terminal.give({"run_id": job_id, "ok": ok, "failed": failed}, f"{ok:,} rows ok, {failed:,} failed")
+    return Exit.failed if failed else Exit.done
+
+
 async def is_stuck(client: Client, root_run_id: str) -> bool:
-    """Whether only a person can bring the tree of runs on: it asks, and nothing runs, queues or is timed."""
-    if not await open_requests(client, root_run_id):
+    """Whether only a person can bring the tree of runs on: it asks or is held, and nothing else runs or is timed."""
+    tree = RunQuery(root_run_id=root_run_id, limit=1)
+    if not await open_requests(client, root_run_id) and not await is_held(client, root_run_id):
         return False
-    for status in (Status.in_progress, Status.queued):
-        if await client.runs(RunQuery(root_run_id=root_run_id, status=status, limit=1)):
+    for query in (replace(tree, status=Status.in_progress), replace(tree, status=Status.queued, held=False)):
+        if await client.runs(query):
             return False
-    waiting = await client.runs(RunQuery(root_run_id=root_run_id, status=Status.waiting, limit=_MANY))
+    waiting = await client.runs(replace(tree, status=Status.waiting, held=False, limit=_MANY))
     return all(record.wake_at is None for record in waiting)
+
+
+async def is_held(client: Client, root_run_id: str) -> bool:
+    """Whether an operator holds a run of the tree that has not ended."""
+    tree = RunQuery(root_run_id=root_run_id, held=True, limit=1)
+    return any(
+        [await client.runs(query) for query in (replace(tree, status=Status.queued), replace(tree, waiting=True))]
+    )
 
 
 async def open_requests(client: Client, root_run_id: str) -> list[PendingRequest]:
@@ -150,9 +180,13 @@ def _tell(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
 async def _asks(terminal: Terminal, client: Client, run_id: str) -> Exit:
     root = (await client.get(run_id)).root_run_id
     requests = await open_requests(client, root)
-    terminal.give({"run_id": run_id, "status": (await client.get(run_id)).status, "requests": requests})
+    held = await is_held(client, root)
+    status = (await client.get(run_id)).status
+    terminal.give({"run_id": run_id, "status": status, "held": held, "requests": requests})
     for request in requests:
         terminal.note(request_text(request))
+    if held:
+        terminal.note(f"it is held: `retinue resume {short(root)}` lets it go on")
     terminal.note(f"then `retinue wait {short(run_id)}` carries it on and shows its answer")
     return Exit.asks
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from retinue.ingress.awaiting import Awaited, awaited
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
-from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Record
+from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
 from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.sqlite import SqliteStore
 
@@ -126,6 +126,8 @@ class _Reading:
                 self.finished_before += len(self.finished)
                 self.finished.clear()
                 self.open.clear()
+            case Retried():
+                self._take_back(entry)
             case Finished():
                 self.error = entry.error.message if entry.error else None
 
@@ -133,6 +135,14 @@ class _Reading:
         for other, boundary in self.boundaries.items():
             passed = {"passed": boundary.passed + 1, "position": position} if other == name else {}
             self.boundaries[other] = boundary.model_copy(update={"newest": other == name, **passed})
+
+    def _take_back(self, entry: Retried) -> None:
+        """The run goes on after a failure: the step that failed it is open again, its limits may be others."""
+        self.error = None
+        if entry.amendment.budget is not None:
+            self.budget = entry.amendment.budget.within(self.budget)
+        if entry.again is not None:
+            self.finished.pop(entry.again, None)
 
     def _begin(self, position: int, entry: Intent) -> None:
         self.open[entry.key] = FinishedStep(

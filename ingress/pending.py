@@ -31,8 +31,8 @@ class Waiting(Frozen):
     """One thing that is waited for, and its surroundings.
 
     `path` goes from the root to the run that waits, which is its last. `holds_up` counts the runs above that have
-    not ended. `goal` is the root's input; `commands` are those that resolve it, none where only time or another
-    run does. `request` is there for an approval or an input.
+    not ended; a `held` run goes on only when it is let go as well. `goal` is the root's input; `commands` are those
+    that resolve it, none where only time or another run does. `request` is there for an approval or an input.
     """
 
     kind: AwaitedKind
@@ -53,6 +53,7 @@ class Waiting(Frozen):
     goal: Json
     input_id: str | None
     job_id: str | None
+    held: bool = False
     commands: tuple[str, ...]
     request_id: str | None = None
     request: PendingRequest | None = None
@@ -154,7 +155,8 @@ def _waiting(records: dict[str, RunRecord], run_id: str, waits: Awaited, request
         goal=None,
         input_id=record.input_id or root.input_id,
         job_id=record.job_id,
-        commands=commands(waits, run_id),
+        held=record.held,
+        commands=commands(waits, run_id) + ((f"retinue resume {run_id[-_TAIL:]}",) if record.held else ()),
         request=request,
     )
 

@@ -46,7 +46,10 @@ def _goal(goal: Json) -> str:
 
 
 def _block(one: Waiting, now_ns: int) -> str:
-    who, age = f"{one.target} {short(one.run_id)} (depth {one.depth})", duration((now_ns - one.since) / 1e9)
+    who, age = (
+        f"{one.target} {short(one.run_id)} (depth {one.depth}{', held' if one.held else ''})",
+        duration((now_ns - one.since) / 1e9),
+    )
     asked = one.kind in {"approval", "input"}
     lines = [f"  {title(one)}, " + (f"asked by {who} {age} ago" if asked else f"awaited by {who} for {age}")]
     for name, say in LINES:

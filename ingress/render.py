@@ -61,13 +61,19 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def standing(record: RunRecord) -> str:
+    """The status of a run for people: `queued, held` while an operator holds it."""
+    held = record.held and not record.status.terminal
+    return f"{record.status.value}, held" if held else record.status.value
+
+
 def run_row(record: RunRecord, now_ns: int) -> list[str]:
     """One line of `retinue ps`; RUN_HEAD names the columns."""
     end = record.finished_at or now_ns
     took = duration((end - record.started_at) / 1e9) if record.started_at else ""
     return [
         short(record.run_id),
-        record.status.value,
+        standing(record),
         record.reason.value if record.reason else "",
         record.target,
         record.input_id or "",

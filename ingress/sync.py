@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.ingress.client import Client, connect
+from retinue.ingress.dead import LIMIT as LIMIT_DEAD
+from retinue.ingress.dead import Dead, DeadList
 from retinue.ingress.diffing import Difference
 from retinue.ingress.events import RunEvent
 from retinue.ingress.inspection import Inspection
 from retinue.ingress.pending import LIMIT, Pending
-from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import RunQuery
+from retinue.ingress.steering import Forked, Retaking
+from retinue.runs.alerts import Alert
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRecord
+from retinue.runs.control import Redriven, RunQuery
 from retinue.runs.definitions import Definition
+from retinue.runs.forking import Given
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +100,14 @@ class SyncClient:
         """What the whole tree of a run waits for, or what runs ask anywhere; with `everything` all they wait for."""
         return self._wait(self._client.pending(run_id, everything, limit))
 
+    def alerts(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
+        """Alerts that stand and were not acknowledged, oldest first; with `everything` all there were, newest first."""
+        return self._wait(self._client.alerts(everything, limit))
+
+    def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
+        """Say that somebody knows of an alert."""
+        return self._wait(self._client.acknowledge(alert_id, by))
+
     def inspect(self, run_id: str) -> Inspection:
         """Where a run stands and what resuming it would do."""
         return self._wait(self._client.inspect(run_id))
@@ -102,6 +115,40 @@ class SyncClient:
     def diff(self, one: str, other: str, children: bool = False) -> Difference:
         """Two runs side by side, step by step."""
         return self._wait(self._client.diff(one, other, children))
+
+    def pause(self, run_id: str) -> int:
+        """Hold a run and all below it; how many were changed."""
+        return self._wait(self._client.pause(run_id))
+
+    def resume(self, run_id: str) -> int:
+        """Let a held run and all below it go on; how many were changed."""
+        return self._wait(self._client.resume(run_id))
+
+    def retry(self, run_id: str, *, budget: Budget | None = None, deadline: float | None = None) -> Retaking:
+        """Queue a failed run again, and what failed it below."""
+        return self._wait(self._client.retry(run_id, budget=budget, deadline=deadline))
+
+    def migrate(self, run_id: str, *, budget: Budget | None = None, deadline: float | None = None) -> Retaking:
+        """`retry` with the code of now."""
+        return self._wait(self._client.migrate(run_id, budget=budget, deadline=deadline))
+
+    def fork(
+        self, run_id: str, at: str, given: Given | None = None, *, pinned: bool = False, budget: Budget | None = None
+    ) -> Forked:
+        """Accept a run that shares another's past up to a step."""
+        return self._wait(self._client.fork(run_id, at, given, pinned=pinned, budget=budget))
+
+    def dead(self, job_id: str | None = None, limit: int = LIMIT_DEAD) -> DeadList:
+        """What was given up: refused inputs, failed top-level runs and rows."""
+        return self._wait(self._client.dead(job_id, limit))
+
+    def dead_letter(self, dead_id: str) -> Dead:
+        """One dead letter with its input."""
+        return self._wait(self._client.dead_letter(dead_id))
+
+    def redrive(self, run_id: str, *, reason: str | None = None, limit: int | None = None) -> Redriven:
+        """Queue the failed rows of a job again, or one failed run."""
+        return self._wait(self._client.redrive(run_id, reason=reason, limit=limit))
 
     def sql(self, query: str, timeout: float = 30.0) -> pa.Table:
         """Ask the trace tables."""

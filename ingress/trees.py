@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from retinue.ingress.render import duration, money, short
+from retinue.ingress.render import duration, money, short, standing
 from retinue.runs.contracts import Json, RunRecord, Status
 from retinue.runs.control import RunTree
 
@@ -33,6 +33,7 @@ def _facts(tree: RunTree, record: RunRecord) -> dict[str, Json]:
         "run_id": record.run_id,
         "target": record.target,
         "status": record.status.value,
+        "held": record.held and not record.status.terminal,
         "reason": record.reason.value if record.reason else None,
         "input_id": record.input_id,
         "children": [_facts(tree, child) for child in _shown(tree, record)],
@@ -51,7 +52,7 @@ def _lines(tree: RunTree, record: RunRecord, level: int, now_ns: int) -> Iterato
 
 
 def _line(record: RunRecord, now_ns: int) -> str:
-    status = record.status.value + (f" ({record.reason.value})" if record.reason else "")
+    status = standing(record) + (f" ({record.reason.value})" if record.reason else "")
     end = record.finished_at or now_ns
     took = [duration((end - record.started_at) / 1e9)] if record.started_at else []
     cost = [money(record.usage.micros)] if record.usage.micros else []

@@ -6,13 +6,15 @@ Knows no verb.
 from __future__ import annotations
 
 import functools
+import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from retinue.host.presence import find_runtime
 from retinue.host.settings import Settings
@@ -21,6 +23,11 @@ from retinue.ingress.interrupts import run_until_interrupted
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
 from retinue.runs.contracts import Budget
+from retinue.runs.errors import InvalidInput
+from retinue.runs.joins import seconds
+
+_LONGEST = 10 * 366 * 86_400.0
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class Dollars(click.ParamType[Decimal]):
@@ -37,6 +44,51 @@ class Dollars(click.ParamType[Decimal]):
         if usd is None:
             self.fail(f"{value!r} is no amount of dollars such as 0.50", param, ctx)
         return usd
+
+
+class Duration(click.ParamType[float]):
+    """A time span: `90`, `90s`, `10m`, `2h`, `1d`; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds, above 0; click's BadParameter otherwise."""
+        text = str(value).strip()
+        try:
+            span = seconds(float(text) if _NUMBER.fullmatch(text) else text)
+        except InvalidInput:
+            span = 0.0
+        if not 0 < span <= _LONGEST:
+            self.fail(f"{value!r} is no time span such as 90s, 10m, 2h, 1d", param, ctx)
+        return span
+
+
+class Limits(click.ParamType[Budget]):
+    """Limits of a budget: `steps=20,usd=1.50`."""
+
+    name = "limits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Budget:
+        """The budget; click's BadParameter names the limit that cannot be."""
+        if isinstance(value, Budget):
+            return value
+        given: dict[str, str] = {}
+        for part in str(value).split(","):
+            name, _, limit = part.partition("=")
+            if name.strip() not in Budget.model_fields or not limit.strip():
+                names = ", ".join(Budget.model_fields)
+                self.fail(f"{part.strip()!r} is no limit: give NAME=NUMBER, of {names}", param, ctx)
+            given[name.strip()] = limit.strip().removeprefix("$")
+        try:
+            return Budget.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            self.fail(f"{first['loc'][0]}: {first['msg']} (got {str(first['input'])!r})", param, ctx)
+
+
+def budget_of(limits: Sequence[Budget]) -> Budget | None:
+    """The limits of a repeated option as one budget, the later above the earlier; None when there are none."""
+    return functools.reduce(lambda before, after: after.within(before), limits) if limits else None
 
 
 def what_follows(settings: Settings, run_id: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any, NoReturn, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.contracts import Branch, Budget, ErrorInfo, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
 from retinue.runs.errors import (
+    EffectError,
     InvalidInput,
     PermanentError,
     PermanentModelError,
@@ -27,6 +28,8 @@ from retinue.runs.errors import (
     RunError,
     RunFailed,
     SideEffectUnknown,
+    TransientError,
+    TransientModelError,
 )
 from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import EffectKind, Outcome
@@ -293,13 +296,27 @@ def _error_of(outcome: Outcome) -> RetinueError:
         return PolicyDenied(message)
     if outcome.result == "unknown":
         return SideEffectUnknown(message)
-    if error is None or error.reason == "tool_failure":
-        return PermanentError(message, code=error.code if error else "error")
-    if error.reason == "model_failure":
-        return PermanentModelError(message, code=error.code)
+    if error is None or error.reason in _EFFECT_ERRORS:
+        return _effect_error(error, message)
     failure = RunError(message)
     failure.reason = error.reason
     return failure
+
+
+def _effect_error(error: ErrorInfo | None, message: str) -> EffectError:
+    if error is None:
+        return PermanentError(message)
+    permanent, transient = _EFFECT_ERRORS[error.reason]
+    if error.retryable:
+        return transient(message, code=error.code, retry_after=error.retry_after)
+    return permanent(message, code=error.code)
+
+
+_EFFECT_ERRORS: dict[str, tuple[type[PermanentError], type[TransientError]]] = {
+    "tool_failure": (PermanentError, TransientError),
+    "model_failure": (PermanentModelError, TransientModelError),
+}
+"""What an effect raises that failed for good, and what it raises when its tries are used up."""
 
 
 def typed(definition: Definition, value: Json) -> Any:

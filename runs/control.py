@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status
-from retinue.runs.journal import Frame, NewRun
+from retinue.runs.journal import DeadLetter, Frame, NewRun
 from retinue.runs.retries import Retry
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list. None: any; `waiting`: only those that are parked, whatever for."""
+    """Which runs to list. None: any; `waiting`: only those that are parked, whatever for; `held`: (not) held."""
 
     status: Status | None = None
     tenant_id: str | None = None
@@ -25,6 +25,7 @@ class RunQuery:
     job_id: str | None = None
     roots_only: bool = False
     waiting: bool = False
+    held: bool | None = None
     limit: int = 50
 
 
@@ -70,6 +71,33 @@ class GroupState:
     failed: int
     rejected: int
     open: dict[Status, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which failed rows of a job to queue again: after a row number, so many, of one stop reason or of any."""
+
+    after: int = 0
+    limit: int = 500
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What came of it: ids of the rows that are queued, those that are not with why, and the last row number."""
+
+    queued: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadInput:
+    """A refused input with its number, and the run (a job) that refused it."""
+
+    number: int
+    job_id: str | None
+    letter: DeadLetter
 
 
 class Control(Protocol):

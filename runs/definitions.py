@@ -102,6 +102,7 @@ class AgentSpec:
     plans: bool = False
     compaction: Compaction | None = DEFAULT_COMPACTION
     reset: Reset | None = None
+    queue: str = ""
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -151,6 +152,7 @@ class Workflow:
     explicit_version: str | None = None
     parts: tuple[AgentSpec | Workflow | str, ...] = ()
     boundaries: tuple[tuple[str, str], ...] = ()
+    queue: str = ""
     kind: ClassVar[Literal["workflow"]] = "workflow"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
@@ -176,7 +178,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     `parameters` (sent to the model as they are), `max_tokens`, `corrections` (how often a bad decision or
     answer is returned to the model), `asks` (it may ask a person), `plans` (it keeps track of what it owes),
     `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
-    starts afresh: `Reset(turns=40)`; never by default), `version`.
+    starts afresh: `Reset(turns=40)`; never by default), `queue` (whose limits in `limits:` its runs keep; else that of
+    what starts it), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -204,9 +207,9 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
-    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `boundaries` (name and
-    meaning of its checkpoints). InvalidInput when the function is not async or uses time, randomness or I/O
-    directly.
+    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `queue` (as for agents),
+    `boundaries` (name and meaning of its checkpoints). InvalidInput when the function is not async or uses time,
+    randomness or I/O directly.
     """
 
     def define(function: Callable[..., Awaitable[Any]]) -> Workflow:
@@ -227,6 +230,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             follow_ups=tuple(options.get("follow_ups", ())),
             explicit_version=options.get("version"),
             boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
+            queue=options.get("queue", ""),
         )
 
     return define if function is None else define(function)

@@ -169,6 +169,7 @@ def _follow_up(run: Run, name: str, index: int) -> RunRequest:
             "parent_run_id": parent.run_id,
             "idempotency_key": None,
             "pool": "workers",
+            "queue": definition.queue or parent.queue,
             "priority": parent.priority - 1,
             "depth": parent.depth + 1,
             "budget": definition.budget.within(run.services.defaults.budget),

@@ -23,6 +23,8 @@ def _in_seconds(value: Any) -> Any:
 
 
 Seconds = Annotated[float | None, BeforeValidator(_in_seconds)]
+Span = Annotated[float, BeforeValidator(_in_seconds)]
+"""As `Seconds`, where there has to be one."""
 
 
 class Patience(Frozen):

@@ -5,8 +5,8 @@ A retry is no second run: the journal of the same run goes on, its ids and idemp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from retinue.runs.contracts import Amendment, Budget, StopReason
 from retinue.runs.errors import InvalidInput
@@ -19,7 +19,8 @@ class Retry:
     """What a retry may change: more budget, another deadline (Unix ns), the version of the code to go on with.
 
     `migrate` replays nothing: the function begins at its newest checkpoint with the new code, and what it asks for
-    as before is not done again.
+    as before is not done again. `version` is that of the run itself, `versions` by target those of the failed runs
+    below it, which are retried with it.
     """
 
     by: str
@@ -28,6 +29,11 @@ class Retry:
     deadline: int | None = None
     version: str | None = None
     migrate: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def below(self, target: str) -> Retry:
+        """What the retry means for a failed run of a target below the one it is for."""
+        return replace(self, version=self.versions.get(target))
 
 
 _CULPRITS: dict[StopReason, Callable[[Outcome], bool]] = {
@@ -51,11 +57,16 @@ def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
         since=wanted.at,
         retries=1 if before is None else before.retries + 1,
         version=wanted.version or (before.version if before else None),
-        budget=wanted.budget or (before.budget if before else None),
+        budget=_more(wanted.budget, before.budget if before else None),
         deadline=wanted.deadline,
     )
     keep = 0 if wanted.migrate else _kept(history, again)
     return Retried(at=wanted.at, by=wanted.by, keep=keep, again=again, amendment=amendment)
+
+
+def _more(wanted: Budget | None, before: Budget | None) -> Budget | None:
+    """The limits of this retry, and those of earlier ones where it sets none."""
+    return before if wanted is None else wanted.within(before or Budget())
 
 
 def stands(history: History, entry: Retried) -> frozenset[str]:

@@ -192,6 +192,7 @@ def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int
         "reason": park.reason,
         "wake_at": park.wake_at,
         "position": position + 1,
+        "at": job.append.entries[-1].at,
         "num": job.append.num,
     }
     connection.execute(sql("park"), values)

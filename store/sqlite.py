@@ -23,7 +23,7 @@ import apsw
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import GroupState, JobRow, JobState, RunQuery, RunTree
+from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, Redriven, Rows, RunQuery, RunTree
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -36,7 +36,8 @@ from retinue.runs.journal import (
 )
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
-from retinue.store import control, leasing, owning, reading, steering, trees
+from retinue.store import control, dead, leasing, owning, reading, steering, trees
+from retinue.store.alerts import StoreAlerts
 from retinue.store.blobs import Blobs
 from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
@@ -86,6 +87,7 @@ class SqliteStore:
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
+        self.alerts = StoreAlerts(self._read, self._writer.submit, self._incarnation)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of every file."""
@@ -249,9 +251,9 @@ class SqliteStore:
         """See Control."""
         return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
 
-    async def failed_children(self, run_id: str, limit: int) -> list[str]:
-        """Ids of up to `limit` failed children of a run, oldest first."""
-        return await self._read(lambda connection: steering.failed_children(connection, run_id, limit))
+    async def redrive(self, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
+        """Queue a page of the failed rows of a job again, in one transaction."""
+        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, job_id, rows, wanted))
 
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""
@@ -311,6 +313,14 @@ class SqliteStore:
     async def dead_letters(self, parent_run_id: str | None = None, limit: int = 1_000) -> list[DeadLetter]:
         """Inputs and runs that could not be completed, oldest first."""
         return await self._read(lambda c: reading.dead_letters(c, self._codec, parent_run_id, limit))
+
+    async def dead_inputs(self, job_id: str | None, number: int | None, limit: int) -> tuple[list[DeadInput], int]:
+        """Refused inputs of a job (or of all, or the one of a number), newest first, and how many there are."""
+        return await self._read(lambda c: dead.inputs(c, self._codec, job_id, number, limit))
+
+    async def dead_runs(self, job_id: str | None, limit: int) -> tuple[list[RunRecord], int]:
+        """Failed top-level runs and rows (or only the rows of a job), newest first, and how many there are."""
+        return await self._read(lambda c: dead.runs(c, job_id, limit))
 
     async def job(self, run_id: str, key: str) -> JobState:
         """The join state of a job's rows while it runs."""

@@ -11,6 +11,7 @@ import apsw
 
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Status
+from retinue.runs.control import Redriven, Rows
 from retinue.runs.errors import InvalidInput
 from retinue.runs.history import History
 from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Retried
@@ -62,11 +63,24 @@ def retry(connection: apsw.Connection, codec: FrameCodec, run_id: str, wanted: R
     return [each.run_id for each in found]
 
 
-def failed_children(connection: apsw.Connection, run_id: str, limit: int) -> list[str]:
-    """Ids of the failed children of a run, oldest first."""
-    num, _ = find(connection, run_id)
-    query = "SELECT run_id FROM runs WHERE parent = ? AND status = 'failed' ORDER BY num LIMIT ?"
-    return [row[0] for row in many(connection, query, (num, limit))]
+def redrive(connection: apsw.Connection, codec: FrameCodec, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
+    """Queue failed rows of a job again, a page of them; one that cannot go on is named and left as it is."""
+    job, _ = find(connection, job_id)
+    page = many(
+        connection,
+        sql("failed_rows"),
+        {"job": job, "after": rows.after, "limit": rows.limit, "reason": rows.reason},
+    )
+    queued: list[str] = []
+    refused: list[tuple[str, str]] = []
+    for _, run_id in page:
+        try:
+            retry(connection, codec, run_id, wanted)
+        except (InvalidInput, IllegalTransition) as error:
+            refused.append((run_id, str(error)))
+        else:
+            queued.append(run_id)
+    return Redriven(tuple(queued), tuple(refused), page[-1][0] if page else None)
 
 
 def _refuse_child_of_living(connection: apsw.Connection, num: int, run_id: str) -> None:
@@ -85,13 +99,13 @@ def _collect(connection: apsw.Connection, top: int, wanted: Retry) -> list[_Fail
     pending = [top]
     while pending:
         num = pending.pop()
-        run_id, tenant_id, epoch, position, status = one(
-            connection, "SELECT run_id, tenant_id, epoch, position, status FROM runs WHERE num = ?", (num,)
+        run_id, tenant_id, epoch, position, status, target = one(
+            connection, "SELECT run_id, tenant_id, epoch, position, status, target FROM runs WHERE num = ?", (num,)
         )
         if status != Status.failed:
             raise _not_failed(run_id, Status(status))
         history, finished = _past(connection, num, run_id)
-        entry = retried(history, finished, wanted)
+        entry = retried(history, finished, wanted if num == top else wanted.below(target))
         found.append(_Failed(num, run_id, tenant_id, epoch, position, entry))
         if len(found) > _MOST:
             raise InvalidInput(f"run {run_id}: more than {_MOST} failed runs below it: redrive its children first")

@@ -25,7 +25,7 @@ _WAITING = "status IN ({})".format(", ".join(f"'{status.value}'" for status in s
 def below(connection: apsw.Connection, run_id: str, most: int, deepest: int) -> RunTree:
     """A run and what is below it, `most` runs and `deepest` levels; what has not ended comes first."""
     values = {"run_id": run_id, "most": most, "deepest": deepest}
-    records = _records(connection, [row[0] for row in many(connection, sql("below"), values)])
+    records = records_of(connection, [row[0] for row in many(connection, sql("below"), values)])
     counts: dict[str, dict[Status, int]] = {}
     shown = json.dumps([record.run_id for record in records])
     for parent, status, count in many(connection, sql("children_by_status"), {"run_ids": shown}):
@@ -36,7 +36,7 @@ def below(connection: apsw.Connection, run_id: str, most: int, deepest: int) -> 
 def lineage(connection: apsw.Connection, run_ids: Sequence[str]) -> dict[str, RunRecord]:
     """The records of these runs and of all runs above them, by id."""
     rows = many(connection, sql("lineage"), {"run_ids": json.dumps(list(run_ids))})
-    return {record.run_id: record for record in _records(connection, [row[0] for row in rows])}
+    return {record.run_id: record for record in records_of(connection, [row[0] for row in rows])}
 
 
 def waiting(connection: apsw.Connection, most: int) -> tuple[list[RunRecord], int]:
@@ -45,7 +45,7 @@ def waiting(connection: apsw.Connection, most: int) -> tuple[list[RunRecord], in
     total = len(rows)
     if total == most:
         total = int(one(connection, f"SELECT count(*) FROM runs WHERE {_WAITING}")[0])
-    return _records(connection, [row[0] for row in rows]), total
+    return records_of(connection, [row[0] for row in rows]), total
 
 
 def asked(
@@ -97,7 +97,7 @@ def inputs(connection: apsw.Connection, codec: FrameCodec, run_ids: Sequence[str
     return {run_id: frames[0].entries[0].content for run_id, frames in found.items() if frames}
 
 
-def _records(connection: apsw.Connection, nums: Sequence[int]) -> list[RunRecord]:
+def records_of(connection: apsw.Connection, nums: Sequence[int]) -> list[RunRecord]:
     """Records of these rows, in this order."""
     query = "SELECT num, run_id FROM runs WHERE num IN (SELECT value FROM json_each(?))"
     wanted = json.dumps(list(nums))

@@ -44,7 +44,7 @@ _ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A batch that was looked at and may begin."""
+    """A batch that was looked at and may begin; `standing` is its priority and queue, where they were given."""
 
     settings: Settings
     source: Source
@@ -52,6 +52,7 @@ class _Plan:
     rows: int
     window: int
     local: bool
+    standing: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class _Job:
 @click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the whole job.")
 @click.option("--model", help="The model of every agent in it that names none.")
 @click.option("--tenant", help="On whose behalf. Default: the configuration's.")
+@click.option("--priority", type=click.IntRange(-1000, 1000), help="Higher begins first, among a tenant's runs. [0]")
+@click.option("--queue", help="The queue whose `limits:` the rows keep that their definition gives none.")
 @click.option("--resume", is_flag=True, help="Go on with the job of this agent, input and output, if there is one.")
 @click.option("--force", is_flag=True, help="Begin anew and replace the output.")
 @click.option("--local", is_flag=True, help="In this process, without Ray.")
@@ -89,7 +92,8 @@ async def batch_command(terminal: Terminal, agent: str, **options: Any) -> Exit:
     try:
         if plan.note.ended and plan.note.job_id:
             async with connect(settings=plan.settings, start=False) as client:
-                return await _collect(terminal, client, plan, plan.note.job_id)
+                if not (await client.progress(plan.note.job_id)).pending:
+                    return await _collect(terminal, client, plan, plan.note.job_id)
         async with connect(settings=plan.settings, local=plan.local) as client:
             job_id = await _accept(client, plan)
             return await _collect(terminal, client, plan, job_id)
@@ -112,7 +116,8 @@ def _plan(terminal: Terminal, agent: str, options: dict[str, Any]) -> _Plan:
     wanted = note_for(agent, source, output, given)
     note = settle(wanted, settings.data_folder, resume=options["resume"], force=options["force"])
     rows = check_input(source, id_given=options["id_field"] is not None).rows
-    return _Plan(settings, source, note, rows, options["concurrency"], options["local"])
+    standing = {name: options[name] for name in ("priority", "queue") if options[name] is not None}
+    return _Plan(settings, source, note, rows, options["concurrency"], options["local"], standing)
 
 
 async def _accept(client: Client, plan: _Plan) -> str:
@@ -126,6 +131,7 @@ async def _accept(client: Client, plan: _Plan) -> str:
         model=note.model,
         tenant=note.tenant,
         budget=None if note.max_cost is None else Budget(usd=Decimal(note.max_cost)),
+        **plan.standing,
     )
     keep(replace(note, job_id=handle.run_id), plan.settings.data_folder)
     return handle.run_id
@@ -156,22 +162,25 @@ async def _watch(terminal: Terminal, client: Client, rows: int, place: tuple[str
             state = await client.progress(job_id)
             now = time.monotonic()
             progress.show(state, now)
-            if result is not None:
+            if result is not None and not state.pending:
                 return _Job(job_id, state, result, now - started)
             if newest > after:
                 after, quiet_since = newest, now
-            elif state.waiting and now - quiet_since > _STUCK_AFTER:
+            elif now - quiet_since > _STUCK_AFTER:
                 quiet_since = now
                 if await is_stuck(client, job_id):
                     return _Job(job_id, state, None, now - started)
 
 
 async def _result(client: Client, job_id: str) -> Branch | None:
-    """The job's result if it ends within a moment."""
+    """The job's result if it ends within a moment; a job that has ended may have rows in progress again."""
     try:
-        return await client.wait(job_id, _LOOK)
+        result = await client.wait(job_id, _LOOK)
     except TimeoutError:
         return None
+    if (await client.progress(job_id)).pending:
+        await asyncio.sleep(_LOOK)
+    return result
 
 
 async def _write_new(client: Client, job_id: str, partial: PartialRows, after: int) -> int:
@@ -232,9 +241,13 @@ def _tell_end(terminal: Terminal, plan: _Plan, job: _Job, counts: tuple[int, int
 
 def _tell_asks(terminal: Terminal, plan: _Plan, job: _Job) -> Exit:
     terminal.give(_facts(plan, job))
+    waiting = job.state.waiting
+    cause = (
+        f"answers {waiting:,} requests: `retinue inbox`" if waiting else f"lets it go: `retinue resume {short(job.id)}`"
+    )
     terminal.note(
-        f"{ended(job.state):,} of {plan.rows:,} rows are done, and nothing else can go on before a person answers "
-        f"{job.state.waiting:,} requests: `retinue inbox`\nthen {_again(plan)}"
+        f"{ended(job.state):,} of {plan.rows:,} rows are done, and nothing else can go on before a person {cause}\n"
+        f"then {_again(plan)}"
     )
     return Exit.asks
 

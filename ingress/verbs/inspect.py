@@ -14,7 +14,7 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.inspection import FinishedStep, Inspection, NamedBoundary
 from retinue.ingress.pending import commands
 from retinue.ingress.pending_text import title
-from retinue.ingress.render import dollars, duration, moment, money
+from retinue.ingress.render import dollars, duration, moment, money, standing
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.trees import tree_facts, tree_text
 from retinue.ingress.verb import verb
@@ -95,7 +95,7 @@ def _place_lines(seen: Inspection) -> Iterator[tuple[str, str]]:
 
 def _record_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield "run", f"{record.run_id}  {record.kind} {record.target}"
-    yield "status", record.status.value + (f" ({record.reason.value})" if record.reason else "")
+    yield "status", standing(record) + (f" ({record.reason.value})" if record.reason else "")
     family = {"parent": record.parent_run_id, "root": record.root_run_id, "job": record.job_id}
     if record.input_id is not None:
         yield "input", record.input_id
@@ -103,6 +103,8 @@ def _record_lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         if value is not None and value != record.run_id:
             yield name, value
     yield "tenant", record.tenant_id
+    if record.queue or record.priority:
+        yield "queue", f"{record.queue or '(none)'}, priority {record.priority}"
     times = {"accepted": record.created_at, "started": record.started_at, "finished": record.finished_at}
     yield "times", ", ".join(f"{name} {moment(value)}" for name, value in times.items() if value is not None)
     if record.wake_at is not None:

@@ -19,7 +19,7 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.following import follow
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import Dollars, verb
+from retinue.ingress.verb import Dollars, Duration, verb
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.errors import InvalidInput
 
@@ -37,6 +37,9 @@ from retinue.runs.errors import InvalidInput
 @click.option("--session", "session_id", help="The session it belongs to.")
 @click.option("--key", "idempotency_key", help="Idempotency key: a second run with it is the first one.")
 @click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the run and all below it.")
+@click.option("--deadline", type=Duration(), metavar="SPAN", help="The run must end within: 90s, 10m, 2h.")
+@click.option("--priority", type=click.IntRange(-1000, 1000), help="Higher begins first, among a tenant's runs. [0]")
+@click.option("--queue", help="The queue whose `limits:` it keeps. Default: its definition's.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Wait at most S seconds.")
 async def run_command(terminal: Terminal, target: str, question: str | None, **options: Any) -> Exit:
     """Run TARGET, an agent or a workflow, on QUESTION and show its answer.
@@ -64,7 +67,7 @@ async def run_command(terminal: Terminal, target: str, question: str | None, **o
 
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("model", "tenant", "principal", "session_id", "idempotency_key")
+    names = ("model", "tenant", "principal", "session_id", "idempotency_key", "priority", "queue", "deadline")
     said = {name: options[name] for name in names if options[name] is not None}
     if options["max_cost"] is not None:
         said["budget"] = Budget(usd=options["max_cost"])

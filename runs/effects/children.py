@@ -197,6 +197,7 @@ def _template(run: Run, command: Command, plan: _Plan, definition: Definition, s
             "job_id": parent.job_id or (parent.run_id if plan.count else None),
             "idempotency_key": None,
             "pool": "workers",
+            "queue": definition.queue or parent.queue,
             "depth": parent.depth + 1,
             "budget": budget,
             "group_key": command.key,

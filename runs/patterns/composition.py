@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     version: str
     budget: Budget
     follow_ups: Sequence[Workflow | str]
+    queue: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def compose(name: str, body: Body, shape: Shape, options: Options) -> Workflow:
         explicit_version=options.get("version") or _version(name, shape),
         parts=tuple(shape.parts.values()),
         boundaries=shape.boundaries,
+        queue=options.get("queue", ""),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retinue.runs.definitions import Compaction, Reset, agent, prompt, workflow
     from retinue.runs.doors import Doors
     from retinue.runs.errors import RetinueError
+    from retinue.runs.forking import Given
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
     from retinue.runs.patterns.chain import chain
     from retinue.runs.patterns.handoff import handoff
@@ -36,6 +37,7 @@ _HOMES = {
     "Client": "ingress.client",
     "Compaction": "runs.definitions",
     "Context": "runs.context",
+    "Given": "runs.forking",
     "Doors": "runs.doors",
     "Reset": "runs.definitions",
     "RetinueError": "runs.errors",
@@ -71,6 +73,7 @@ __all__ = [
     "Compaction",
     "Context",
     "Doors",
+    "Given",
     "Reset",
     "RetinueError",
     "RunHandle",

@@ -147,7 +147,7 @@ def _compared(calm: Story, rough: Story, name: str) -> Iterator[str]:
 def _steps(story: Story, run: Run) -> dict[str, Entry]:
     """The outcomes by key, but for what was stopped in flight by the end, and for questions about a doubt."""
     outcomes = [e for e in run.of("outcome") if e["result"] != "canceled" and not e["key"].endswith("!doubt")]
-    counts = {entry["key"]: {name: entry["facts"].get(name) for name in COUNTS} for entry in outcomes}
+    counts = {entry["key"]: {name: entry.get("facts", {}).get(name) for name in COUNTS} for entry in outcomes}
     return {e["key"]: e | {"content": story.plain(e["content"]), "facts": counts[e["key"]]} for e in outcomes}
 
 

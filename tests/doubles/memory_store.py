@@ -265,6 +265,7 @@ class MemoryStore:
             "parent_run_id": query.parent_run_id,
             "root_run_id": query.root_run_id,
             "job_id": query.job_id,
+            "held": query.held,
         }
         records = [_record(run) for run in sorted(self._runs.values(), key=lambda run: -run.num)]
         found = [r for r in records if all(v is None or getattr(r, name) == v for name, v in wanted.items())]
@@ -451,7 +452,7 @@ class MemoryStore:
         below = [
             r for r in self._runs.values() if r.parent is run and r.status is Status.failed and r.group not in heard
         ]
-        queued = [each for child in below for each in self._retry(child, wanted)]
+        queued = [each for child in below for each in self._retry(child, wanted.below(child.request.target))]
         run.epoch, run.position = run.epoch + 1, run.position + 1
         self._store(run, run.position, run.epoch, (entry,))
         self._move(run, Status.queued)

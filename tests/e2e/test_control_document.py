@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs/control.md"
 FENCE = re.compile(r"<!-- file: (?P<name>[\w./]+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ID = re.compile(r"\b(?:[0-9a-f]{20})?([0-9a-f]{12})\b")
+STEERING = {"retry", "dlq", "pause", "resume", "fork"}
 CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"), "(moment)"),
     (re.compile(r"\b\d+\.\d s\b|\b\d+ s\b|\b\d+ m \d\d s\b"), "(duration)"),
@@ -88,7 +89,7 @@ def example(tmp_path: Path) -> Project:
 def test_the_commands_of_the_page_print_what_it_shows(example: Project) -> None:
     names = Names()
     shown = list(commands())
-    assert {"run", "inbox", "ps", "inspect", "signal", "answer", "approve", "wait", "diff"} <= {
+    assert {"run", "inbox", "ps", "inspect", "signal", "answer", "approve", "wait", "diff", *STEERING} <= {
         shlex.split(command)[1] for command, _ in shown
     }
     for command, output in shown:

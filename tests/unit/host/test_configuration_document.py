@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import from_json, to_json
 
 from retinue.host.keys import Keys
 
@@ -26,7 +27,7 @@ def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, BaseModel):
             yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", json.loads(model.model_dump_json(include={name}))[name]
+            yield f"{prefix}{name}", from_json(to_json(value))
 
 
 DEFAULTS = dict(leaves(Keys()))

@@ -18,11 +18,12 @@ SHARED = {"--project", "--json", "--help"}
 
 
 def parameters_of(verb: str) -> set[str]:
-    """Long options and argument names of the real command, without those that every verb has."""
+    """Long options and argument names of the real command and those below it, without those that every verb has."""
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
     found = set()
-    for parameter in command.params:
+    for parameter in (parameter for each in commands for parameter in each.params):
         if isinstance(parameter, click.Argument):
             found.add(str(parameter.make_metavar(click.Context(command))).strip("[]"))
         else:

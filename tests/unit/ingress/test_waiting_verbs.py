@@ -212,7 +212,9 @@ def test_diff_finds_the_child_that_differs(retinue: Command, project: Path) -> N
     assert "are the same run" in retinue("diff", runs[0], runs[0]).err
 
 
-@pytest.mark.parametrize("verb", ["ps", "inspect", "inbox", "signal", "diff", "logs", "cancel"])
+@pytest.mark.parametrize(
+    "verb", ["ps", "inspect", "inbox", "signal", "diff", "logs", "cancel", "pause", "retry", "dlq"]
+)
 def test_a_verb_that_needs_only_the_store_loads_nothing_heavy(verb: str, tmp_path: Path) -> None:
     code = f"import json, sys, retinue.ingress.verbs.{verb}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(

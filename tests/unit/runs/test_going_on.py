@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import InvalidInput, PermanentError
 from retinue.runs.joins import first_success
+from retinue.runs.journal import Retried
 from retinue.runs.machine import IllegalTransition
 from retinue.sessions.native import tool
 
@@ -203,3 +205,34 @@ async def test_a_child_of_a_living_parent_is_not_retried_behind_its_back(make_on
     [child] = await world.store.list_runs(RunQuery(parent_run_id=run_id))
     with pytest.raises(InvalidInput, match=f"is a child of {run_id}, which is waiting_for_input"):
         await world.retry(child.run_id)
+
+
+async def test_limits_of_several_retries_add_up(make_on_each: Make) -> None:
+    world = await make_on_each(steps)
+    broken.add("b")
+    run_id = await failed(world, steps, ["a", "b"])
+    await world.retry(run_id, budget=Budget(hops=5))
+    await world.finish(run_id)
+    await world.retry(run_id, budget=Budget(steps=9))
+    [*_, last] = [entry for entry in await world.entries(run_id) if isinstance(entry, Retried)]
+    assert last.amendment.budget == Budget(hops=5, steps=9)
+
+
+async def test_what_failed_below_is_migrated_to_the_version_of_its_own_target(make_on_each: Make) -> None:
+    @workflow(version="1")
+    async def inner(ctx: Context, name: str) -> str:
+        return str(await ctx.step(work, name))
+
+    @workflow(version="a")
+    async def outer(ctx: Context, name: str) -> str:
+        return str(await ctx.run("inner", name))
+
+    world = await make_on_each(inner, outer)
+    broken.add("x")
+    run_id = await failed(world, outer, "x")
+    broken.clear()
+    world.redefine(replace(inner, explicit_version="2"), replace(outer, explicit_version="b"))
+    versions = {"inner": "2", "outer": "b"}
+    assert len(await world.retry(run_id, migrate=True, version="b", versions=versions)) == 2
+    result = await world.finish(run_id)
+    assert result.status is Status.completed, result.error
