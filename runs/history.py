@@ -58,6 +58,7 @@ class History:
             case Intent():
                 self.intents[entry.key] = entry
                 self.begun.add(entry.key)
+                self.taken_back.discard(entry.key)
             case Outcome():
                 self._add_outcome(entry)
             case Attempt():

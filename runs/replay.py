@@ -12,7 +12,7 @@ from retinue.runs.contracts import Branch
 from retinue.runs.effects import children
 from retinue.runs.errors import ReplayMismatch
 from retinue.runs.history import History
-from retinue.runs.journal import Journal, Outcome
+from retinue.runs.journal import Intent, Journal, Outcome
 from retinue.runs.steps import Command, Done
 
 WAYS_ON = (
@@ -77,11 +77,16 @@ def deliver(run_id: str, history: History, commands: dict[str, Command], run_on:
 
 
 def mismatch(run_id: str, history: History, command: Command) -> ReplayMismatch | None:
-    """Why a step that the code asks for is not the one that was recorded under its key; None when it is."""
+    """Why a step that the code asks for is not the one that was recorded under its key; None when it is.
+
+    A step that a retry took back in flight may be begun anew with other arguments, unless others have heard of it.
+    """
     recorded = history.intents.get(command.key) or history.outcomes.get(command.key)
     digest = getattr(recorded, "digest", command.digest)
     if recorded is None or (digest == command.digest and recorded.effect == command.effect):
         return None
+    if command.key in history.taken_back and isinstance(recorded, Intent):
+        return _begin_anew(run_id, history, command, recorded)
     return ReplayMismatch(
         f"run {run_id}: step {command.key} was recorded as {recorded.effect} with other arguments "
         f"(digest {digest}, now {command.digest}): the code or its inputs changed since the run began; {WAYS_ON}",
@@ -101,6 +106,16 @@ def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMi
         f"{', '.join(found) or 'nothing'}: the code changed since the run began; {WAYS_ON}",
         run_id=run_id,
     )
+
+
+def _begin_anew(run_id: str, history: History, command: Command, begun: Intent) -> ReplayMismatch | None:
+    if begun.effect == "children" or begun.facts.get("side_effect") == "write" or begun.effect != command.effect:
+        return _other(run_id, command.key, "the children or the write of step")
+    if begun.effect == "model":  # what is held for it is settled before it is asked anew
+        history.intents[command.key] = begun.model_copy(update={"digest": command.digest})
+    else:
+        del history.intents[command.key]
+    return None
 
 
 def _other(run_id: str, key: str, what: str) -> ReplayMismatch:

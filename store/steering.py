@@ -33,7 +33,9 @@ def hold(connection: apsw.Connection, run_id: str, held: bool) -> int:
     changed = 0
     for each, *_, status in many(connection, sql("tree"), (full_id,)):
         query = "UPDATE runs SET held = ? WHERE num = ? AND held != ? RETURNING num"
-        changed += len(many(connection, query, (int(held), each, int(held))))
+        if not many(connection, query, (int(held), each, int(held))):
+            continue
+        changed += 1
         if status == Status.in_progress:
             wake(connection, each)
     return changed

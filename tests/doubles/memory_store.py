@@ -459,6 +459,7 @@ class MemoryStore:
         self._store(run, run.position, run.epoch, (entry,))
         self._move(run, Status.queued)
         run.reason = run.finished_at = run.cancel = None
+        run.held = False
         for key, request in list(run.asked.items()):
             if request.status != "open":
                 run.asked[f"{key}@{len(run.asked)}"] = run.asked.pop(key)
