@@ -72,7 +72,8 @@ class _Open:
 def awaited(frames: Iterable[Frame]) -> tuple[Awaited, ...]:
     """What the run of these frames waits for, oldest first; all frames since its newest checkpoint must be there.
 
-    A run that is not parked may still wait for something beside what it does; effects in flight are not listed.
+    A run that is not parked may still wait for something beside what it does; effects in flight are not listed, nor
+    is a call about which a person is asked: the question stands for it.
     """
     state = _Open()
     for frame in frames:
@@ -91,6 +92,8 @@ def _of_intent(state: _Open, intent: Intent) -> Awaited | None:
         return _of_arrival(intent, kind)
     if intent.key in state.tries:
         return _of_try(intent.key, intent.name, state.tries[intent.key])
+    if any(other.startswith(f"{intent.key}!") for other in state.intents):
+        return None
     if state.parked is not None and intent.key in state.parked.waits and intent.effect == "call":
         why = f"whether {intent.name} took effect is not known; it is asked once its deadline has passed"
         return Awaited(

@@ -109,10 +109,12 @@ async def _of_runs(store: SqliteStore, records: list[RunRecord], more: int) -> P
 
 def _of_request(request: PendingRequest) -> Awaited:
     gate = request.facts.get("gate") or {}
+    doubt = request.facts.get("doubt")
+    concerned = doubt or request.facts.get("capability") or ("approve" if request.kind == "approval" else "ask")
     return Awaited(
-        kind=request.kind,
+        kind=request.kind if doubt is None else "unknown",
         key=request.key,
-        name=str(request.facts.get("capability") or ("approve" if request.kind == "approval" else "ask")),
+        name=str(concerned),
         since=request.created_at,
         why=request.prompt,
         reason=reason_of(gate),
@@ -176,6 +178,8 @@ def commands(waits: Awaited, run_id: str) -> tuple[str, ...]:
             return f"retinue approve {waits.request_id}", f"retinue deny {waits.request_id}"
         case "input":
             return (f"retinue answer {waits.request_id} TEXT",)
+        case "unknown" if waits.request_id is not None:
+            return tuple(f"retinue answer {waits.request_id} {word}" for word in ("happened", "absent", "fail"))
         case "event":
             return (f"retinue signal {run_id[-_TAIL:]} {shlex.quote(waits.name)} '{{...}}'",)
         case _:

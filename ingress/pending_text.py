@@ -50,7 +50,7 @@ def _block(one: Waiting, now_ns: int) -> str:
         f"{one.target} {short(one.run_id)} (depth {one.depth}{', held' if one.held else ''})",
         duration((now_ns - one.since) / 1e9),
     )
-    asked = one.kind in {"approval", "input"}
+    asked = one.request_id is not None
     lines = [f"  {title(one)}, " + (f"asked by {who} {age} ago" if asked else f"awaited by {who} for {age}")]
     for name, say in LINES:
         text = say(one)

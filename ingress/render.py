@@ -123,7 +123,7 @@ def ending_text(branch: Branch, took_ns: int | None) -> str:
 def request_text(request: PendingRequest) -> str:
     """What a run asks, with the commands that answer it."""
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
-    more = {"answer": " TEXT"}
+    more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
     commands = " or ".join(f"`retinue {verb} {request.request_id}{more.get(verb, '')}`" for verb in verbs)
     return f"run {short(request.run_id)} asks for {request.kind}: {request.prompt}\n  {commands}"
 

@@ -46,7 +46,7 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
             "policy_digest": decision.digest,
         }
         prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
-        return await put(run, command, key, ("approval", f"{prompt}\n{_excerpt(call.arguments)}", facts))
+        return await put(run, command, key, ("approval", f"{prompt}\n{excerpt(call.arguments)}", facts))
     answer = await answered(run, key)
     if isinstance(answer, Wait):
         return answer
@@ -167,6 +167,7 @@ def record_yes(run: Run, command: Command) -> None:
         record_answer(run, key, answer)
 
 
-def _excerpt(arguments: dict[str, Json]) -> str:
+def excerpt(arguments: dict[str, Json]) -> str:
+    """The arguments of a call as a person is shown them, cut when they are long."""
     text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return text if len(text) <= 2_000 else text[:2_000] + f"... ({len(text)} characters)"

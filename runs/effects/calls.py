@@ -20,8 +20,8 @@ from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
 _ONE_HOP = Usage(hops=1)
-_NOT_MADE = frozenset({"saturated", "deadline", "version"})
-"""Codes of the gateway for calls that were refused before they reached the capability."""
+_NOT_MADE = frozenset({"saturated", "deadline", "version", "not_made"})
+"""Codes for calls that surely changed nothing: the gateway refused them, or the tool says so (`not_made`)."""
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -92,7 +92,7 @@ async def _failed(run: Run, command: Command, call: Prepared, error: EffectError
     """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
     if call.capability.repeatable or error.code in _NOT_MADE:
         return retrying.after(run, command, error, _ONE_HOP)
-    if isinstance(error, TransientError) or error.code == "timeout":
+    if isinstance(error, TransientError) or error.code == "raised":
         command.doubted = str(error)
         return await _recover(run, command, call, run.history.intents[command.key])
     return Done(result="error", error=_info(error), usage=_ONE_HOP)
@@ -131,7 +131,7 @@ async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> 
 
 
 async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
-    said = await doubts.ask(run, command, _doubt(command))
+    said = await doubts.ask(run, command, _doubt(command), asking.excerpt(call.arguments))
     if isinstance(said, Wait):
         return said
     if said.verdict == "happened":

@@ -19,6 +19,7 @@ from retinue.runs.steps import Command, Done, Wait
 
 _ASKED = "!doubt"
 _WAYS = 'answer `happened` (or {"happened": RESULT}), `absent` to have it done now with the same key, or `fail`'
+"""What a person may say; `retinue inbox` has a command for each."""
 
 Way = Literal["contract", "person", "nobody"]
 
@@ -48,15 +49,16 @@ def way(run: Run, command: Command, call: Prepared, cause: str) -> Way:
     return "nobody" if decision.outcome == "allow" else "person"
 
 
-async def ask(run: Run, command: Command, what: str) -> Said | Wait:
-    """Ask a person whether `what` has happened; what they say that is none of the ways is asked again."""
+async def ask(run: Run, command: Command, what: str, about: str = "") -> Said | Wait:
+    """Ask a person whether `what` has happened, shown what it is `about`; an answer that is none of the ways is
+    taken for `fail`."""
     key = _question(run, command)
     told = run.history.outcomes.get(key)
     if told is not None:
         return _verdict(told.facts.get("status"), told.content, str(told.facts.get("by")))
     if key not in run.history.intents:
         _record(run, command, what)
-        question = f"{what}. Has it happened? Find out, then {_WAYS}"
+        question = "\n".join(filter(None, (what, about, f"Has it happened? Find out, then {_WAYS}")))
         return await asking.put(run, command, key, ("input", question, {"doubt": command.name}))
     answer = await asking.answered(run, key)
     if isinstance(answer, Wait):

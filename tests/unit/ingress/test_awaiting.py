@@ -210,3 +210,11 @@ async def test_a_write_that_nobody_saw_end_is_waited_out(made: World) -> None:
     await made.crash()
     await made.settle()
     assert await look(made, run_id) == [("unknown", "post")]
+
+
+@pytest.mark.promise("B4")
+def test_a_write_about_which_a_person_is_asked_is_listed_once() -> None:
+    call = intent("call", "send")
+    asked = intent("input", "send", {"prompt": "Has it?"}, request_id="q1", doubt="send", suffix="!doubt")
+    [waits] = waits_of(call, asked, parked(call.key))
+    assert (waits.kind, waits.name, waits.request_id) == ("unknown", "send", "q1")

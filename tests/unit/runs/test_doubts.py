@@ -12,7 +12,7 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.context import Context
 from retinue.runs.contracts import Status, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import TransientError
+from retinue.runs.errors import PermanentError, TransientError
 from retinue.sessions.native import tool
 
 pytestmark = [pytest.mark.promise("C4")]
@@ -24,7 +24,8 @@ CALLS_ONLY = """
 
 
 class Desk:
-    """The world outside: tickets by key; `cut` makes the reply get lost, `blind` makes the probe fail."""
+    """The world outside: tickets by key; `cut` makes the reply get lost, `blind` makes the probe fail, `refuse` is
+    raised before anything is written, `bug` after it."""
 
     def __init__(self) -> None:
         self.reset()
@@ -32,6 +33,8 @@ class Desk:
     def reset(self) -> None:
         self.tickets: list[str] = []
         self.cut = self.blind = self.hold = False
+        self.refuse: list[Exception] = []
+        self.bug: list[Exception] = []
 
 
 desk = Desk()
@@ -43,7 +46,11 @@ def fresh() -> None:
 
 
 async def _open(key: str) -> str:
+    if desk.refuse:
+        raise desk.refuse.pop()
     desk.tickets.append(key)
+    if desk.bug:
+        raise desk.bug.pop()
     if desk.hold:
         await asyncio.Event().wait()
     if desk.cut:
@@ -116,6 +123,7 @@ async def test_a_person_says_whether_it_happened(
     run_id = await crashed(world, "mail")
     request = await world.asked(run_id)
     assert "mail may have happened" in request.prompt and request.facts["doubt"] == "mail"
+    assert "subject='broken printer'" in request.prompt
     record = await world.store.get(run_id)
     assert (record.status, record.reason) == (Status.waiting_for_input, StopReason.side_effect_unknown)
     await world.answer(run_id, said)
@@ -213,3 +221,35 @@ async def test_an_absent_of_a_step_says_nothing_of_the_try_that_followed_it(make
     desk.hold = False
     await world.asked(run_id)
     assert len(desk.tickets) == 2
+
+
+@pytest.mark.parametrize("name", ["mail", "file", "put"])
+async def test_what_was_surely_not_made_is_tried_again_under_every_contract(make: Make, name: str) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    desk.refuse = [TransientError("the desk is busy", code="not_made", retry_after=90)]
+    result = await world.run(act, name)
+    assert (result.value, len(desk.tickets)) == ("ticket 1", 1)
+    assert not [e for e in await world.entries(result.run_id) if e.kind == "record" and e.topic == "observation"]
+
+
+async def test_a_write_that_raised_what_nobody_foresaw_is_in_doubt(make_on_each: Make) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.bug = [ConnectionResetError("the line is gone")]
+    run_id = await world.submit(act, "mail")
+    assert "raised ConnectionResetError: the line is gone" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, {"happened": "ticket 1"})
+    assert (await world.finish(run_id)).value == "ticket 1" and len(desk.tickets) == 1
+
+
+async def test_a_reconcilable_write_that_raised_is_probed(make: Make) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    desk.bug = [ConnectionResetError("the line is gone")]
+    result = await world.run(act, "file")
+    assert result.value == "ticket found" and len(desk.tickets) == 1
+
+
+async def test_a_write_that_was_refused_is_an_error_and_no_doubt(make: Make) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    desk.refuse = [PermanentError("no such customer", code="refused")]
+    result = await world.run(act, "mail")
+    assert (result.reason, len(desk.tickets)) == (StopReason.tool_failure, 0)
