@@ -21,6 +21,8 @@ from retinue.store.statements import sql
 
 _MOST_LINES = 1_000
 _SECOND = 1_000_000_000
+_SET_BACK = 5 * _SECOND
+"""Between the clocks of two hosts lies less: a bucket that was filled later than this from now knows another time."""
 Line = tuple[str, str]
 """A tenant and a queue of its."""
 
@@ -38,7 +40,7 @@ class Place:
 
 def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
     """Move fairly chosen runs to the host; returns the rows of `lease.sql`."""
-    lines: list[Line] = many(connection, sql("waiting_lines"), {"pool": place.pool, "most": _MOST_LINES})
+    lines = _lines(connection, place.pool)
     if len(lines) == 1 and not _limited(place.limits, lines[0]):
         tenant, queue = lines[0]
         values = {"host": place.host, "at": place.at, "pool": place.pool, "limit": place.limit}
@@ -50,6 +52,26 @@ def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
     rows = connection.execute(sql("lease_these"), values).fetchall()
     order = {num: index for index, num in enumerate(chosen)}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _lines(connection: apsw.Connection, pool: str) -> list[Line]:
+    """The lines with waiting runs. Of too many a part, which begins where the part before ended."""
+
+    def page(tenant: str, queue: str) -> list[Line]:
+        values = {"pool": pool, "most": _MOST_LINES + 1, "tenant": tenant, "queue": queue}
+        return many(connection, sql("waiting_lines"), values)
+
+    name = f"lines:{pool}"
+    kept = many(connection, "SELECT value FROM meta WHERE name = ?", (name,))
+    lines = page(*json.loads(kept[0][0])) if kept else []
+    if len(lines) <= _MOST_LINES:
+        lines = list(dict.fromkeys([*lines, *page("", "")]))
+    if len(lines) > _MOST_LINES:
+        values = (name, json.dumps(lines[_MOST_LINES]))
+        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", values)
+    elif kept:
+        connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+    return lines[:_MOST_LINES]
 
 
 def _limited(limits: Limits, line: Line) -> bool:
@@ -149,7 +171,7 @@ def _room(connection: apsw.Connection, place: Place, name: tuple[str, str], acti
     if limit.rate is None:
         return _Room(places, float("inf"))
     found = many(connection, "SELECT tokens, at FROM buckets WHERE scope = ? AND name = ?", name)
-    tokens, at = found[0] if found else (limit.burst, place.at)
+    tokens, at = found[0] if found and found[0][1] - place.at < _SET_BACK else (limit.burst, place.at)
     return _Room(places, min(limit.burst, tokens + max(place.at - at, 0) / _SECOND * limit.rate))
 
 
