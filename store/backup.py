@@ -24,6 +24,8 @@ _FILE = "store.db"
 _NOTE = "backup.json"
 _BESIDE = ("keys", "blobs")
 _BOUND = 3_600.0
+_DRAFTS = shutil.ignore_patterns("*.*")
+"""Blobs that are being written: their names change while they are copied."""
 
 
 def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
@@ -45,7 +47,7 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
             raise StoreError(f"the backup of {folder} failed: {done.stderr.strip().splitlines()[-1]}")
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
-                shutil.copytree(folder / name, draft / name)
+                shutil.copytree(folder / name, draft / name, ignore=_DRAFTS if name == "blobs" else None)
         counts: dict[str, int] = json.loads(done.stdout)
         counts["blobs"] = sum(path.is_file() for path in (draft / "blobs").rglob("*"))
         (draft / _NOTE).write_text(json.dumps(counts | {"keys": keys}) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from typing import Any
 
@@ -21,8 +21,10 @@ from retinue.store.statements import sql
 
 _MOST_LINES = 1_000
 _SECOND = 1_000_000_000
+_SET_BACK = 5 * _SECOND
+"""Between the clocks of two hosts lies less: a bucket that was filled later than this from now knows another time."""
 Line = tuple[str, str]
-"""A tenant and a queue of its."""
+"""A tenant and a queue of its; or `tenant` or `queue` and the name of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Place:
 
 def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
     """Move fairly chosen runs to the host; returns the rows of `lease.sql`."""
-    lines: list[Line] = many(connection, sql("waiting_lines"), {"pool": place.pool, "most": _MOST_LINES})
+    lines = _lines(connection, place.pool)
     if len(lines) == 1 and not _limited(place.limits, lines[0]):
         tenant, queue = lines[0]
         values = {"host": place.host, "at": place.at, "pool": place.pool, "limit": place.limit}
@@ -50,6 +52,26 @@ def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
     rows = connection.execute(sql("lease_these"), values).fetchall()
     order = {num: index for index, num in enumerate(chosen)}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _lines(connection: apsw.Connection, pool: str) -> list[Line]:
+    """The lines with waiting runs. Of too many a part, which begins where the part before ended."""
+
+    def page(tenant: str, queue: str) -> list[Line]:
+        values = {"pool": pool, "most": _MOST_LINES + 1, "tenant": tenant, "queue": queue}
+        return many(connection, sql("waiting_lines"), values)
+
+    name = f"lines:{pool}"
+    kept = many(connection, "SELECT value FROM meta WHERE name = ?", (name,))
+    lines = page(*json.loads(kept[0][0])) if kept else []
+    if len(lines) <= _MOST_LINES:
+        lines = list(dict.fromkeys([*lines, *page("", "")]))
+    if len(lines) > _MOST_LINES:
+        values = (name, json.dumps(lines[_MOST_LINES]))
+        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", values)
+    elif kept:
+        connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+    return lines[:_MOST_LINES]
 
 
 def _limited(limits: Limits, line: Line) -> bool:
@@ -72,84 +94,87 @@ class _Room:
         self.starts -= int(fresh)
 
 
-@dataclass(slots=True)
 class _Shares:
-    """The state of one choice."""
+    """The state of one choice. What a tenant or a queue has is looked up when its turn comes, not before."""
 
-    active: dict[str, int]
-    rooms: dict[tuple[str, str], _Room]
-    heads: dict[str, list[tuple[int, int, int, bool, str]]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(self, connection: apsw.Connection, place: Place, lines: list[Line]) -> None:
+        self.rooms: dict[Line, _Room] = {}
+        self.queues: dict[str, list[str]] = defaultdict(list)
+        self._connection = connection
+        self._place = place
+        self._active: dict[Line, int] = defaultdict(int)
+        self._heads: dict[str, list[tuple[int, int, int, bool, str]]] = {}
+        for tenant, queue in lines:
+            self.queues[tenant].append(queue)
+        query = "SELECT tenant_id, queue, count(*) FROM runs WHERE status = 'in_progress' GROUP BY tenant_id, queue"
+        for tenant, queue, count in many(connection, query):
+            self._active["tenant", tenant] += count
+            self._active["queue", queue] += count
+
+    def load(self, tenant: str) -> float:
+        """Runs in progress for the tenant's weight."""
+        return self._active["tenant", tenant] / self._place.limits.of_tenant(tenant).weight
+
+    def next_of(self, tenant: str) -> int | None:
+        """The tenant's next run that its limits admit."""
+        if tenant not in self._heads:
+            self._heads[tenant] = sorted(
+                (head for queue in self.queues[tenant] for head in self._line(tenant, queue)), reverse=True
+            )
+        heads, own = self._heads[tenant], self._room(("tenant", tenant))
+        while heads:
+            _, _, num, fresh, queue = heads.pop()
+            of_queue = self._room(("queue", queue))
+            if own.admits(fresh) and of_queue.admits(fresh):
+                own.use(fresh)
+                of_queue.use(fresh)
+                return num
+        return None
+
+    def _line(self, tenant: str, queue: str) -> set[tuple[int, int, int, bool, str]]:
+        """The first runs of a line; where a rate lets few begin, the first of those that only go on besides."""
+        own, of_queue = self._room(("tenant", tenant)), self._room(("queue", queue))
+        room = int(min(own.places, of_queue.places, self._place.limit))
+        if room < 1:
+            return set()
+        values = (self._place.pool, tenant, queue, room)
+        rows = many(self._connection, sql("head_of_line"), values)
+        if min(own.starts, of_queue.starts) < room:
+            rows += many(self._connection, sql("resumed_of_line"), values)
+        return {(-priority, -depth, num, bool(fresh), queue) for num, priority, depth, fresh in rows}
+
+    def _room(self, name: Line) -> _Room:
+        if name not in self.rooms:
+            self.rooms[name] = _room(self._connection, self._place, name, self._active[name])
+        return self.rooms[name]
 
 
 def _choose(connection: apsw.Connection, place: Place, lines: list[Line]) -> list[int]:
-    shares = _count(connection, place, lines)
-    for tenant, queue in lines:
-        room = min(shares.rooms["tenant", tenant].places, shares.rooms["queue", queue].places, place.limit)
-        if room < 1:
+    """Hand out places one by one to the tenant that has the least for its weight."""
+    shares = _Shares(connection, place, lines)
+    waiting = [(shares.load(tenant), tenant) for tenant in shares.queues]
+    heapify(waiting)
+    chosen: list[int] = []
+    while waiting and len(chosen) < place.limit:
+        load, tenant = waiting[0]
+        num = shares.next_of(tenant)
+        if num is None:
+            heappop(waiting)
             continue
-        starts = min(shares.rooms["tenant", tenant].starts, shares.rooms["queue", queue].starts, room)
-        for name, most in (("resumed_of_line", room), ("head_of_line", starts)):
-            for num, priority, depth in many(connection, sql(name), (place.pool, tenant, queue, int(most))):
-                shares.heads[tenant].append((-priority, -depth, num, name == "head_of_line", queue))
-    for heads in shares.heads.values():
-        heads.sort(reverse=True)
-    chosen = _deal(place, shares)
+        chosen.append(num)
+        heapreplace(waiting, (load + 1 / place.limits.of_tenant(tenant).weight, tenant))
     if chosen:
         _save_buckets(connection, place, shares)
     return chosen
 
 
-def _deal(place: Place, shares: _Shares) -> list[int]:
-    """Hand out places one by one to the tenant that has the least for its weight."""
-    weights = {tenant: place.limits.of_tenant(tenant).weight for tenant in shares.heads}
-    waiting = [(shares.active.get(tenant, 0) / weights[tenant], tenant) for tenant in shares.heads]
-    heapify(waiting)
-    chosen: list[int] = []
-    while waiting and len(chosen) < place.limit:
-        load, tenant = waiting[0]
-        num = _next_of(shares, tenant)
-        if num is None:
-            heappop(waiting)
-            continue
-        chosen.append(num)
-        heapreplace(waiting, (load + 1 / weights[tenant], tenant))
-    return chosen
-
-
-def _next_of(shares: _Shares, tenant: str) -> int | None:
-    """The tenant's next run that its limits admit."""
-    heads, own = shares.heads[tenant], shares.rooms["tenant", tenant]
-    while heads:
-        _, _, num, fresh, queue = heads.pop()
-        of_queue = shares.rooms["queue", queue]
-        if own.admits(fresh) and of_queue.admits(fresh):
-            own.use(fresh)
-            of_queue.use(fresh)
-            return num
-    return None
-
-
-def _count(connection: apsw.Connection, place: Place, lines: list[Line]) -> _Shares:
-    query = "SELECT tenant_id, queue, count(*) FROM runs WHERE status = 'in_progress' GROUP BY tenant_id, queue"
-    tenants: dict[str, int] = defaultdict(int)
-    queues: dict[str, int] = defaultdict(int)
-    for tenant, queue, count in many(connection, query, ()):
-        tenants[tenant] += count
-        queues[queue] += count
-    rooms = {}
-    for tenant, queue in lines:
-        rooms["tenant", tenant] = _room(connection, place, ("tenant", tenant), tenants[tenant])
-        rooms["queue", queue] = _room(connection, place, ("queue", queue), queues[queue])
-    return _Shares(dict(tenants), rooms)
-
-
-def _room(connection: apsw.Connection, place: Place, name: tuple[str, str], active: int) -> _Room:
+def _room(connection: apsw.Connection, place: Place, name: Line, active: int) -> _Room:
     limit = _limit(place.limits, name)
     places = float("inf") if limit.concurrency is None else limit.concurrency - active
     if limit.rate is None:
         return _Room(places, float("inf"))
     found = many(connection, "SELECT tokens, at FROM buckets WHERE scope = ? AND name = ?", name)
-    tokens, at = found[0] if found else (limit.burst, place.at)
+    tokens, at = found[0] if found and found[0][1] - place.at < _SET_BACK else (limit.burst, place.at)
     return _Room(places, min(limit.burst, tokens + max(place.at - at, 0) / _SECOND * limit.rate))
 
 
@@ -162,5 +187,5 @@ def _save_buckets(connection: apsw.Connection, place: Place, shares: _Shares) ->
             )
 
 
-def _limit(limits: Limits, name: tuple[str, str]) -> Limit:
+def _limit(limits: Limits, name: Line) -> Limit:
     return limits.of_tenant(name[1]) if name[0] == "tenant" else limits.of_queue(name[1])

@@ -88,6 +88,32 @@ async def test_a_rate_limits_starts_and_not_those_that_go_on(tmp_path: Path) -> 
         assert len(await lease(store, 10, START + 100 * SECOND)) == 2
 
 
+async def test_a_clock_that_was_set_back_stops_no_rate(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits(tenants={"*": Limit(rate=2.0)})) as store:
+        await queue(store, 10, "acme")
+        assert len(await lease(store, 10, START + 3_600 * SECOND)) == 2
+        assert len(await lease(store, 10, START + 3_599 * SECOND)) == 0
+        assert len(await lease(store, 10, START)) == 2
+        assert len(await lease(store, 10, START)) == 0
+        assert len(await lease(store, 10, START + SECOND)) == 2
+
+
+async def test_of_more_lines_than_are_looked_at_each_has_its_turn(tmp_path: Path) -> None:
+    async with store_with(tmp_path, Limits(tenants={"t1200": Limit(), "*": Limit(concurrency=0)})) as store:
+        await store.submit([new_run(f"run-{n}", tenant_id=f"t{n}") for n in range(1_000, 2_100)])
+        found = [await lease(store, 5) for _ in range(2)]
+        assert [run.request.tenant_id for run in found[0]] == ["t1200"] and found[1] == []
+    limits = Limits(tenants={"t2050": Limit(), "*": Limit(concurrency=0)})
+    async with store_with(tmp_path / "other", limits) as store:
+        await store.submit([new_run(f"run-{n}", tenant_id=f"t{n}") for n in range(1_000, 2_100)])
+        assert [len(await lease(store, 5)) for _ in range(2)] == [0, 1]
+    async with store_with(tmp_path / "fair", Limits()) as store:
+        await store.submit([new_run(f"run-{n}-{m}", tenant_id=f"t{n}") for n in range(1_000, 2_050) for m in range(3)])
+        leased = [run for page in [await lease(store, 700) for _ in range(3)] for run in page]
+        shares = tenants(leased)
+        assert len(shares) == 1_050 and max(shares.values()) <= 3
+
+
 async def test_held_runs_stay_in_their_queue(tmp_path: Path) -> None:
     async with store_with(tmp_path, Limits()) as store:
         await queue(store, 3, "acme")

@@ -107,3 +107,15 @@ async def test_a_log_that_grows_is_an_alarm(
     await store.tend(host("h1"), 0, 10.0)
     assert "a process holds a read of the store open" in caplog.text
     await store.close()
+
+
+async def test_a_blob_that_is_being_written_is_no_part_of_a_backup(tmp_path: Path) -> None:
+    """It has another name a moment later, and no entry names it yet."""
+    store = SqliteStore(tmp_path / "data")
+    await store.register(host("h1"))
+    await store.submit([new_run("top", "x" * 200_000)])
+    await store.close()
+    [blob] = [path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
+    blob.with_suffix(".77.0badcafe").symlink_to(tmp_path / "renamed already")
+    counts = await asyncio.to_thread(back_up, tmp_path / "data", tmp_path / "copy")
+    assert counts["blobs"] == 1
