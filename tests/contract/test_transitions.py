@@ -349,8 +349,7 @@ def told(record: RunRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in SEEN_FIELDS}
 
 
-@pytest.mark.promise("A8", "C8")
-@pytest.mark.rule("R10")
+@pytest.mark.promise("A8")
 class TestLives(Lives.TestCase):  # type: ignore[misc]
     """Walks of up to 40 operations."""
 
