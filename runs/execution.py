@@ -283,7 +283,7 @@ class Execution:
         """Begin what the function asked for since it last stood still."""
         issued, self._issued = self._issued, []
         for command in issued:
-            if command.effect == "gate" and command.key not in self.history.recalled:
+            if command.effect == "gate":
                 self.settled.append((command, gates.perform(self, command)))
             else:
                 self._perform(command)

@@ -99,7 +99,9 @@ class History:
 
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
-        self.recalled.pop(entry.key, None)
+        known = self.recalled.pop(entry.key, None)
+        if known is not None and known.intent is not None and entry.facts.get("recalled"):
+            self.intents[entry.key] = known.intent
         self.begun.discard(entry.key)
         self.spent = self.spent + entry.usage
         if "event" in entry.facts:
@@ -137,10 +139,11 @@ class History:
                 continue
             self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
-            self.attempts.pop(key, None)
+            if self.attempts.pop(key, None) and outcome is None and key not in self.begun:
+                continue  # its last try failed for sure
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)
-            elif outcome.result == "ok" and key != entry.again and not _is_question(key):
+            elif outcome.result == "ok" and key != entry.again and outcome.effect != "gate" and not _is_question(key):
                 self.recalled[key] = Recalled(intent, outcome)
 
     def _leave_open(self, intent: Intent | None, at: int) -> None:

@@ -40,15 +40,15 @@ async def _branches(run_id: str, outcome: Outcome, journal: Journal) -> list[Bra
 async def recall(run_id: str, history: History, command: Command, journal: Journal) -> Done | None:
     """How a step ended that a retry took back and that is asked for again; None when it is to be made.
 
-    Raises ReplayMismatch when a write of that key was made with other arguments: it would go by the same
-    idempotency key.
+    Raises ReplayMismatch when a write of that key was made with other arguments, or children were: they would go by
+    the same idempotency key, and be taken for the same children.
     """
     known = history.recalled.pop(command.key, None)
     if known is None:
         return None
     if known.intent is not None and known.intent.digest != command.digest:
-        if known.intent.facts.get("side_effect") == "write":
-            raise _other_write(run_id, command.key)
+        if known.intent.facts.get("side_effect") == "write" or known.intent.effect == "children":
+            raise _other(run_id, command.key, "write" if known.intent.effect == "call" else known.intent.effect)
         return None
     outcome = known.outcome
     live = await _branches(run_id, outcome, journal) if outcome.effect == "children" else None
@@ -103,9 +103,9 @@ def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMi
     )
 
 
-def _other_write(run_id: str, key: str) -> ReplayMismatch:
+def _other(run_id: str, key: str, what: str) -> ReplayMismatch:
     return ReplayMismatch(
-        f"run {run_id}: the retried run asks for another write as step {key} than the one it has made: fork it "
-        "instead, which gives its writes new idempotency keys",
+        f"run {run_id}: the retried run asks for other arguments of {what} {key} than those it was made with: fork it "
+        "instead, which gives its writes new idempotency keys and has children of its own",
         run_id=run_id,
     )

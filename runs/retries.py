@@ -32,8 +32,10 @@ class Retry:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def below(self, target: str) -> Retry:
-        """What the retry means for a failed run of a target below the one it is for."""
-        return replace(self, version=self.versions.get(target))
+        """What the retry means for a failed run of a target below the one it is for: its budget stays a share of its
+        parent's.
+        """
+        return replace(self, version=self.versions.get(target), budget=None)
 
 
 _CULPRITS: dict[StopReason, Callable[[Outcome], bool]] = {

@@ -77,8 +77,10 @@ def outcome_of(command: Command, done: Done, activation: int, at: int) -> Outcom
 
 
 def cut_short(intent: Intent, at: int) -> Outcome:
-    """The journal's word on an effect that was stopped in flight: a write is unknown, a paid call spent."""
-    writes = intent.facts.get("side_effect") == "write"
+    """The journal's word on an effect that was stopped in flight: a write, or a step that must not be repeated, is
+    unknown, a paid call spent.
+    """
+    writes = intent.facts.get("side_effect") == "write" or intent.facts.get("repeatable") is False
     doubt = ": whether it took effect is not known" if writes else ""
     reason = "side_effect_unknown" if writes else "canceled"
     return Outcome(

@@ -52,14 +52,17 @@ def resolve(connection: apsw.Connection, codec: FrameCodec, said: Resolution) ->
     """Close an open request and wake its run. Returns the full request id."""
     rows = many(
         connection,
-        "SELECT q.num, q.run, q.kind, q.status, q.request_id, r.tenant_id FROM requests q JOIN runs r ON r.num = q.run"
+        "SELECT q.num, q.run, q.kind, q.status, q.request_id, q.expires_at, r.tenant_id"
+        " FROM requests q JOIN runs r ON r.num = q.run"
         " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ?",
         (said.request_id, said.request_id),
     )
     if len(rows) != 1:
         what = "no request has" if not rows else f"{len(rows)} requests match"
         raise UnknownName(f"{what} id {said.request_id!r}: `retinue inbox` lists the open ones")
-    num, run, kind, status, request_id, tenant_id = rows[0]
+    num, run, kind, status, request_id, expires_at, tenant_id = rows[0]
+    if status == "open" and expires_at is not None and said.at >= expires_at:
+        status = "expired"
     if status != "open":
         raise InvalidInput(f"request {request_id} is {status} already: `retinue inbox` lists the open ones")
     verbs = ("answered",) if kind == "input" else ("approved", "denied")

@@ -34,7 +34,7 @@ class Said:
 
 def way(run: Run, command: Command, call: Prepared, cause: str) -> Way:
     """Who is to resolve a doubt about a call; `cause` is `crash`, `timeout`, `failure`, `canceled` or `no_probe`."""
-    if command.key + _ASKED in run.history.intents:
+    if _question(run, command) in run.history.intents:
         return "person"
     capability = call.capability
     contract = capability.idempotency if cause != "no_probe" else "at_most_once"
@@ -50,18 +50,19 @@ def way(run: Run, command: Command, call: Prepared, cause: str) -> Way:
 
 async def ask(run: Run, command: Command, what: str) -> Said | Wait:
     """Ask a person whether `what` has happened; what they say that is none of the ways is asked again."""
-    key = command.key + _ASKED
-    intent = run.history.intents.get(key)
-    if intent is None:
+    key = _question(run, command)
+    told = run.history.outcomes.get(key)
+    if told is not None:
+        return _verdict(told.facts.get("status"), told.content, str(told.facts.get("by")))
+    if key not in run.history.intents:
         _record(run, command, what)
         question = f"{what}. Has it happened? Find out, then {_WAYS}"
         return await asking.put(run, command, key, ("input", question, {"doubt": command.name}))
     answer = await asking.answered(run, key)
     if isinstance(answer, Wait):
         return answer
-    said = _read(answer.value, answer.by) if answer.status == "answered" else Said("fail", "nobody in time")
     asking.record_answer(run, key, answer)
-    return said
+    return _verdict(answer.status, answer.value, answer.by)
 
 
 def unknown(name: str, message: str, usage: Usage) -> Done:
@@ -73,6 +74,20 @@ def unknown(name: str, message: str, usage: Usage) -> Done:
 def _record(run: Run, command: Command, what: str) -> None:
     facts: dict[str, Json] = {"kind": "system", "name": "side_effect_unknown", "key": command.key, "result": "unknown"}
     run.note(Record(at=run.services.now_ns(), topic="observation", by="runtime", facts=facts, content={"data": what}))
+
+
+def _question(run: Run, command: Command) -> str:
+    """The key of the question about the newest doubt: who said `absent` spoke of the try before, not of the next."""
+    key = command.key + _ASKED
+    while (told := run.history.outcomes.get(key)) is not None:
+        if _verdict(told.facts.get("status"), told.content, "").verdict != "absent":
+            return key
+        key += _ASKED
+    return key
+
+
+def _verdict(status: Json, value: Json, by: str) -> Said:
+    return _read(value, by) if status == "answered" else Said("fail", "nobody in time")
 
 
 def _read(value: Json, by: str) -> Said:

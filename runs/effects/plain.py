@@ -33,6 +33,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
         if said.verdict == "fail":
             return doubts.unknown(command.name, f"step {command.name} may have happened before a crash", NOTHING)
         command.interrupted = False
+        await run.write()
     if command.key not in run.history.intents:
         intent = Intent(
             at=run.services.now_ns(),
@@ -41,6 +42,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
             effect="step",
             name=command.name,
             digest=command.digest,
+            facts={} if repeatable else {"repeatable": False},
         )
         if repeatable:
             run.note(intent)

@@ -1,1 +1,1 @@
-UPDATE requests SET key = key || '@' || num WHERE run = ? AND status IN ('denied', 'expired', 'withdrawn')
+UPDATE requests SET key = key || '@' || num WHERE run = ? AND status != 'open'

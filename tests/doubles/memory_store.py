@@ -211,6 +211,8 @@ class MemoryStore:
         if len(found) != 1:
             raise UnknownName(f"{len(found)} requests match id {request_id!r}: `retinue inbox` lists the open ones")
         run, request = found[0]
+        if request.status == "open" and request.expires_at is not None and at >= request.expires_at:
+            raise InvalidInput(f"request {request.request_id} is expired already")
         if request.status != "open":
             raise InvalidInput(f"request {request.request_id} is {request.status} already")
         if status not in (("answered",) if request.kind == "input" else ("approved", "denied")):
@@ -458,7 +460,7 @@ class MemoryStore:
         self._move(run, Status.queued)
         run.reason = run.finished_at = run.cancel = None
         for key, request in list(run.asked.items()):
-            if request.status in ("denied", "expired", "withdrawn"):
+            if request.status != "open":
                 run.asked[f"{key}@{len(run.asked)}"] = run.asked.pop(key)
                 run.answers.pop(key, None)
         if run.parent is not None and run.group is not None:

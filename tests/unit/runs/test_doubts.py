@@ -84,6 +84,11 @@ async def act(ctx: Context, name: str) -> Any:
     return await ctx.call(name, subject="broken printer")
 
 
+@workflow
+async def once(ctx: Context, _: None) -> Any:
+    return await ctx.step(_open, "paper", repeatable=False)
+
+
 async def crashed(world: World, name: str) -> str:
     """A run whose owner died while the write was being made."""
     desk.hold = True
@@ -174,3 +179,37 @@ async def test_rules_may_forbid_any_repetition(make: Make) -> None:
     run_id = await crashed(world, "put")
     result = await world.finish(run_id)
     assert result.reason is StopReason.side_effect_unknown and len(desk.tickets) == 1
+
+
+async def test_an_absent_says_nothing_of_the_try_that_followed_it(make_on_each: Make) -> None:
+    """That one's reply is lost too, or its owner dies: the person is asked about it anew."""
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    run_id = await crashed(world, "mail")
+    first = await world.asked(run_id)
+    desk.cut = True
+    await world.answer(run_id, "absent")
+    second = await world.asked(run_id)
+    assert len(desk.tickets) == 2 and second.request_id != first.request_id
+    desk.hold = True
+    await world.answer(run_id, "absent")
+    await world.until(lambda: len(desk.tickets) == 3)
+    await world.crash()
+    desk.hold = False
+    assert (await world.asked(run_id)).request_id not in (first.request_id, second.request_id)
+    assert len(desk.tickets) == 3
+    await world.answer(run_id, {"happened": "ticket 3"})
+    assert (await world.finish(run_id)).value == "ticket 3" and len(desk.tickets) == 3
+
+
+async def test_an_absent_of_a_step_says_nothing_of_the_try_that_followed_it(make_on_each: Make) -> None:
+    world = await make_on_each(once)
+    desk.hold = True
+    run_id = await world.submit(once)
+    await world.until(lambda: len(desk.tickets) == 1)
+    await world.crash()
+    await world.answer(run_id, "absent")
+    await world.until(lambda: len(desk.tickets) == 2)
+    await world.crash()
+    desk.hold = False
+    await world.asked(run_id)
+    assert len(desk.tickets) == 2

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import World, calls
+from tests.doubles.worlds import ALLOW_ALL, World, calls, costs
 from tests.unit.runs.conftest import Make
 
+from retinue.policy.load import load_gate
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Status, StopReason
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.errors import InvalidInput, PermanentError, TransientError
 from retinue.runs.joins import first_success
 from retinue.runs.journal import Retried
 from retinue.runs.machine import IllegalTransition
@@ -23,18 +25,22 @@ pytestmark = [pytest.mark.promise("A9")]
 
 done: list[str] = []
 broken: set[str] = set()
+lost: list[int] = []
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     done.clear()
     broken.clear()
+    lost.clear()
 
 
 async def work(name: str) -> str:
     done.append(name)
     if name in broken:
         raise PermanentError(f"{name} is broken")
+    if lost:
+        raise TransientError(f"the reply to {name} was lost")
     return f"{name} {len(done)}"
 
 
@@ -236,3 +242,166 @@ async def test_what_failed_below_is_migrated_to_the_version_of_its_own_target(ma
     assert len(await world.retry(run_id, migrate=True, version="b", versions=versions)) == 2
     result = await world.finish(run_id)
     assert result.status is Status.completed, result.error
+
+
+ASK = """
+@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };
+@id("ask") @outcome("approval") forbid (principal, action == Action::"capability", resource);
+"""
+
+
+@tool(side_effect="write", idempotency="at_most_once")
+async def pay(amount: int, *, key: str) -> str:
+    """Pays."""
+    return await work(f"pay {amount}")
+
+
+payer = agent("payer", "Pays.", tools=[pay])
+
+
+def buys(amount: int, version: str) -> Any:
+    @workflow(name="buys", version=version)
+    async def made(ctx: Context, _: Any) -> Any:
+        return await ctx.call("pay", amount=amount)
+
+    return made
+
+
+@pytest.mark.promise("F3")
+async def test_a_yes_from_before_a_retry_is_no_yes_to_other_arguments(make_on_each: Make) -> None:
+    world = await make_on_each(buys(1, "1"), payer, policy=ASK)
+    broken.add("pay 1")
+    run_id = await world.submit("buys")
+    first = await world.asked(run_id)
+    await world.store.resolve(first.request_id, "approved", "ben", world.clock())
+    assert (await world.finish(run_id)).status is Status.failed
+    world.redefine(buys(1_000, "2"), payer)
+    await world.retry(run_id, migrate=True, version="2")
+    second = await world.asked(run_id)
+    assert "amount=1000" in second.prompt and second.request_id != first.request_id and done == ["pay 1"]
+    await world.store.resolve(second.request_id, "approved", "ben", world.clock())
+    assert (await world.finish(run_id)).status is Status.completed and done == ["pay 1", "pay 1000"]
+
+
+@pytest.mark.promise("C4")
+async def test_a_retry_asks_anew_about_a_write_of_which_nobody_could_tell(make_on_each: Make) -> None:
+    rule = '@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };'
+    world = await make_on_each(buys(1, "1"), payer, policy=rule)
+    lost.append(1)
+    run_id = await world.submit("buys")
+    await world.answer(run_id, "fail")
+    assert (await world.finish(run_id)).reason is StopReason.side_effect_unknown
+    await world.retry(run_id)
+    await world.answer(run_id, {"happened": "paid"})
+    assert (await world.finish(run_id)).value == "paid" and done == ["pay 1"]
+
+
+@pytest.mark.rule("R14")
+async def test_a_step_that_must_not_be_repeated_is_in_doubt_when_it_was_stopped_in_flight(make_on_each: Make) -> None:
+    @workflow
+    async def careful(ctx: Context, _: Any) -> Any:
+        return await ctx.step(hang, "a", repeatable=False)
+
+    async def hang(name: str) -> str:
+        done.append(name)
+        await asyncio.Event().wait()
+        return name
+
+    world = await make_on_each(careful)
+    run_id = await world.submit(careful, budget=Budget(seconds=50))
+    await world.until(lambda: done == ["a"])
+    world.clock.advance(60)
+    await world.store.signal(run_id, "look", None, world.clock())
+    assert (await world.finish(run_id)).reason is StopReason.deadline_exceeded
+    await world.retry(run_id)
+    await world.answer(run_id, {"happened": "b"})
+    assert (await world.finish(run_id)).value == "b" and done == ["a"]
+
+
+def flow(version: str, names: list[str], spread: bool = False) -> Any:
+    """The first names are worked on one by one, or each by a child; the last one always by a step."""
+
+    @workflow(name="flow", version=version)
+    async def made(ctx: Context, _: Any) -> list[Any]:
+        if spread:
+            first = [branch.value for branch in await ctx.map(piece, names[:-1])]
+        else:
+            first = [await ctx.step(work, name) for name in names[:-1]]
+        return [*first, await ctx.step(work, names[-1])]
+
+    return made
+
+
+async def test_what_was_kept_twice_is_still_that_of_its_arguments(make_on_each: Make) -> None:
+    world = await make_on_each(flow("1", ["a", "b"]))
+    broken.add("b")
+    run_id = await failed(world, "flow", None)
+    await world.retry(run_id, migrate=True)
+    assert (await world.finish(run_id)).status is Status.failed
+    world.redefine(flow("2", ["z", "c"]))
+    await world.retry(run_id, migrate=True, version="2")
+    assert (await world.finish(run_id)).value == ["z 4", "c 5"]
+
+
+@pytest.mark.promise("F1")
+async def test_the_policy_in_force_decides_what_a_retried_run_asks_for_anew(make_on_each: Make) -> None:
+    clerk = agent("clerk", "Answers.")
+    world = await make_on_each(clerk)
+    world.decide({"fault": {"kind": "permanent"}})
+    run_id = await failed(world, clerk, "go")
+    rule = '@id("none") forbid (principal, action == Action::"context", resource);'
+    (world.folder / "policy" / "rules.cedar").write_text(f"{ALLOW_ALL}\n{rule}")
+    world.use(gate=load_gate(world.folder / "policy"))
+    world.decide({"answer": "told"})
+    await world.retry(run_id, migrate=True)
+    assert (await world.finish(run_id)).reason is StopReason.policy_denied
+
+
+async def test_new_code_does_not_take_old_children_for_those_of_other_inputs(make_on_each: Make) -> None:
+    world = await make_on_each(flow("1", ["a", "b"], spread=True), piece)
+    broken.add("b")
+    run_id = await failed(world, "flow", None)
+    world.redefine(flow("2", ["z", "c"], spread=True), piece)
+    await world.retry(run_id, migrate=True, version="2")
+    result = await world.finish(run_id)
+    assert result.error is not None and "asks for other arguments of children 0/piece#0" in result.error.message
+    assert result.reason is StopReason.replay_mismatch
+
+
+@pytest.mark.rule("R4")
+async def test_a_try_that_failed_for_sure_before_a_retry_is_not_paid_as_lost(make_on_each: Make) -> None:
+    thinker = agent("thinker", "Thinks.")
+    world = await make_on_each(thinker)
+    fault = {"kind": "transient", "retry_after": 90, "times": 1}
+    world.decide(costs({"answer": "ok", "fault": fault}, "0.05"))
+    run_id = await failed(world, thinker, "go", budget=Budget(seconds=50))
+    await world.retry(run_id)
+    result = await world.finish(run_id)
+    assert (result.value, result.usage.micros, result.usage.steps) == ("ok", 50_000, 2)
+
+
+async def test_a_retrys_version_and_budget_are_those_of_the_run_it_is_meant_for(make_on_each: Make) -> None:
+    """A child goes on with its own version, and with its share: the sum of shares stays the parent's."""
+
+    @workflow(version="7")
+    async def kid(ctx: Context, name: str) -> str:
+        return str(await ctx.step(work, name))
+
+    def parent(version: str) -> Any:
+        @workflow(name="parent", version=version)
+        async def made(ctx: Context, _: Any) -> Any:
+            return await ctx.run(kid, "a", budget=Budget(usd="0.10"))
+
+        return made
+
+    world = await make_on_each(parent("1"), kid)
+    broken.add("a")
+    run_id = await failed(world, "parent", None, budget=Budget(usd="1"))
+    broken.clear()
+    world.redefine(parent("2"), kid)
+    [child_id, _] = await world.retry(run_id, migrate=True, version="2", budget=Budget(usd="10"))
+    assert (await world.finish(run_id)).value == "a 2"
+    [of_child] = [e for e in await world.entries(child_id) if e.kind == "retried"]
+    [own] = [e for e in await world.entries(run_id) if e.kind == "retried"]
+    assert (of_child.amendment.budget, of_child.amendment.version) == (None, None)
+    assert (own.amendment.budget, own.amendment.version) == (Budget(usd="10"), "2")

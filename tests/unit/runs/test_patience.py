@@ -74,6 +74,17 @@ async def test_silence_is_no_yes(make: Make) -> None:
     assert (await world.run(yes_or_no)).value is False
 
 
+async def test_a_yes_that_comes_too_late_is_none_though_nobody_has_looked_yet(make_on_each: Make) -> None:
+    """No host was there when the time was over."""
+    world = await make_on_each(yes_or_no)
+    run_id = await world.submit(yes_or_no)
+    request = await world.asked(run_id)
+    world.clock.advance(3_600)
+    with pytest.raises(InvalidInput, match="is expired already"):
+        await world.store.resolve(request.request_id, "approved", "ben", world.clock())
+    assert (await world.finish(run_id)).value is False
+
+
 @pytest.mark.promise("F3")
 async def test_an_approval_of_a_call_expires_by_the_configured_patience(make_on_each: Make) -> None:
     @tool(side_effect="write", idempotency="idempotent")
