@@ -23,7 +23,10 @@ class Recalled:
 
 @dataclass(slots=True)
 class History:
-    """The past of a run as its owner holds it; a live owner keeps adding to it."""
+    """The past of a run as its owner holds it; a live owner keeps adding to it.
+
+    `said` tells how many records of the function preceded each delivery.
+    """
 
     checkpoint: int = 0
     name: str | None = None
@@ -36,6 +39,7 @@ class History:
     begun: set[str] = field(default_factory=set)
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
+    said: list[int] = field(default_factory=list)
     spent: Usage = NOTHING
     admitted: bool = False
     amendment: Amendment | None = None
@@ -111,6 +115,7 @@ class History:
             return
         while len(self.deliveries) < entry.activation:
             self.deliveries.append([])
+            self.said.append(self.records)
         self.deliveries[entry.activation - 1].append(entry)
 
     def _restart(self, entry: Checkpoint) -> None:
@@ -125,12 +130,14 @@ class History:
         for past in (self.intents, self.outcomes, self.attempts, self.begun, self.recalled, self.taken_back):
             past.clear()
         self.deliveries.clear()
+        self.said.clear()
 
     def _take_back(self, entry: Retried) -> None:
         """Forget what followed the deliveries that hold; keep aside what need not be done again."""
         self.amendment = entry.amendment
         self.admitted = bool(self.checkpoint or entry.keep)
-        del self.deliveries[entry.keep :]
+        self.records = min([self.records, *self.said[entry.keep : entry.keep + 1]])
+        del self.deliveries[entry.keep :], self.said[entry.keep :]
         held = {outcome.key for delivery in self.deliveries for outcome in delivery}
         loose = [key for key in {**self.intents, **self.outcomes} if key not in held]
         for key in loose:
