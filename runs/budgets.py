@@ -34,7 +34,7 @@ class Ledger:
             if limit is not None and more and used + more > limit:
                 raise BudgetExhausted(
                     f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} "
-                    f"spent or reserved, {_show(name, more)} more wanted; raise the budget and submit again",
+                    f"spent or reserved, {_show(name, more)} more wanted; `retinue retry RUN --budget ...` goes on with more",
                     run_id=self._run_id,
                 )
         self._held[key] = usage
@@ -67,7 +67,7 @@ class Ledger:
         micros = _share(own.micros, remaining.get("micros"), count)
         if (tokens == 0 and own.tokens != 0) or (micros == 0 and own.micros != 0 and remaining.get("micros") == 0):
             raise BudgetExhausted(
-                f"run {self._run_id}: nothing is left for {count} more children; raise the budget and submit again",
+                f"run {self._run_id}: nothing is left for {count} more children; `retinue retry RUN --budget ...` goes on with more",
                 run_id=self._run_id,
             )
         depth = None if self.budget.depth is None else self.budget.depth - 1
