@@ -14,6 +14,9 @@ from retinue.runs.contracts import NOTHING, Budget, Usage
 from retinue.runs.errors import BudgetExhausted
 
 
+_REMEDY = "raise the budget: `retinue retry RUN --budget ...` goes on"
+
+
 class Ledger:
     """Accounts of one run in its owner's memory, rebuilt from the journal when the owner changes."""
 
@@ -34,7 +37,7 @@ class Ledger:
             if limit is not None and more and used + more > limit:
                 raise BudgetExhausted(
                     f"run {self._run_id}: {name} budget {_show(name, limit)} would be passed: {_show(name, used)} "
-                    f"spent or reserved, {_show(name, more)} more wanted; `retinue retry RUN --budget ...` goes on with more",
+                    f"spent or reserved, {_show(name, more)} more wanted; {_REMEDY}",
                     run_id=self._run_id,
                 )
         self._held[key] = usage
@@ -67,7 +70,7 @@ class Ledger:
         micros = _share(own.micros, remaining.get("micros"), count)
         if (tokens == 0 and own.tokens != 0) or (micros == 0 and own.micros != 0 and remaining.get("micros") == 0):
             raise BudgetExhausted(
-                f"run {self._run_id}: nothing is left for {count} more children; `retinue retry RUN --budget ...` goes on with more",
+                f"run {self._run_id}: nothing is left for {count} more children; {_REMEDY}",
                 run_id=self._run_id,
             )
         depth = None if self.budget.depth is None else self.budget.depth - 1
