@@ -155,6 +155,7 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
     return {
         "record": record.model_dump(mode="json"),
         "place": [request.group_key, request.group_index],
+        "fork": request.forked_from is not None,
         "scope": request.effect_scope,
         "entries": entries,
         "positions": places,

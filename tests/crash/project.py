@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 from tests.crash.outside import OUTSIDE
 
 from retinue import Context, agent, tool, workflow
 from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Budget
+from retinue.runs.doors import Doors
 from retinue.runs.errors import PermanentError, SideEffectUnknown, TransientError
 from retinue.runs.joins import best_effort, first_success, quorum
 
@@ -94,9 +96,10 @@ def fill_disk(text: str, *, key: str) -> str:
 
 @tool(side_effect="read")
 async def hold(text: str, *, caller: Caller, key: str) -> str:
-    """Holds its own run before it returns."""
+    """Holds its own run, and returns when its host has seen it."""
     said = _did("hold", key, text)
-    await OUTSIDE.client._store.hold(caller.run_id, True)
+    await OUTSIDE.client.pause(caller.run_id)
+    await asyncio.sleep(0.08)
     return said
 
 
@@ -229,6 +232,46 @@ async def paused(ctx: Context, text: str) -> list[str]:
 async def mended(ctx: Context, text: str) -> list[str]:
     """A run that fails, and is retried when what it needs is there."""
     return [await ctx.call(put, text=text), await ctx.call(brittle, text=text), await ctx.call(put, text="after")]
+
+
+@workflow
+async def frail(ctx: Context, given: dict[str, Any]) -> list[str]:
+    """A row of the batch; some fail until what they need is there."""
+    text = f"row {given['n']}"
+    done = [await ctx.call(put, text=text)]
+    if given["n"] % 2:
+        done.append(await ctx.call(brittle, text=text))
+    return [*done, await ctx.call(put, text=f"{text} after")]
+
+
+@workflow
+async def above(ctx: Context, text: str) -> list[Any]:
+    """A run that fails of its child."""
+    return [await ctx.call(put, text=f"above {text}"), await ctx.run(mended, text), await ctx.call(put, text="above")]
+
+
+@workflow
+async def split(ctx: Context, many: int) -> list[Any]:
+    """More children than the outcome holds, and a last step to fork at."""
+    branches = await ctx.map(item, list(range(many)), window=12)
+    return [sum(branch.value for branch in branches), await ctx.call(put, text="last")]
+
+
+async def guest(doors: Doors, text: str) -> list[Any]:
+    """An agent of another framework: it asks a model over HTTP, calls, steps, and waits for a yes."""
+    body = {"model": doors.model, "messages": [{"role": "user", "content": text}], "max_tokens": 50}
+    async with httpx.AsyncClient(trust_env=False, base_url=doors.base_url) as client:
+        headers = {"authorization": f"Bearer {doors.api_key}"}
+        reply = await client.post("/chat/completions", json=body, headers=headers, timeout=30)
+    said = reply.raise_for_status().json()["choices"][0]["message"]["content"]
+    both = await asyncio.gather(doors.call(get, text=text), doors.call(put, text=text))
+    return [said, *both, await doors.step(stamp, "inside"), await doors.call(mail, text=text)]
+
+
+@workflow(budget=Budget(usd="1.00"))
+async def adopts(ctx: Context, text: str) -> list[Any]:
+    """A function that is called again from its beginning, and a write behind it."""
+    return [*await ctx.adopt(guest, text), await ctx.call(put, text="after")]
 
 
 @workflow

@@ -5,6 +5,7 @@ Together they must hit every point of the product. Knows neither points nor kill
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,11 @@ from tests.crash.outside import OUTSIDE
 from tests.doubles.projects import ALLOW_ALL, decides, project
 from tests.doubles.worlds import calls, costs
 
-from retinue.host import clock
 from retinue.host.rows import source_of
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.client import Client
 from retinue.runs.contracts import Budget, Json, RunRecord, Status, StopReason
-from retinue.runs.errors import InvalidInput
-from retinue.runs.retries import Retry
+from retinue.runs.errors import InvalidInput, UnknownName
 
 KEY = "the one job"
 ROWS = "rows.jsonl"
@@ -111,23 +110,66 @@ async def leave(client: Client, records: list[RunRecord]) -> bool:
 async def let_go(client: Client, records: list[RunRecord]) -> bool:
     """Let go on what is held."""
     for record in records:
-        await client._store.hold(record.run_id, False)
+        await client.resume(record.run_id)
     return True
 
 
-async def mend(client: Client, records: list[RunRecord]) -> bool:
-    """Mend what was broken, and retry the run that failed of it."""
+async def crowd(client: Client, records: list[RunRecord]) -> bool:
+    """Send what is waited for beside an event to nobody: one transaction, and the bad member harms only itself."""
+    waiting = [record.run_id for record in records if record.reason is StopReason.event]
+    for run_id in waiting:
+        sent = [client.signal(to, "go", 7) for to in (run_id, "nobody", run_id)]
+        first, refused, last = await asyncio.gather(*sent, return_exceptions=True)
+        assert first is None and last is None and isinstance(refused, UnknownName), (first, refused, last)
+    return bool(waiting)
+
+
+def mend(records: list[RunRecord]) -> list[str]:
+    """Mend what was broken; the runs that failed of it, those above first."""
     failed = [record for record in records if record.status is Status.failed]
-    for record in failed:
-        if OUTSIDE.has("mended", "") is None:
-            OUTSIDE.say("mended", "", "")
-        await client._store.retry(record.run_id, Retry(by="bob", at=clock.now_ns()))
+    if failed and OUTSIDE.has("mended", "") is None:
+        OUTSIDE.say("mended", "", "")
+    return [record.run_id for record in sorted(failed, key=lambda record: record.depth)]
+
+
+async def retry(client: Client, records: list[RunRecord]) -> bool:
+    """Retry the run that failed."""
+    failed = mend(records)
+    for run_id in failed:
+        await client.retry(run_id)
     return bool(failed)
+
+
+async def redrive(client: Client, records: list[RunRecord]) -> bool:
+    """Redrive the run that failed, and with it what failed below it."""
+    failed = mend(records)
+    if failed:
+        await client.redrive(failed[0])
+    return bool(failed)
+
+
+async def redrive_rows(client: Client, records: list[RunRecord]) -> bool:
+    """Redrive the job whose rows failed."""
+    failed = mend(records)
+    if failed:
+        [job] = [record for record in records if record.parent_run_id is None]
+        done = await client.redrive(job.run_id)
+        assert set(done.queued) == set(failed) and not done.refused
+    return bool(failed)
+
+
+async def fork(client: Client, records: list[RunRecord]) -> bool:
+    """Fork the one job at its last step, once."""
+    roots = [record for record in records if record.parent_run_id is None]
+    if len(roots) == 1:
+        await client.fork(roots[0].run_id, "put")
+    return len(roots) == 1
 
 
 _LOOK, _PUT = calls("get", text="a"), calls("put", text="b")
 _PAID = decides(costs(_LOOK, "0.01"), costs(_PUT, "0.02"), costs({"answer": "It is done."}, "0.03"))
 _FREE = decides(_LOOK, _PUT, {"ask_human": "Which?"}, {"handoff": "second", "artifact": {"so": "far"}}, agent="free")
+_GUEST = decides(costs({"answer": "It is said."}, "0.01"))
 _FAULT = {"kind": "transient", "retry_after": 30, "times": 1}
 _SECOND = decides(_PUT, {"answer": "done", "fault": _FAULT}, agent="second")
 
@@ -147,7 +189,12 @@ SCENARIOS: dict[str, Scenario] = {
     "overdue": Scenario("overdue", act=leave),
     "agreed": Scenario("agreed", None),
     "paused": Scenario("paused", act=let_go),
-    "mended": Scenario("mended", afterwards=mend),
+    "mended": Scenario("mended", afterwards=retry),
+    "redriven": Scenario("above", afterwards=redrive),
+    "rows": Scenario("frail", batch=True, afterwards=redrive_rows),
+    "forked": Scenario("split", 34, afterwards=fork),
+    "adopted": Scenario("adopts", "it", [_GUEST], most=1_000_000),
+    "crowd": Scenario("waits", act=crowd),
     "together": Scenario("together"),
     "spill": Scenario("spill"),
     "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),

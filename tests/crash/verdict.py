@@ -75,7 +75,8 @@ class Story:
         for told in self.told["runs"]:
             key, index = told["place"]
             parent = told["record"]["parent_run_id"]
-            names[told["record"]["run_id"]] = f"{names[parent]}/{key}[{index}]" if parent else "root"
+            top = "fork" if told["fork"] else "root"
+            names[told["record"]["run_id"]] = f"{names[parent]}/{key}[{index}]" if parent else top
         found = {}
         for told in self.told["runs"]:
             run_id = told["record"]["run_id"]
@@ -116,7 +117,7 @@ def _journal(run: Run) -> Iterator[str]:
     ended: dict[str, str] = {}
     for entry in run.of("intent", "attempt", "outcome", "retried"):
         if entry["kind"] == "retried":
-            ended = {key: result for key, result in ended.items() if result == "ok"}
+            ended = {key: result for key, result in ended.items() if result == "ok" and key != entry["again"]}
             continue
         if entry["key"] in ended:
             yield f"step {entry['key']} had ended, then came another {entry['kind']}"
