@@ -13,7 +13,6 @@ from retinue.runs.arrivals import Group
 from retinue.runs.contracts import NOTHING, Budget, Usage
 from retinue.runs.errors import BudgetExhausted
 
-
 _REMEDY = "raise the budget: `retinue retry RUN --budget ...` goes on"
 
 

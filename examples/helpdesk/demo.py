@@ -77,13 +77,13 @@ def start(desk: Helpdesk, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=HERE, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def finish(desk: Helpdesk, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    """Run a command to its end; what it printed. Any other exit code ends the demo."""
+def finish(desk: Helpdesk, *words: str) -> tuple[int, str]:
+    """Run a command to its end: its exit code, and what it printed. A failure ends the demo."""
     process = start(desk, *words)
     said, _ = process.communicate(timeout=120)
-    if process.returncode not in codes:
+    if process.returncode not in (0, ASKS):
         sys.exit(f"{' '.join(words)} ended with {process.returncode}:\n{said}")
-    return said
+    return process.returncode, said
 
 
 def kill_in_the_middle(desk: Helpdesk, *words: str) -> None:
@@ -98,12 +98,12 @@ def kill_in_the_middle(desk: Helpdesk, *words: str) -> None:
     print(f"   killed with SIGKILL: the helpdesk has {len(desk.tickets())} tickets, the one of {KILLED_AT} among them")
 
 
-def retinue(desk: Helpdesk, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    """Run a `retinue` command and show it with what it prints."""
+def retinue(desk: Helpdesk, *words: str) -> int:
+    """Run a `retinue` command and show it with what it prints; its exit code."""
     print(f"\n$ retinue {shlex.join(words)}", flush=True)
-    said = finish(desk, *RETINUE, *words, codes=codes)
+    code, said = finish(desk, *RETINUE, *words)
     print(said.replace(f"{HERE.resolve()}{os.sep}", "").strip(), flush=True)
-    return said
+    return code
 
 
 def naive(desk: Helpdesk) -> None:
@@ -120,17 +120,16 @@ def triage(desk: Helpdesk, contract: str) -> None:
     files = ["--input", "mails.jsonl", "--output", f"out/{contract}.jsonl", "--concurrency", "4", "--local"]
     kill_in_the_middle(desk, *RETINUE, "batch", contract, *files, "--force")
     batch = ["batch", contract, *files, "--resume"]
-    retinue(desk, *batch, codes=(0, ASKS))
-    if waits := open_doubts(desk):
+    if retinue(desk, *batch) == ASKS:
         retinue(desk, "inbox")
-        for wait in waits:
+        for wait in open_doubts(desk):
             retinue(desk, "answer", wait["request_id"], *look(desk, wait["input_id"]), "--by", "ben")
         retinue(desk, *batch)
 
 
 def open_doubts(desk: Helpdesk) -> list[dict[str, Any]]:
     """What `retinue inbox` lists, as data."""
-    waits: list[dict[str, Any]] = json.loads(finish(desk, *RETINUE, "inbox", "--json"))["waits"]
+    waits: list[dict[str, Any]] = json.loads(finish(desk, *RETINUE, "inbox", "--json")[1])["waits"]
     return waits
 
 

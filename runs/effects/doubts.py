@@ -34,7 +34,7 @@ class Said:
 
 
 def way(run: Run, command: Command, call: Prepared, cause: str) -> Way:
-    """Who is to resolve a doubt about a call; `cause` is `crash`, `timeout`, `failure`, `canceled` or `no_probe`."""
+    """Who is to resolve a doubt about a call; `cause` is `crash`, `failure` or `no_probe`."""
     if _question(run, command) in run.history.intents:
         return "person"
     capability = call.capability
