@@ -12,7 +12,7 @@ PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-llm check format bench bench-peers lock clean
+.PHONY: help setup demo test test-llm check format bench bench-peers chaos lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
@@ -20,6 +20,7 @@ help:
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
+	@echo "make chaos     a runtime under random faults, then a judge over its history (SECONDS=600 SEED=7 FAULTS=a,b)"
 	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
 	@echo "make format    rewrite the code in the house format"
 	@echo "make lock      compile requirements.lock again (UPGRADE=1: to the newest versions)"
@@ -70,6 +71,12 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 # PostgreSQL for DBOS is taken from the system (Debian: apt-get install postgresql) and skipped where it is absent.
 bench-peers: $(PEERS)/.ready
 	$(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
+
+# One seed draws the same faults, users and rows again; when they meet what, the machine decides.
+chaos: SECONDS ?= 600
+chaos: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m tests.chaos.run --seconds $(SECONDS) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
 # The model and its server stay out of the lock: they compile for minutes and no other target needs them.
 $(LLM)/.ready: $(READY)

@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from retinue.host.collector import calm_collector
 from retinue.host.composition import load_project, make_host, open_store
@@ -76,8 +75,3 @@ def start_thread(work: Coroutine[Any, Any, None], name: str) -> threading.Thread
     thread = threading.Thread(target=serve, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def here() -> NodeAffinitySchedulingStrategy:
-    """On this node: an embedded store is one machine's."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

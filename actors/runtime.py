@@ -29,6 +29,7 @@ import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is import
 import ray  # noqa: E402
 from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
 
+from retinue.actors.placement import anywhere_here  # noqa: E402
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
 from retinue.host.settings import Settings  # noqa: E402
@@ -85,6 +86,7 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
     address = runtime.address if runtime else None
     await asyncio.to_thread(_init, settings, address)
     try:
+        own = own and not await asyncio.to_thread(_exists, settings)
         attachment = await asyncio.to_thread(_supervised, settings, None)
         try:
             yield attachment
@@ -93,6 +95,15 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
                 await asyncio.to_thread(_stop, attachment)
     finally:
         await asyncio.to_thread(ray.shutdown)
+
+
+def _exists(settings: Settings) -> bool:
+    """Whether the Ray we are connected to has the supervisor already; it may be on its way back from a crash."""
+    try:
+        ray.get_actor(SUPERVISOR, namespace=namespace_of(settings))
+    except ValueError:
+        return False
+    return True
 
 
 def namespace_of(settings: Settings) -> str:
@@ -190,16 +201,31 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=8,
+        label_selector=anywhere_here(),
     )
     supervisor: Any = make.remote(settings.model_dump_json(), address, head_pid)
     try:
-        refused: str | None = ray.get(supervisor.ready.remote(), timeout=_START_TIMEOUT)
+        refused = _readiness(supervisor)
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise RuntimeFailed(f"the supervisor did not start: {error}") from error
     if refused is not None:
         ray.kill(supervisor)
         raise StoreBusy(refused)
     return Attachment(supervisor, namespace_of(settings))
+
+
+def _readiness(supervisor: Any) -> str | None:
+    """What the supervisor says of itself; asked again while Ray brings it back after a crash."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        try:
+            refused: str | None = ray.get(supervisor.ready.remote(), timeout=_START_TIMEOUT)
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return refused
 
 
 def _status(attachment: Attachment) -> dict[str, Any]:

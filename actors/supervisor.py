@@ -18,12 +18,13 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from retinue.actors.hosts import RunHost, here
+from retinue.actors.hosts import RunHost
+from retinue.actors.placement import spread
 from retinue.actors.tracing import TraceKeeper
 from retinue.host.presence import Presence, RuntimeInfo
 from retinue.host.settings import Settings
 from retinue.runs.errors import StoreBusy
-from retinue.store.liveness import boot_id, current_owner
+from retinue.store.liveness import boot_id, current_owner, owner_of
 
 _LOG = logging.getLogger("retinue.actors")
 SUPERVISOR = "supervisor"
@@ -58,6 +59,7 @@ def children_of(settings: Settings) -> list[Child]:
 class _Kept:
     child: Child
     handle: ActorHandle[Any]
+    place: int
     asked: Any = None
     asked_at: float = 0.0
     seen: dict[str, Any] = field(default_factory=dict)
@@ -81,13 +83,15 @@ class Keeper:
             boot_id=boot_id(),
             node=socket.gethostname(),
             head_pid=head_pid,
+            head_started=None if head_pid is None else owner_of(head_pid).started,
         )
         try:
             self._presence.claim(self._info)
         except StoreBusy as error:
             self._refused = str(error)
             return
-        self._kept = [_Kept(child, _start(child)) for child in children_of(self._settings)]
+        declared = enumerate(children_of(self._settings))
+        self._kept = [_Kept(child, _start(child, number), number) for number, child in declared]
         self._thread = threading.Thread(target=self._watch, name="retinue-supervisor", daemon=True)
         self._thread.start()
 
@@ -120,7 +124,10 @@ class Keeper:
     def _watch(self) -> None:
         while not self._stopping.wait(_EVERY):
             for kept in self._kept:
-                self._look_after(kept)
+                try:
+                    self._look_after(kept)
+                except (ray.exceptions.RayError, ValueError) as error:
+                    _LOG.warning("%s cannot be looked after now: %s", kept.child.name, error)
 
     def _look_after(self, kept: _Kept) -> None:
         if kept.asked is None:
@@ -135,7 +142,7 @@ class Keeper:
         asked, kept.asked = kept.asked, None
         try:
             kept.seen = ray.get(asked)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._replace(kept, error)
 
     def _replace(self, kept: _Kept, error: Exception) -> None:
@@ -148,11 +155,13 @@ class Keeper:
         kept.replaced.append(now)
         kept.seen = {}
         _LOG.warning("%s is gone and is replaced: %s", kept.child.name, str(error).splitlines()[0])
-        kept.handle = _start(kept.child)
+        ray.kill(kept.handle)  # a node that is silent but not yet given up by Ray would keep its name
+        kept.place += 1
+        kept.handle = _start(kept.child, kept.place)
 
 
-def _start(child: Child) -> ActorHandle[Any]:
-    """Make a child, or find it when it lives."""
+def _start(child: Child, place: int) -> ActorHandle[Any]:
+    """Make a child on the next node of this machine, or find it when it lives."""
     make = ray.remote(child.factory).options(
         name=child.name,
         lifetime="detached",
@@ -161,7 +170,7 @@ def _start(child: Child) -> ActorHandle[Any]:
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=8,
-        scheduling_strategy=here(),
+        scheduling_strategy=spread(place),
     )
     handle: ActorHandle[Any] = make.remote(*child.arguments)
     return handle

@@ -5,6 +5,7 @@ Everything else is given them.
 
 from __future__ import annotations
 
+import secrets
 import time
 
 import uuid_utils
@@ -26,3 +27,8 @@ def new_trace_id() -> str:
 def new_span_id() -> str:
     """A fresh W3C span id: 16 hex digits."""
     return uuid_utils.uuid4().hex[16:]
+
+
+def new_token() -> str:
+    """A fresh secret that opens something for a while: 43 characters."""
+    return secrets.token_urlsafe(32)

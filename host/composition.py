@@ -16,6 +16,7 @@ from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
+from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
@@ -130,14 +131,22 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
         ),
+        endpoint=ModelEndpoint(),
     )
 
 
-def make_host(project: Project, store: SqliteStore, shape: HostShape, kind: str, actor_id: str | None = None) -> Host:
+def make_host(
+    project: Project,
+    store: SqliteStore,
+    shape: HostShape,
+    kind: str,
+    actor_id: str | None = None,
+    host_id: str | None = None,
+) -> Host:
     """A host in this process, not serving yet."""
     owner = current_owner()
     info = HostInfo(
-        host_id=clock.new_run_id(),
+        host_id=host_id or clock.new_run_id(),
         kind=kind,
         pid=owner.pid,
         pid_started=owner.started,

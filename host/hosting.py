@@ -92,6 +92,9 @@ class Host:
                 duty.cancel()
             await asyncio.gather(*duties, return_exceptions=True)
             await self._let_go()
+            if self._services.endpoint is not None:
+                await self._services.endpoint.close()
+            await self._services.models.close()
         if self._failure is not None:
             raise self._failure
 

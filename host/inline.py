@@ -1,7 +1,7 @@
 """The inline host: runs are hosted in the caller's process, without Ray, on the same store.
 
 Alone it serves every pool and keeps the traces; beside a live runtime it takes only runs submitted to its own
-pool and leaves the rest to the runtime. Knows no Ray.
+pool and leaves the rest to the runtime, which takes over what is left of that pool when it has gone. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from retinue.host import clock
 from retinue.host.composition import Project, make_host, open_traces
 from retinue.host.hosting import HostShape
 from retinue.host.projecting import project_until
 from retinue.runs.errors import StoreError
+from retinue.runs.journal import guest_pool
 from retinue.store.sqlite import SqliteStore
 from retinue.traces.room import Traces
 
@@ -30,11 +32,12 @@ async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> A
     When the host cannot go on, the task that is inside is cancelled and leaves with the host's error, StoreFull
     for one: nobody waits for runs that nobody carries on.
     """
-    own_pool = "runs" if alone else f"inline-{id(store)}"
+    host_id = clock.new_run_id()
+    own_pool = "runs" if alone else guest_pool(host_id)
     pools = ("runs", "workers") if alone else (own_pool,)
     actors = project.settings.actors
     shape = HostShape(pools, actors.capacity, actors.lease_seconds, patience=_PATIENCE)
-    host = make_host(project, store, shape, "inline")
+    host = make_host(project, store, shape, "inline" if alone else "guest", host_id=host_id)
     serving = asyncio.create_task(host.serve())
     serving.add_done_callback(partial(_interrupt, asyncio.current_task()))
     keeps = alone and project.settings.telemetry.emit_structured_events

@@ -21,7 +21,8 @@ _PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """A live runtime: the Ray address and namespace to find it, and the process that holds the folder."""
+    """A live runtime: the Ray address and namespace to find it, the process that holds the folder, and the Ray head
+    that was started for it, if one was: while that lives, Ray brings a supervisor back that has crashed."""
 
     address: str
     namespace: str
@@ -30,6 +31,17 @@ class RuntimeInfo:
     boot_id: str
     node: str
     head_pid: int | None = None
+    head_started: float | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether it is there, or on its way back."""
+        if self.boot_id != boot_id():
+            return False
+        owners = [Owner(self.pid, self.started)]
+        if self.head_pid is not None and self.head_started is not None:
+            owners.append(Owner(self.head_pid, self.head_started))
+        return any(map(is_alive, owners))
 
 
 class Presence:
@@ -73,9 +85,7 @@ def find_runtime(data_folder: Path) -> RuntimeInfo | None:
     if not path.exists():
         return None
     info = _read(path)
-    if info is None or info.boot_id != boot_id() or not is_alive(Owner(info.pid, info.started)):
-        return None
-    return info
+    return info if info is not None and info.lives else None
 
 
 def _locked(handle: int) -> bool:

@@ -7,6 +7,7 @@ is carried out; it hands commands to the execution and waits for them.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -84,6 +85,21 @@ class Context:
         name = getattr(function, "__qualname__", repr(function))
         options = {"function": function, "repeatable": repeatable}
         return value_of(await self._executor.issue("step", name, list(arguments), options))
+
+    async def adopt(
+        self, function: Callable[..., Awaitable[Any]], /, *arguments: Json, timeout: float | str = "1h"
+    ) -> Any:
+        """Run an agent of another framework, or any async function, behind the run's gateways.
+
+        It is called as `function(doors, *arguments)` (see `Doors`) on an ordinary event loop and returns JSON.
+        After a crash or a wait it is called again from its beginning: what it asked for through the doors is
+        answered from the journal, the rest of what it does happens again. `timeout` bounds one call of it.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidInput(f"ctx.adopt({function!r}): give it an `async def` function that takes (doors, ...)")
+        options = {"function": function, "timeout": seconds(timeout)}
+        name = getattr(function, "__qualname__", repr(function))
+        return value_of(await self._executor.issue("adopt", name, list(arguments), options))
 
     async def run(self, target: Definition | str, input: Any, budget: Budget | None = None) -> Any:
         """Run a child and return its output. Raises RunFailed with the child's reason when it failed."""

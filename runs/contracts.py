@@ -20,6 +20,14 @@ MICROS = 1_000_000
 """Micro-dollars in a dollar."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class Frozen(BaseModel):
     """Base of all contracts: immutable, unknown fields refused."""
 
@@ -81,13 +89,13 @@ class Budget(Frozen):
     their parent's.
     """
 
-    steps: int | None = Field(default=None, ge=1)
-    hops: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    usd: Decimal | None = Field(default=None, ge=0, decimal_places=6)
-    seconds: float | None = Field(default=None, gt=0)
-    depth: int | None = Field(default=None, ge=0)
-    width: int | None = Field(default=None, ge=0)
+    steps: int | None = Field(default=None, exclude_if=_is_none, ge=1)
+    hops: int | None = Field(default=None, exclude_if=_is_none, ge=0)
+    tokens: int | None = Field(default=None, exclude_if=_is_none, ge=0)
+    usd: Decimal | None = Field(default=None, exclude_if=_is_none, ge=0, decimal_places=6)
+    seconds: float | None = Field(default=None, exclude_if=_is_none, gt=0)
+    depth: int | None = Field(default=None, exclude_if=_is_none, ge=0)
+    width: int | None = Field(default=None, exclude_if=_is_none, ge=0)
 
     @field_validator("usd", mode="before")
     @classmethod
@@ -159,34 +167,34 @@ class RunRequest(Frozen):
     run_id: str
     trace_id: str
     span_id: str
-    parent_span_id: str | None = None
+    parent_span_id: str | None = Field(default=None, exclude_if=_is_none)
     tenant_id: str
     principal_id: str
     route: str = "cli"
     kind: Literal["agent", "workflow"]
     target: str
     target_version: str
-    job_id: str | None = None
-    parent_run_id: str | None = None
+    job_id: str | None = Field(default=None, exclude_if=_is_none)
+    parent_run_id: str | None = Field(default=None, exclude_if=_is_none)
     root_run_id: str
-    agent_instance_id: str | None = None
-    session_id: str | None = None
-    idempotency_key: str | None = None
-    input_id: str | None = None
-    model: str | None = None
+    agent_instance_id: str | None = Field(default=None, exclude_if=_is_none)
+    session_id: str | None = Field(default=None, exclude_if=_is_none)
+    idempotency_key: str | None = Field(default=None, exclude_if=_is_none)
+    input_id: str | None = Field(default=None, exclude_if=_is_none)
+    model: str | None = Field(default=None, exclude_if=_is_none)
     pool: str = "runs"
-    queue: str = ""
-    priority: int = 0
-    depth: int = 0
+    queue: str = Field(default="", exclude_if=_is_empty)
+    priority: int = Field(default=0, exclude_if=_is_empty)
+    depth: int = Field(default=0, exclude_if=_is_empty)
     budget: Budget = Budget()
-    deadline: int | None = None
+    deadline: int | None = Field(default=None, exclude_if=_is_none)
     effect_scope: str
-    forked_from: str | None = None
-    repeats: tuple[str, ...] = ()
-    seed: str | None = None
-    group_key: str | None = None
-    group_index: int | None = None
-    relayed: bool = False
+    forked_from: str | None = Field(default=None, exclude_if=_is_none)
+    repeats: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    seed: str | None = Field(default=None, exclude_if=_is_none)
+    group_key: str | None = Field(default=None, exclude_if=_is_none)
+    group_index: int | None = Field(default=None, exclude_if=_is_none)
+    relayed: bool = Field(default=False, exclude_if=_is_empty)
 
     @field_validator("tenant_id", "principal_id", "trace_id", "run_id")
     @classmethod

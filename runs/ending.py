@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
-from retinue.runs.journal import Finish, Finished, Intent, NewRun, Outcome, Spawn
+from retinue.runs.journal import Finish, Finished, NewRun, Spawn
 from retinue.runs.machine import STATUS_OF
-from retinue.runs.steps import Command, Done, error_info, outcome_of
+from retinue.runs.steps import Command, Done, cut_short, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
 
 _LOG = logging.getLogger("retinue.runs")
@@ -54,11 +54,15 @@ async def finish(run: Run, body: asyncio.Task[Any]) -> None:
 
 
 async def stop(run: Run, tasks: dict[str, asyncio.Task[None]], settled: list[tuple[Command, Done]]) -> None:
-    """Stop what is in flight: what has ended is put on record, a write that has not is unknown, a paid call spent."""
+    """Stop what is in flight: what has ended is put on record, a write that has not is unknown, a paid call spent.
+
+    What does not stop within the grace is left behind: whatever it still says, nobody hears.
+    """
     stopped = dict(tasks)
     for task in stopped.values():
         task.cancel()
-    await asyncio.gather(*stopped.values(), return_exceptions=True)
+    if stopped:
+        await asyncio.wait(stopped.values(), timeout=run.services.defaults.cancel_grace)
     now = run.services.now_ns()
     for command, done in settled:
         run.ledger.settle(command.key, done.usage)
@@ -67,25 +71,9 @@ async def stop(run: Run, tasks: dict[str, asyncio.Task[None]], settled: list[tup
     for key in stopped:
         intent = run.history.intents.get(key)
         if intent is not None and key not in run.history.outcomes:
-            cut = _cut_short(intent, now)
+            cut = cut_short(intent, now)
             run.ledger.settle(key, cut.usage)
             run.note(cut)
-
-
-def _cut_short(intent: Intent, at: int) -> Outcome:
-    writes = intent.facts.get("side_effect") == "write"
-    doubt = ": whether it took effect is not known" if writes else ""
-    reason = "side_effect_unknown" if writes else "canceled"
-    return Outcome(
-        at=at,
-        key=intent.key,
-        effect=intent.effect,
-        name=intent.name,
-        activation=0,
-        result="unknown" if writes else "canceled",
-        error=ErrorInfo(reason=reason, code="canceled", message=f"{intent.name} was stopped in flight{doubt}"),
-        usage=intent.reserved if writes or intent.reserved.micros else NOTHING,
-    )
 
 
 async def fail(run: Run, error: BaseException) -> None:

@@ -83,6 +83,16 @@ class History:
         self.attempts.pop(key, None)
         self.begun.discard(key)
 
+    def unfinished_inside(self, key: str) -> list[Intent]:
+        """Steps inside an adopted function (their keys begin with `key!`) that were begun and have not ended."""
+        return [intent for place, intent in self.intents.items() if place.startswith(f"{key}!") and place in self.begun]
+
+    def forget_inside(self, key: str) -> None:
+        """The adopted function has ended: nothing inside it is needed any more."""
+        for past in (self.intents, self.outcomes, self.attempts):
+            for place in [place for place in past if place.startswith(f"{key}!")]:
+                del past[place]
+
     def unsettled(self) -> dict[str, Usage]:
         """What is held for tries that were begun and have not ended, by key."""
         return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}
@@ -122,19 +132,27 @@ class History:
         loose = [key for key in {**self.intents, **self.outcomes} if key not in held]
         for key in loose:
             self.taken_back.add(key)
-            outcome = self.outcomes.pop(key, None)
+            outcome = self.outcomes.get(key)
+            if outcome is not None and outcome.result == "ok" and "!" in key and not _is_question(key):
+                continue
+            self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
             self.attempts.pop(key, None)
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)
-            elif outcome.result == "ok" and key != entry.again and "!" not in key:
+            elif outcome.result == "ok" and key != entry.again and not _is_question(key):
                 self.recalled[key] = Recalled(intent, outcome)
 
     def _leave_open(self, intent: Intent | None, at: int) -> None:
         """It was begun and nobody knows how it ended, or its children are to be heard again."""
-        if intent is not None and "!" not in intent.key and intent.effect not in ("input", "approval"):
+        if intent is not None and not _is_question(intent.key) and intent.effect not in ("input", "approval"):
             self.intents[intent.key] = intent.model_copy(update={"at": at}) if intent.effect == "children" else intent
             self.begun.add(intent.key)
+
+
+def _is_question(key: str) -> bool:
+    """True of the runtime's own questions about a step; other keys below a step are those of effects inside it."""
+    return key.rpartition("!")[2] in ("approval", "doubt") and "!" in key
 
 
 def _is_open(outcome: Outcome, again: str | None) -> bool:

@@ -83,7 +83,9 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "recall", "gate"]
+EffectKind = Literal[
+    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
+]
 
 
 class Intent(Entry):
@@ -333,6 +335,11 @@ class HostInfo:
     actor_id: str | None = None
 
 
+def guest_pool(host_id: str) -> str:
+    """The pool of a guest: a host that serves only what was submitted through it, until it retires."""
+    return f"guest-{host_id}"
+
+
 class Journal(Protocol):
     """The port through which hosts own and write runs. Guarantees: the module's docstring."""
 
@@ -341,7 +348,7 @@ class Journal(Protocol):
         ...
 
     async def retire(self, host_id: str) -> None:
-        """Give back all leases of a host that stops; its runs are queued again."""
+        """Give back all leases of a host that stops; its runs are queued again, a guest's own in the pool `runs`."""
         ...
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:

@@ -13,6 +13,7 @@ from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.definitions import Registry
+from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
@@ -42,7 +43,9 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds where a definition is silent. `strict` makes every step durable before the run goes on."""
+    """What holds where a definition is silent. `strict` makes every step durable before the run goes on;
+    `cancel_grace` is how long (s) an effect may take to stop before it is left behind.
+    """
 
     model: str = "builtin:extractive"
     budget: Budget = field(default_factory=lambda: Budget(steps=32, hops=64, depth=8, width=100_000))
@@ -54,6 +57,7 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    cancel_grace: float = 10.0
 
 
 DeltaSink = Callable[[str, str, int, str], None]
@@ -77,3 +81,5 @@ class Services:
     random: Random
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     defaults: Defaults = field(default_factory=Defaults)
+    endpoint: Endpoint | None = None
+    """Where adopted functions reach models; a host without one adopts nothing."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.errors import EffectError, RetinueError, RunError, TransientError
-from retinue.runs.journal import EffectKind, Outcome
+from retinue.runs.journal import EffectKind, Intent, Outcome
 
 
 @dataclass(slots=True)
@@ -73,6 +73,23 @@ def outcome_of(command: Command, done: Done, activation: int, at: int) -> Outcom
         error=done.error,
         usage=done.usage,
         facts=done.facts,
+    )
+
+
+def cut_short(intent: Intent, at: int) -> Outcome:
+    """The journal's word on an effect that was stopped in flight: a write is unknown, a paid call spent."""
+    writes = intent.facts.get("side_effect") == "write"
+    doubt = ": whether it took effect is not known" if writes else ""
+    reason = "side_effect_unknown" if writes else "canceled"
+    return Outcome(
+        at=at,
+        key=intent.key,
+        effect=intent.effect,
+        name=intent.name,
+        activation=0,
+        result="unknown" if writes else "canceled",
+        error=ErrorInfo(reason=reason, code="canceled", message=f"{intent.name} was stopped in flight{doubt}"),
+        usage=intent.reserved if writes or intent.reserved.micros else NOTHING,
     )
 
 

@@ -12,6 +12,7 @@ from retinue.runs.context import Context, Executor, value_of
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
 from retinue.runs.definitions import AgentSpec, Definition
+from retinue.runs.effects.models import reply_of
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
@@ -88,15 +89,8 @@ class AgentContext(Context):
         }
         options = {"request": request, "prompt": prompt, "stream": self.request.route == "stream"}
         outcome = await self._executor.issue("model", request.model, arguments, options)
-        content = value_of(outcome)
-        return ModelReply(
-            text=content["text"],
-            tool_calls=tuple(ToolCall.model_validate(call) for call in content["tool_calls"]),
-            finish_reason=outcome.facts["finish_reason"],
-            usage=outcome.usage,
-            model=outcome.facts["model"],
-            provider=outcome.facts["provider"],
-        )
+        value_of(outcome)
+        return reply_of(outcome)
 
     async def try_call(self, call: ToolCall, turn: int) -> Outcome:
         """Call a capability; refusals and errors are outcomes too."""

@@ -8,6 +8,7 @@ has not shown itself for longer than the lease. Operations of one transaction; n
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,11 @@ import apsw
 from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun, guest_pool
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import Owner, current_owner, is_alive, kill
-from retinue.store.rows import many
+from retinue.store.rows import many, one
 from retinue.store.settling import bound_to, end_unowned
 from retinue.store.sharing import Place, take
 from retinue.store.statements import sql
@@ -43,6 +44,13 @@ def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (host.host_id, host.kind, host.actor_id, host.pid, host.pid_started, host.boot_id, host.node, beat),
     )
+
+
+def beat(connection: apsw.Connection, host_id: str) -> float:
+    """A host shows itself, now: waiting for the lock or for room on the disk is no silence. Returns when (s)."""
+    now = time.monotonic()
+    connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (now, host_id))
+    return now
 
 
 def host_number(connection: apsw.Connection, host_id: str) -> int | None:
@@ -167,18 +175,25 @@ def _group(row: tuple[Json, ...]) -> Group:
 
 
 def retire(connection: apsw.Connection, host_id: str) -> int:
-    """A host stops: its runs are queued again."""
+    """A host stops: its runs are queued again, and those of its own pool are anybody's from now on."""
     num = host_number(connection, host_id)
     if num is None:
         return 0
-    connection.execute("UPDATE hosts SET state = 'gone' WHERE num = ?", (num,))
+    [kind] = one(connection, "UPDATE hosts SET state = 'gone' WHERE num = ? RETURNING kind", (num,))
+    if kind == "guest":
+        query = "UPDATE runs SET pool = 'runs' WHERE pool = ? AND final IS NULL"
+        connection.execute(query, (guest_pool(host_id),))
     return len(connection.execute(sql("take_back"), (num,)).fetchall())
 
 
-def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: float, patience: float) -> list[str]:
+def find_dead(
+    rows: list[tuple[str, int, float, str, float]], boot: str, own_beat: float | None, patience: float
+) -> list[str]:
     """Which hosts are proven dead; rows are (id, pid, started, boot, beat). Kills those silent for too long.
 
-    A silent host of this very process is left alone: its leases are free when the process is gone.
+    Silence is measured up to the judge's own beat before the newest: when nobody could write, nobody is silent,
+    and all have had a moment since. Without one nobody is judged. A silent host of this very process is left
+    alone: its leases are free when the process is gone.
     """
     me = current_owner()
     dead = []
@@ -186,6 +201,6 @@ def find_dead(rows: list[tuple[str, int, float, str, float]], boot: str, beat: f
         owner = Owner(pid, started)
         if host_boot != boot or not is_alive(owner):
             dead.append(host_id)
-        elif beat - last_beat > patience and owner != me:
+        elif own_beat is not None and own_beat - last_beat > patience and owner != me:
             kill(owner)
     return dead

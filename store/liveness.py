@@ -24,7 +24,11 @@ class Owner(NamedTuple):
 
 def current_owner() -> Owner:
     """This process (also right after a fork)."""
-    pid = os.getpid()
+    return owner_of(os.getpid())
+
+
+def owner_of(pid: int) -> Owner:
+    """The process that has this pid now. psutil.NoSuchProcess when there is none."""
     return Owner(pid, _started(pid))
 
 

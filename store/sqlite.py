@@ -83,6 +83,7 @@ class SqliteStore:
         self._read_until = math.inf
         self._reader.set_progress_handler(lambda: time.monotonic() > self._read_until, _LOOK_EVERY)
         self._peek = connect(path)
+        self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
 
@@ -149,15 +150,15 @@ class SqliteStore:
 
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """See Journal. Proof of death is sought outside the transaction."""
-        beat = time.monotonic()
+        own_beat = self._beats.get(host.host_id)
+        self._beats[host.host_id] = await self._writer.submit(lambda c: leasing.beat(c, host.host_id))
         rows = await self._read(
             lambda c: many(c, "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'")
         )
         others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
-        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), beat, lease_seconds)
+        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
 
         def write(connection: apsw.Connection) -> int:
-            connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (beat, host.host_id))
             queued = len(connection.execute(sql("due"), (at,)).fetchall())
             return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
 

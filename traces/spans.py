@@ -16,7 +16,13 @@ from retinue.traces.states import RunState
 
 SEMCONV = "1.44.0"
 
-OPERATIONS = {"model": "chat", "call": "execute_tool", "recall": "retrieval", "children": "spawn"}
+OPERATIONS = {
+    "model": "chat",
+    "call": "execute_tool",
+    "recall": "retrieval",
+    "children": "spawn",
+    "adopt": "invoke_agent",
+}
 """Operation of a step by its effect; other effects are their own operation."""
 
 STATUS = {"ok": "ok", "refused": "error", "error": "error", "unknown": "error", "canceled": "unset"}
@@ -46,7 +52,7 @@ def step_span(state: RunState, intent: Intent | None, outcome: Outcome, tries: i
     return {
         **_lineage(state),
         "span_id": span_id_of(state.identity["run_id"], outcome.key),
-        "parent_span_id": state.identity["span_id"],
+        "parent_span_id": _parent_of(state, outcome.key),
         "key": outcome.key,
         "effect": outcome.effect,
         "operation": operation,
@@ -132,6 +138,12 @@ def _lineage(state: RunState) -> Row:
         "semconv": SEMCONV,
         **state.host,
     }
+
+
+def _parent_of(state: RunState, key: str) -> str:
+    """The run's span, or that of the adopted function that a step is inside of (`key!...`)."""
+    outer, _, _ = key.removesuffix("!approval").rpartition("!")
+    return span_id_of(state.identity["run_id"], outer) if outer else str(state.identity["span_id"])
 
 
 def _timing(start: int, end: int) -> Row:

@@ -185,7 +185,7 @@ def load(file: TraceFile, runs: dict[str, str]) -> Loaded:
 
 
 _LEASES = """
-SELECT run_id, min(at_ns), max(epoch), arg_max_null(host_id, epoch), arg_max_null(actor_id, epoch),
+SELECT run_id, arg_min(at_ns, epoch), max(epoch), arg_max_null(host_id, epoch), arg_max_null(actor_id, epoch),
     arg_max_null(pid, epoch), arg_max_null(node, epoch)
 FROM leases SEMI JOIN wanted USING (run_id)
 GROUP BY run_id

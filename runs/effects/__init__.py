@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from retinue.runs.effects import calls, children, models, plain, waits
+from retinue.runs.effects import adopted, calls, children, models, plain, waits
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import EffectKind
 from retinue.runs.steps import Command, Done, Wait
@@ -25,6 +25,7 @@ PERFORMERS: dict[EffectKind, Performer] = {
     "input": waits.ask,
     "event": waits.take_event,
     "step": plain.perform,
+    "adopt": adopted.perform,
 }
 
 

@@ -10,8 +10,8 @@ from retinue.runs.contracts import NOTHING, ErrorInfo, Json, Usage
 from retinue.runs.effects import breaking, gates, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError
-from retinue.runs.journal import Attempt, Intent
-from retinue.runs.messages import ModelProfile, ModelReply, ModelRequest, OnDelta
+from retinue.runs.journal import Attempt, Intent, Outcome
+from retinue.runs.messages import ModelProfile, ModelReply, ModelRequest, OnDelta, ToolCall
 from retinue.runs.steps import Command, Done, Wait
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -137,3 +137,16 @@ def _outcome_facts(reply: ModelReply) -> dict[str, Json]:
 def _content(reply: ModelReply) -> dict[str, Json]:
     calls = [call.model_dump(mode="json") for call in reply.tool_calls]
     return {"text": reply.text, "tool_calls": calls, "raw": reply.raw}
+
+
+def reply_of(outcome: Outcome) -> ModelReply:
+    """What the model said, as the outcome of a call that went well keeps it."""
+    content, facts = outcome.content, outcome.facts
+    return ModelReply(
+        text=content["text"],
+        tool_calls=tuple(ToolCall.model_validate(call) for call in content["tool_calls"]),
+        finish_reason=facts["finish_reason"],
+        usage=outcome.usage,
+        model=facts["model"],
+        provider=facts["provider"],
+    )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retinue.runs.context import Context
     from retinue.runs.contracts import Branch, Budget, Status, StopReason
     from retinue.runs.definitions import Compaction, Reset, agent, prompt, workflow
+    from retinue.runs.doors import Doors
     from retinue.runs.errors import RetinueError
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
     from retinue.runs.patterns.chain import chain
@@ -35,6 +36,7 @@ _HOMES = {
     "Client": "ingress.client",
     "Compaction": "runs.definitions",
     "Context": "runs.context",
+    "Doors": "runs.doors",
     "Reset": "runs.definitions",
     "RetinueError": "runs.errors",
     "RunHandle": "ingress.client",
@@ -68,6 +70,7 @@ __all__ = [
     "Client",
     "Compaction",
     "Context",
+    "Doors",
     "Reset",
     "RetinueError",
     "RunHandle",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 from tests.cluster.conftest import CommandLine
+
+from retinue.host.presence import find_runtime
 
 QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
 
@@ -27,3 +31,14 @@ def test_a_runtime_serves_many_commands_until_it_is_stopped(research: CommandLin
     assert "runtime" in refused
     research.run("down")
     research.run("status", code=6)
+
+
+@pytest.mark.promise("A7", "B3")
+def test_a_runtime_whose_supervisor_has_crashed_is_found_and_none_beside_it_is_started(research: CommandLine) -> None:
+    research.run("up")
+    before = find_runtime(research.folder / ".retinue")
+    assert before is not None
+    os.kill(before.pid, signal.SIGKILL)
+    found = research.json("status")
+    assert {actor["name"] for actor in found["actors"]} == {"run-0", "worker-0", "worker-1", "traces"}
+    assert found["address"] == before.address and found["pid"] != before.pid

@@ -24,7 +24,7 @@ from tests.doubles.shapes import (
 from retinue.runs.contracts import PendingRequest, Status, StopReason, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, StoreError
-from retinue.runs.journal import Checkpoint, DeadLetter, Finish, Finished, Park, Parked, Spawn
+from retinue.runs.journal import Checkpoint, DeadLetter, Finish, Finished, Park, Parked, Spawn, guest_pool
 
 
 @pytest.fixture(params=STORES)
@@ -342,3 +342,18 @@ async def test_large_content_and_shared_messages_come_back_whole(store: AnyStore
     await owner.append(said("again", transcript))
     contents = [entry.content for entry in await entries_of(store, "top")]
     assert contents[1:] == [large, transcript, transcript]
+
+
+@pytest.mark.promise("C6", "K2")
+async def test_what_a_guest_leaves_behind_is_anybodys(store: AnyStore) -> None:
+    guest = host("guest", kind="guest")
+    await store.register(guest)
+    pool = guest_pool(guest.host_id)
+    await store.submit([new_run("held", pool=pool), new_run("parked", pool=pool), new_run("queued", pool=pool)])
+    await own(store, "held", guest)
+    await (await own(store, "parked", guest)).park(wake_at=START + 1)
+    assert await store.lease(host("h1"), "runs", 9, START) == []
+    await store.retire(guest.host_id)
+    await store.tend(host("h1"), START + 2, lease_seconds=60.0)
+    left = await store.lease(host("h1"), "runs", 9, START + 2)
+    assert {run.request.run_id for run in left} == {"held", "parked", "queued"}

@@ -97,10 +97,10 @@ class _WatchedWriter:
         self._writer = writer
         self._watch = watch
 
-    def submit(self, *arguments: Any) -> asyncio.Future[Any]:
+    def submit(self, *arguments: Any, **options: Any) -> asyncio.Future[Any]:
         point = self._watch.find("facade", sys._getframe(1))
         self._watch.pass_by(point, "before")
-        return self._watch.settle(point, self._writer.submit(*arguments))
+        return self._watch.settle(point, self._writer.submit(*arguments, **options))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)

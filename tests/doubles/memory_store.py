@@ -50,6 +50,7 @@ from retinue.runs.journal import (
     Parked,
     Spawn,
     Yield,
+    guest_pool,
 )
 from retinue.runs.retries import Retry, last_of, retried, stands
 
@@ -130,6 +131,8 @@ class MemoryStore:
             if run.host == host_id and run.status is Status.in_progress:
                 self._move(run, Status.queued)
                 run.host = None
+            if run.request.pool == guest_pool(host_id):
+                run.request = run.request.model_copy(update={"pool": "runs"})
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
         """See Journal."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.doubles.shapes import START, AnyStore, entries_of, host, opened
 
+from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.rows import RowReader
 from retinue.inference.catalog import models_from
 from retinue.memory.packets import PacketBuilder
@@ -87,6 +88,7 @@ class World:
             random=random.Random(7),
             retry=RetryPolicy(attempts=3, base=0.5, cap=60.0, in_memory=0.0),
             defaults=Defaults(model="scripted:model.jsonl"),
+            endpoint=ModelEndpoint(),
         )
         self.active: dict[str, Execution] = {}
         self.failures: list[BaseException] = []
@@ -289,6 +291,8 @@ async def world(kind: str, folder: Path, *definitions: Definition, policy: str =
             yield made
         finally:
             await made.crash()
+            assert made.services.endpoint is not None
+            await made.services.endpoint.close()
 
 
 def calls(name: str, /, **arguments: Json) -> dict[str, Json]:

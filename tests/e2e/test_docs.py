@@ -1,4 +1,4 @@
-"""README.md, docs/workflows.md and docs/context.md as a newcomer follows them: files written down, commands typed.
+"""README.md and pages of docs/ as a newcomer follows them: their files are written down, their commands typed.
 
 Runs are hosted inline with the built-in offline model. What a page says comes out is what must come out.
 """
@@ -114,3 +114,11 @@ def test_the_example_of_the_context_page_does_what_it_says(tmp_path: Path) -> No
     assert set(files) == {"retinue.yaml", "readers.py", "main.py"}
     assert files["main.py"].count("assert ") == 7
     typed(tmp_path, "main.py")
+
+
+@pytest.mark.promise("K4")
+def test_the_agent_of_the_bring_your_own_page_is_adopted(tmp_path: Path) -> None:
+    files = write_files(ROOT / "docs/bring-your-own-agent.md", tmp_path)
+    assert set(files) == {"retinue.yaml", "flows.py", "model.jsonl", "main.py"}
+    keys = [line.split()[1:] for line in typed(tmp_path, "main.py").splitlines()]
+    assert keys == [["adopt", "ok"], ["call", "ok"], ["model", "ok"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from tests.doubles.processes import python
 
 from retinue.host.presence import Presence, RuntimeInfo, find_runtime
 from retinue.runs.errors import StoreBusy
-from retinue.store.liveness import boot_id, current_owner
+from retinue.store.liveness import boot_id, current_owner, owner_of
 
 CLAIM = """
 import os, pathlib, sys, threading
 from retinue.host.presence import Presence, RuntimeInfo
-from retinue.store.liveness import boot_id, current_owner
+from retinue.store.liveness import boot_id, current_owner, owner_of
 me = current_owner()
 presence = Presence(pathlib.Path(sys.argv[1]))
 presence.claim(RuntimeInfo("10.0.0.7:6379", "space", me.pid, me.started, boot_id(), "node-7"))
@@ -44,6 +45,17 @@ async def test_a_live_runtime_is_found_and_a_second_one_is_refused_by_its_name(
         other.kill()
         assert find_runtime(tmp_path) is None
         Presence(tmp_path).claim(info())
+
+
+async def test_a_runtime_is_found_while_its_ray_lives_to_bring_the_supervisor_back(tmp_path: Path) -> None:
+    with python("import time; print('head', flush=True); time.sleep(60)") as head:
+        await asyncio.to_thread(head.wait_for, "head")
+        ray = owner_of(head.process.pid)
+        crashed = replace(info(), pid=2**22 + 1, head_pid=ray.pid, head_started=ray.started)
+        Presence(tmp_path).claim(crashed)
+        assert find_runtime(tmp_path) == crashed
+        head.kill()
+    assert find_runtime(tmp_path) is None
 
 
 def test_a_folder_that_was_left_is_free_and_names_nobody(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Outside:
         self.done: dict[str, str] = {}
         self.probed: list[int] = []
         self.hold = False
+        self.released = asyncio.Event()
         self.fails = 0
 
     async def act(self, text: str, key: str, caller: Caller) -> str:
@@ -181,6 +182,36 @@ async def test_a_write_canceled_in_flight_is_unknown(make_on_each: Make) -> None
     assert result.reason is StopReason.canceled and result.facts == {"by": "bob"}
     [outcome] = await world.outcomes(run_id)
     assert (outcome.result, outcome.error and outcome.error.reason) == ("unknown", "side_effect_unknown")
+
+
+@tool(side_effect="write", idempotency="at_most_once", timeout=3_600)
+async def deaf(text: str, *, key: str) -> str:
+    """Does not hear that it is to stop."""
+    outside.keys.append(key)
+    while not outside.released.is_set():
+        try:
+            await outside.released.wait()
+        except asyncio.CancelledError:
+            outside.probed.append(1)
+    return text
+
+
+deaf_keeper = agent("deaf_keeper", "Keeps.", tools=[deaf])
+
+
+@pytest.mark.rule("R14")
+async def test_a_canceled_effect_that_does_not_stop_is_left_behind(make_on_each: Make) -> None:
+    world = await make_on_each(act, deaf_keeper)
+    world.use(cancel_grace=0.05)
+    outside.released = asyncio.Event()
+    run_id = await world.submit(act, ["deaf"])
+    await world.until(lambda: len(outside.keys) == 1)
+    await world.store.cancel(run_id, "bob", world.clock())
+    result = await world.finish(run_id)
+    assert result.reason is StopReason.canceled
+    [outcome] = await world.outcomes(run_id)
+    assert outcome.result == "unknown"
+    outside.released.set()
 
 
 @workflow

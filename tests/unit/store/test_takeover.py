@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -66,6 +67,28 @@ async def test_an_owner_that_is_silent_for_too_long_is_killed_first(store: Sqlit
         assert await asyncio.to_thread(other.ended) == -signal.SIGKILL
         assert await store.tend(host(), START, lease_seconds=60.0) == 1
         assert (await store.get("top")).status is Status.queued
+
+
+@pytest.mark.rule("R8")
+async def test_a_host_that_could_not_show_itself_either_takes_nobody_for_silent(store: SqliteStore) -> None:
+    """A full disk or a stuck lock silences all; when it is over, the first to write must not kill the others."""
+    with python(OWN, store.folder) as other:
+        await asyncio.to_thread(other.wait_for, "owns")
+        await store.tend(host(), START, lease_seconds=0.0)
+        await asyncio.to_thread(threading.Event().wait, 0.5)
+        await store.tend(host(), START, lease_seconds=0.3)
+        assert other.process.poll() is None
+        assert (await store.get("top")).pid == other.process.pid
+        await store.tend(host(), START, lease_seconds=0.3)
+        assert await asyncio.to_thread(other.ended) == -signal.SIGKILL
+
+
+@pytest.mark.rule("R8")
+async def test_a_host_that_has_just_come_takes_nobody_for_silent(store: SqliteStore) -> None:
+    with python(OWN, store.folder) as other:
+        await asyncio.to_thread(other.wait_for, "owns")
+        await store.tend(host(), START, lease_seconds=0.0)
+        assert other.process.poll() is None
 
 
 @pytest.mark.rule("R8")

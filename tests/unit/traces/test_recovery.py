@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.unit.traces.conftest import Open, contents, drain
-from tests.unit.traces.journeys import Book, tale
+from tests.unit.traces.journeys import Book, Run, tale
 
+from retinue.runs.contracts import Status, StopReason
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.traces.file import NAME
 
@@ -54,6 +55,24 @@ async def test_a_projection_killed_again_and_again_gives_the_tables_of_an_undist
     assert await contents(killed) == await contents(undisturbed)
     ledger = (await killed.query("SELECT sum(frames)::BIGINT AS frames, max(seq) AS seq FROM ingest")).to_pylist()
     assert ledger == [{"frames": len(book.frames), "seq": len(book.frames)}]
+
+
+@pytest.mark.promise("I3")
+async def test_a_clock_that_was_set_back_between_two_owners_changes_nothing_after_a_restart(open_traces: Open) -> None:
+    book = Book()
+    run = Run(book, "jumping").accept().lease()
+    book.tick(-20_000)
+    run.lease()
+    undisturbed = await open_traces(book, "undisturbed")
+    restarted = await open_traces(book, "restarted")
+    await restarted.project()
+    await restarted.close()
+    await undisturbed.project()
+    run.finish(Status.completed, StopReason.success)
+    restarted = await open_traces(book, "restarted")
+    for traces in (undisturbed, restarted):
+        await drain(traces)
+    assert await contents(restarted) == await contents(undisturbed)
 
 
 async def rebuilt(open_traces: Open, before: Book, after: Book) -> bool:
