@@ -5,12 +5,14 @@ A breaker that is closed and well has no row: looking costs some microseconds, a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import apsw
 
 from retinue.runs.breakers import Breaker, BreakerPolicy
+from retinue.runs.hostloop import host_loop
 from retinue.store.rows import many, one
 
 T = TypeVar("T")
@@ -28,10 +30,11 @@ class StoreBreakers:
         self._peek = peek
         self._submit = submit
         self._policy = policy
+        self._round: tuple[asyncio.AbstractEventLoop, dict[str, tuple[Any, ...]]] | None = None
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
-        row = self._peek.execute(f"{_READ} WHERE name = ?", (name,)).fetchone()
+        row = self._look().get(name)
         if row is None or row[1] == "closed":
             return None
         if at < row[4]:
@@ -46,7 +49,7 @@ class StoreBreakers:
 
     async def succeeded(self, name: str) -> bool:
         """See Breakers."""
-        if self._peek.execute("SELECT 1 FROM breakers WHERE name = ?", (name,)).fetchone() is None:
+        if name not in self._look():
             return False
         query = "DELETE FROM breakers WHERE name = ? RETURNING state"
         rows: list[Any] = await self._submit(lambda connection: many(connection, query, (name,)))
@@ -55,6 +58,17 @@ class StoreBreakers:
     async def listed(self) -> list[Breaker]:
         """See Breakers."""
         return [Breaker(*row) for row in many(self._peek, f"{_READ} ORDER BY name")]
+
+    def _look(self) -> dict[str, tuple[Any, ...]]:
+        """The rows by name, read once a round of the loop, which many steps share; what is decided is decided anew."""
+        loop = host_loop()
+        if self._round is None or self._round[0] is not loop:
+            self._round = loop, {row[0]: row for row in many(self._peek, _READ)}
+            loop.call_soon(self._end_round)
+        return self._round[1]
+
+    def _end_round(self) -> None:
+        self._round = None
 
 
 def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:
