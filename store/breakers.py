@@ -5,17 +5,18 @@ A breaker that is closed and well has no row: looking costs some microseconds, a
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import apsw
 
 from retinue.runs.breakers import Breaker, BreakerPolicy
-from retinue.runs.hostloop import host_loop
 from retinue.store.rows import many, one
 
 T = TypeVar("T")
+_MOMENT = 0.005
+"""Seconds for which a look counts: as long as a host may take to hear any other news."""
 _COLUMNS = "name, state, failures, since, until, openings, reason"
 _READ = f"SELECT {_COLUMNS} FROM breakers"
 
@@ -30,7 +31,8 @@ class StoreBreakers:
         self._peek = peek
         self._submit = submit
         self._policy = policy
-        self._round: tuple[asyncio.AbstractEventLoop, dict[str, tuple[Any, ...]]] | None = None
+        self._rows: dict[str, tuple[Any, ...]] = {}
+        self._look_again = 0.0
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
@@ -39,12 +41,12 @@ class StoreBreakers:
             return None
         if at < row[4]:
             return int(row[4])
-        until: int | None = await self._submit(lambda connection: admit(connection, self._policy, name, at))
+        until: int | None = await self._change(lambda connection: admit(connection, self._policy, name, at))
         return until
 
     async def failed(self, name: str, reason: str, at: int) -> Breaker:
         """See Breakers."""
-        breaker: Breaker = await self._submit(lambda c: fail(c, self._policy, (name, reason), at))
+        breaker: Breaker = await self._change(lambda c: fail(c, self._policy, (name, reason), at))
         return breaker
 
     async def succeeded(self, name: str) -> bool:
@@ -52,7 +54,7 @@ class StoreBreakers:
         if name not in self._look():
             return False
         query = "DELETE FROM breakers WHERE name = ? RETURNING state"
-        rows: list[Any] = await self._submit(lambda connection: many(connection, query, (name,)))
+        rows: list[Any] = await self._change(lambda connection: many(connection, query, (name,)))
         return bool(rows) and rows[0][0] != "closed"
 
     async def listed(self) -> list[Breaker]:
@@ -60,15 +62,17 @@ class StoreBreakers:
         return [Breaker(*row) for row in many(self._peek, f"{_READ} ORDER BY name")]
 
     def _look(self) -> dict[str, tuple[Any, ...]]:
-        """The rows by name, read once a round of the loop, which many steps share; what is decided is decided anew."""
-        loop = host_loop()
-        if self._round is None or self._round[0] is not loop:
-            self._round = loop, {row[0]: row for row in many(self._peek, _READ)}
-            loop.call_soon(self._end_round)
-        return self._round[1]
+        """The rows by name, as they were a moment ago: many steps share a look. Letting a probe through is no look."""
+        now = time.monotonic()
+        if now >= self._look_again:
+            self._rows = {row[0]: row for row in many(self._peek, _READ)}
+            self._look_again = now + _MOMENT
+        return self._rows
 
-    def _end_round(self) -> None:
-        self._round = None
+    async def _change(self, operation: Callable[[apsw.Connection], Any]) -> Any:
+        changed = await self._submit(operation)
+        self._look_again = 0.0
+        return changed
 
 
 def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:
