@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from retinue.runs.contracts import Frozen, Json
+from retinue.runs.gate import in_full
 from retinue.runs.journal import AnyEntry, Attempt, Checkpoint, Frame, Intent, Leased, Outcome, Parked, Retried
 
 AwaitedKind = Literal["approval", "input", "event", "timer", "child", "retry", "unknown"]
@@ -148,9 +149,10 @@ def _join_text(join: dict[str, Json]) -> str:
 
 def reason_of(gate: dict[str, Json]) -> str:
     """Why the gate asks a person; empty when it did not."""
-    return str(gate.get("reason", ""))
+    return str(in_full(gate).get("reason", ""))
 
 
 def rules_of(gate: dict[str, Json]) -> tuple[str, ...]:
     """The ids of the rules that made the gate ask."""
-    return tuple(str(hit["rule"]) for hit in gate.get("rules", ()) if hit.get("outcome") == "approval_required")
+    hits = in_full(gate).get("rules", ())
+    return tuple(str(hit["rule"]) for hit in hits if hit.get("outcome") == "approval_required")

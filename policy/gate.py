@@ -16,7 +16,7 @@ from retinue.policy.facts import Unclear
 from retinue.policy.invariants import Invariants, Lift, weigh_approval
 from retinue.policy.rules import SCHEMA, Rule
 from retinue.policy.view import RESOURCE_TYPES, Answer, EngineFault, Seen, View
-from retinue.runs.gate import GateDecision, GateRequest, RuleHit
+from retinue.runs.gate import GateDecision, GateRequest, RuleHit, explain
 
 CACHE_SIZE = 4096
 """Decisions kept; the oldest makes room."""
@@ -123,7 +123,7 @@ def _hits(answer: Answer) -> tuple[RuleHit, ...]:
 def _explain(request: GateRequest, rules: tuple[Rule, ...]) -> str:
     if not rules:
         return f"no rule permits {request.stage} {request.resource!r}; add a permit rule for it"
-    return "; ".join(f"{rule.reason} (rule {rule.id})".lstrip() for rule in rules)
+    return explain({rule.id: rule.reason for rule in rules})
 
 
 def _hash_rules(rules: tuple[Rule, ...]) -> str:

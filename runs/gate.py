@@ -6,6 +6,7 @@ Owns the stages, the request and the decision. Knows no rule language. A decisio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -73,8 +74,33 @@ class GateDecision(Frozen):
 
     @cached_property
     def facts(self) -> dict[str, Json]:
-        """The decision as JSON for the journal; one that is shared is written out once. Not to be changed."""
-        return self.model_dump(mode="json")
+        """The decision as JSON for the journal, in few bytes since every call has one; `in_full` reads it.
+
+        One that is shared is written out once. Not to be changed.
+        """
+        said: dict[str, Json] = {"outcome": self.outcome, "reason": self.reason, "digest": self.digest}
+        reasons = {hit.rule: hit.reason for hit in self.rules}
+        if any(hit.outcome != self.outcome for hit in self.rules) or len(reasons) < len(self.rules):
+            said["rules"] = [hit.model_dump(mode="json") for hit in self.rules]
+        else:
+            said["rules"] = reasons
+            if self.reason == explain(reasons):
+                del said["reason"]
+        return said | ({"micros": self.micros} if self.micros else {})
+
+
+def explain(reasons: Mapping[str, str]) -> str:
+    """The reason of a decision that rules made: those of the rules, by id."""
+    return "; ".join(f"{reason} (rule {rule})".lstrip() for rule, reason in reasons.items())
+
+
+def in_full(said: Mapping[str, Json]) -> dict[str, Json]:
+    """A decision as the journal holds it, of any version, with its reason and a hit (rule, outcome, reason) a rule."""
+    rules = said.get("rules")
+    if not isinstance(rules, dict):
+        return {"micros": 0, **said}
+    hits = [{"rule": rule, "outcome": said.get("outcome"), "reason": reason} for rule, reason in rules.items()]
+    return {"micros": 0, "reason": explain(rules), **said, "rules": hits}
 
 
 class Gate(Protocol):

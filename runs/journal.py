@@ -29,7 +29,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PlainSerializer, TypeAdapter
 
 from retinue.runs.arrivals import News
 from retinue.runs.contracts import (
@@ -56,6 +56,18 @@ def _is_empty(value: object) -> bool:
 
 def _is_nothing(usage: Usage) -> bool:
     return usage is NOTHING
+
+
+def _is_ok(result: str) -> bool:
+    return result == "ok"
+
+
+def _amounts(usage: Usage) -> dict[str, int]:
+    return {name: amount for name, amount in usage.__dict__.items() if amount}
+
+
+Spending = Annotated[Usage, PlainSerializer(_amounts)]
+"""Usage in an entry: what is zero is not written."""
 
 
 class Entry(Frozen):
@@ -100,7 +112,7 @@ class Intent(Entry):
     effect: EffectKind
     name: str
     digest: str
-    reserved: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    reserved: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
@@ -117,9 +129,9 @@ class Outcome(Entry):
     effect: EffectKind
     name: str
     activation: int
-    result: Literal["ok", "refused", "error", "unknown", "canceled"] = "ok"
+    result: Literal["ok", "refused", "error", "unknown", "canceled"] = Field(default="ok", exclude_if=_is_ok)
     error: ErrorInfo | None = Field(default=None, exclude_if=_is_empty)
-    usage: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    usage: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
@@ -131,7 +143,7 @@ class Attempt(Entry):
     number: int
     error: ErrorInfo
     not_before: int
-    charged: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    charged: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
 
 
 class Record(Entry):
@@ -155,7 +167,7 @@ class Checkpoint(Entry):
     kind: Literal["checkpoint"] = "checkpoint"
     name: str
     number: int
-    spent: Usage = Field(default=NOTHING, exclude_if=_is_nothing)
+    spent: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
 
@@ -176,7 +188,7 @@ class Finished(Entry):
     kind: Literal["finished"] = "finished"
     status: Status
     reason: StopReason
-    usage: Usage = NOTHING
+    usage: Spending = NOTHING
     error: ErrorInfo | None = None
     facts: dict[str, Json] = Field(default_factory=dict)
 

@@ -5,6 +5,7 @@ A breaker that is closed and well has no row: looking costs some microseconds, a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from retinue.runs.breakers import Breaker, BreakerPolicy
 from retinue.store.rows import many, one
 
 T = TypeVar("T")
+_MOMENT = 0.005
+"""Seconds for which a look counts: as long as a host may take to hear any other news."""
 _COLUMNS = "name, state, failures, since, until, openings, reason"
 _READ = f"SELECT {_COLUMNS} FROM breakers"
 
@@ -28,33 +31,48 @@ class StoreBreakers:
         self._peek = peek
         self._submit = submit
         self._policy = policy
+        self._rows: dict[str, tuple[Any, ...]] = {}
+        self._look_again = 0.0
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
-        row = self._peek.execute(f"{_READ} WHERE name = ?", (name,)).fetchone()
+        row = self._look().get(name)
         if row is None or row[1] == "closed":
             return None
         if at < row[4]:
             return int(row[4])
-        until: int | None = await self._submit(lambda connection: admit(connection, self._policy, name, at))
+        until: int | None = await self._change(lambda connection: admit(connection, self._policy, name, at))
         return until
 
     async def failed(self, name: str, reason: str, at: int) -> Breaker:
         """See Breakers."""
-        breaker: Breaker = await self._submit(lambda c: fail(c, self._policy, (name, reason), at))
+        breaker: Breaker = await self._change(lambda c: fail(c, self._policy, (name, reason), at))
         return breaker
 
     async def succeeded(self, name: str) -> bool:
         """See Breakers."""
-        if self._peek.execute("SELECT 1 FROM breakers WHERE name = ?", (name,)).fetchone() is None:
+        if name not in self._look():
             return False
         query = "DELETE FROM breakers WHERE name = ? RETURNING state"
-        rows: list[Any] = await self._submit(lambda connection: many(connection, query, (name,)))
+        rows: list[Any] = await self._change(lambda connection: many(connection, query, (name,)))
         return bool(rows) and rows[0][0] != "closed"
 
     async def listed(self) -> list[Breaker]:
         """See Breakers."""
         return [Breaker(*row) for row in many(self._peek, f"{_READ} ORDER BY name")]
+
+    def _look(self) -> dict[str, tuple[Any, ...]]:
+        """The rows by name, as they were a moment ago: many steps share a look. Letting a probe through is no look."""
+        now = time.monotonic()
+        if now >= self._look_again:
+            self._rows = {row[0]: row for row in many(self._peek, _READ)}
+            self._look_again = now + _MOMENT
+        return self._rows
+
+    async def _change(self, operation: Callable[[apsw.Connection], Any]) -> Any:
+        changed = await self._submit(operation)
+        self._look_again = 0.0
+        return changed
 
 
 def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:

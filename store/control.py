@@ -14,7 +14,7 @@ from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
 from retinue.store.frames import Encoded, FrameCodec
-from retinue.store.owning import insert_run
+from retinue.store.owning import insert_runs
 from retinue.store.rows import many
 from retinue.store.settling import cancel_runs, wake
 from retinue.store.statements import sql
@@ -43,7 +43,7 @@ def submit(connection: apsw.Connection, runs: list[tuple[NewRun, tuple[Encoded, 
                 (request.tenant_id, request.idempotency_key),
             ).fetchone()
         if known is None:
-            insert_run(connection, new, frames)
+            insert_runs(connection, [(new, frames)])
         accepted.append(known[0] if known else request.run_id)
     return accepted
 

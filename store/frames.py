@@ -21,6 +21,7 @@ from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, O
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
+_NULL = b"null"
 _SHARED = "messages"
 _PREVIEW = 200
 _SAID = "$said"
@@ -52,15 +53,15 @@ class FrameCodec:
 
     def encode(self, tenant_id: str, bound_to: str, entries: Sequence[AnyEntry]) -> Encoded:
         """`bound_to` names run and position: a frame moved elsewhere does not open."""
-        words = [_words(entry) for entry in entries]
-        if any(words):
-            entries = [_spoken(entry, {}) if said else entry for entry, said in zip(entries, words, strict=True)]
-        encoded = Encoded(_facts(entries), None, len(entries))
-        if any(words) or any(entry.content is not None for entry in entries):
-            contents = [
-                _beside(said, self._stored(tenant_id, entry.content, encoded))
-                for entry, said in zip(entries, words, strict=True)
-            ]
+        encoded = Encoded(b"", None, len(entries))
+        facts: list[bytes] = []
+        contents: list[bytes] = []
+        for entry in entries:
+            said = _words(entry)
+            contents.append(_beside(said, self._stored(tenant_id, entry.content, encoded)))
+            facts.append(_facts(entry if said is None else _spoken(entry, {})))
+        encoded.facts = b"[" + b",".join(facts) + b"]"
+        if any(content is not _NULL for content in contents):
             encoded.sealed = self._vault.seal(tenant_id, b"[" + b",".join(contents) + b"]", bound_to.encode())
         return encoded
 
@@ -103,7 +104,7 @@ class FrameCodec:
 
     def _stored(self, tenant_id: str, content: Json, encoded: Encoded) -> bytes:
         if content is None:
-            return b"null"
+            return _NULL
         if isinstance(content, dict) and _looks_marked(content):
             content = {_PLAIN: content}
         elif isinstance(content, dict) and isinstance(content.get(_SHARED), list | tuple):
@@ -150,9 +151,9 @@ class FrameCodec:
         return None if plain is None else _load(plain)
 
 
-def _facts(entries: Sequence[AnyEntry]) -> bytes:
+def _facts(entry: AnyEntry) -> bytes:
     """What `ENTRIES` reads. Each class writes its own: finding the member of the union costs as much again."""
-    return b"[" + b",".join([entry.__pydantic_serializer__.to_json(entry) for entry in entries]) + b"]"
+    return entry.__pydantic_serializer__.to_json(entry)
 
 
 def _looks_marked(content: dict[str, Json]) -> bool:

@@ -69,13 +69,28 @@ def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted
         rows = many(connection, sql("lease_one"), {"host": num, "at": at, "only": wanted.only})
     else:
         rows = take(connection, Place(num, wanted.pool, wanted.limit, at, wanted.limits))
-    return [run for row in rows if (run := _load_or_end(connection, codec, row, at)) is not None]
+    stored = _stored_frames(connection, rows)
+    return [run for row in rows if (run := _load_or_end(connection, codec, (row, stored[row[0]]), at)) is not None]
 
 
-def _load_or_end(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...], at: int) -> LeasedRun | None:
+_Stored = list[tuple[Json, ...]]
+
+
+def _stored_frames(connection: apsw.Connection, rows: list[tuple[Json, ...]]) -> dict[int, _Stored]:
+    """What it takes to continue leased runs, by number: the first frame of each and those since its checkpoint."""
+    stored: dict[int, _Stored] = {row[0]: [] for row in rows}
+    for num, *frame in many(connection, sql("frames_for_lease"), {"nums": json.dumps(list(stored))}) if rows else ():
+        stored[num].append(tuple(frame))
+    return stored
+
+
+def _load_or_end(
+    connection: apsw.Connection, codec: FrameCodec, leased: tuple[tuple[Json, ...], _Stored], at: int
+) -> LeasedRun | None:
     """A run whose journal cannot be read ends here; else it would stop every host that leases it."""
+    row, stored = leased
     try:
-        return _load(connection, codec, row)
+        return _load(connection, codec, row, stored)
     except (StoreError, FileNotFoundError) as error:
         num, run_id, tenant_id, epoch, position, *_ = row
         message = f"run {run_id} cannot be read: {error}; restore the store, its blobs and keys from one backup"
@@ -85,20 +100,12 @@ def _load_or_end(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json
         return None
 
 
-def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...]) -> LeasedRun:
-    num, run_id, tenant_id, epoch, position, checkpoint_at, news, cancel, started_at = row
-    since = checkpoint_at or 2
+def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...], stored: _Stored) -> LeasedRun:
+    num, run_id, tenant_id, epoch, position, news, cancel, started_at = row
     fresh = position == 1 and news == 0
     frames = [
-        Frame(
-            seq,
-            run_id,
-            tenant_id,
-            at,
-            frame_epoch,
-            decode(connection, codec, (run_id, tenant_id, at), stored),
-        )
-        for seq, at, frame_epoch, *stored in many(connection, sql("frames_for_lease"), {"num": num, "since": since})
+        Frame(seq, run_id, tenant_id, at, frame_epoch, decode(connection, codec, (run_id, tenant_id, at), facts))
+        for seq, at, frame_epoch, *facts in stored
     ]
     accepted = frames[0].entries[0]
     assert isinstance(accepted, Accepted), f"run {run_id} does not begin with its acceptance"

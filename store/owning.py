@@ -29,7 +29,7 @@ from retinue.runs.journal import (
 )
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.rows import many, one
-from retinue.store.settling import End, bound_to, cancel_runs, finish, wake, write_frame
+from retinue.store.settling import End, bound_to, cancel_runs, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
 
 _NO_LINKS = (None, None, None, 0)
@@ -128,42 +128,51 @@ def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
     return Appended(position)
 
 
-def insert_run(
-    connection: apsw.Connection, new: NewRun, frames: Sequence[Encoded], links: tuple[int | None, ...] = _NO_LINKS
-) -> int:
-    """Insert a run with its first frame, and its past; `links` are the row numbers of parent, root and group, and
-    whether it is held. Returns its number."""
-    request, (parent, root, group, held) = new.request, links
-    num: int = one(
+NewRow = tuple[NewRun, Sequence[Encoded]]
+"""A run to be inserted, with its first frame and perhaps one for its past."""
+
+
+def insert_runs(connection: apsw.Connection, rows: Sequence[NewRow], links: tuple[int | None, ...] = _NO_LINKS) -> None:
+    """Insert runs with their frames; `links` are the row numbers of parent, root and group, and whether they are held.
+
+    Their numbers are given here, not asked back from each row: the transaction has the only pen.
+    """
+    first = one(connection, "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'runs'")[0]
+    numbered = list(enumerate(rows, first))
+    connection.executemany(sql("insert_run"), (_run_values(num, new, links) for num, (new, _) in numbered))
+    write_frames(
         connection,
-        sql("insert_run"),
-        (
-            request.run_id,
-            parent,
-            root,
-            group,
-            held,
-            request.group_index,
-            request.tenant_id,
-            request.target,
-            request.kind,
-            request.input_id,
-            request.job_id,
-            request.idempotency_key,
-            request.pool,
-            request.queue,
-            request.priority,
-            request.depth,
-            1 + len(new.past),
-            2 if new.past else None,
-            new.reserved.tokens,
-            new.reserved.micros,
-            new.at,
-        ),
-    )[0]
-    for position, frame in enumerate(frames, start=1):
-        write_frame(connection, num, request.tenant_id, (position, 0), frame)
-    return num
+        [
+            (num, new.request.tenant_id, (position, 0), frame)
+            for num, (new, frames) in numbered
+            for position, frame in enumerate(frames, start=1)
+        ],
+    )
+
+
+def _run_values(num: int, new: NewRun, links: tuple[int | None, ...]) -> tuple[object, ...]:
+    request = new.request
+    return (
+        num,
+        request.run_id,
+        *links,
+        request.group_index,
+        request.tenant_id,
+        request.target,
+        request.kind,
+        request.input_id,
+        request.job_id,
+        request.idempotency_key,
+        request.pool,
+        request.queue,
+        request.priority,
+        request.depth,
+        1 + len(new.past),
+        2 if new.past else None,
+        new.reserved.tokens,
+        new.reserved.micros,
+        new.at,
+    )
 
 
 def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -> Appended:
@@ -207,8 +216,8 @@ def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> Non
         wake(connection, parent)
     reserved = sum((child.reserved for child in spawn.children), NOTHING)
     num, pending, _ = one(connection, sql("upsert_group"), _group_values(parent, spawn, reserved))
-    for child, frames in zip(spawn.children, job.children, strict=False):
-        insert_run(connection, child, frames, (parent, root, num, held))
+    if spawn.children:
+        insert_runs(connection, list(zip(spawn.children, job.children, strict=True)), (parent, root, num, held))
     for letter, sealed in zip(spawn.rejected, job.rejected, strict=True):
         bury(connection, parent, letter, sealed)
     if spawn.exhausted and pending <= spawn.low and not spawn.children:

@@ -5,6 +5,7 @@ Operations of one transaction, shared by owners and by everyone else. Knows no t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -32,14 +33,30 @@ class End:
     at: int
 
 
+FrameRow = tuple[int, str, tuple[int, int], Encoded]
+"""A frame with its place: the run's number and tenant, (position, epoch)."""
+
+
 def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
     """Insert a frame at (position, epoch) with the shared contents it refers to; returns its number."""
+    _write_shared(connection, tenant_id, frame)
+    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
+    return connection.last_insert_rowid()
+
+
+def write_frames(connection: apsw.Connection, rows: Sequence[FrameRow]) -> None:
+    """Insert many frames, in this order."""
+    for _, tenant_id, _, frame in rows:
+        _write_shared(connection, tenant_id, frame)
+    values = ((num, *place, SCHEMA, frame.facts, frame.sealed) for num, _, place, frame in rows)
+    connection.executemany(sql("insert_frame"), values)
+
+
+def _write_shared(connection: apsw.Connection, tenant_id: str, frame: Encoded) -> None:
     if frame.shared:
         connection.executemany(
             sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
         )
-    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
-    return connection.last_insert_rowid()
 
 
 def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> None:

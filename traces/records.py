@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from retinue.runs.gate import in_full
 from retinue.runs.journal import Record
 from retinue.traces.file import Row
 from retinue.traces.rows import Page, member, micros, names
@@ -22,6 +23,7 @@ def add_gate_decision(page: Page, decision: Any, about: Row) -> None:
     """A decision of the gate, wherever an entry carries one; `about` says what was decided."""
     if not isinstance(decision, dict):
         return
+    decision = in_full(decision)
     hits = decision.get("rules")
     page.add(
         "policy_decisions",

@@ -148,7 +148,7 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
     caller = _caller(run, command, call)
     if _is_write(call):
         now = run.services.now_ns()
-        facts = intent.facts | {"deadline": now + int(call.capability.timeout * 1e9)}
+        facts = intent.facts | {"deadline": _deadline(call, now)}
         await run.write(intent.model_copy(update={"at": now, "facts": facts}))
     return await _execute(run, command, call, caller)
 
@@ -184,14 +184,26 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) 
         facts={
             "version": capability.version,
             "side_effect": capability.side_effect,
-            "idempotency": capability.idempotency,
             "source": capability.source,
-            "call_id": command.options.get("call_id"),
-            "turn": command.options.get("turn"),
-            "deadline": now + int(capability.timeout * 1e9),
             "gate": decision.facts,
+            **(_contract(call, now) if _is_write(call) else {}),
+            **_asked_by(command),
         },
     )
+
+
+def _contract(call: Prepared, now: int) -> dict[str, Json]:
+    """What holds for a write: whether it may be sent again, and the moment after which it must not be applied."""
+    return {"idempotency": call.capability.idempotency, "deadline": _deadline(call, now)}
+
+
+def _deadline(call: Prepared, now: int) -> int:
+    return now + int(call.capability.timeout * 1e9)
+
+
+def _asked_by(command: Command) -> dict[str, Json]:
+    """The model's own words for a call: its id and its turn; a workflow's call has neither."""
+    return {name: command.options[name] for name in ("call_id", "turn") if command.options.get(name) is not None}
 
 
 def _caller(run: Run, command: Command, call: Prepared) -> Caller:
@@ -206,7 +218,7 @@ def _caller(run: Run, command: Command, call: Prepared) -> Caller:
         depth=request.depth,
         key=effect_key(request.effect_scope, command.key),
         epoch=run.leased.epoch,
-        deadline=run.services.now_ns() + int(call.capability.timeout * 1e9),
+        deadline=_deadline(call, run.services.now_ns()),
         traceparent=traceparent(request.trace_id, span_id_of(request.run_id, command.key)),
         budget=run.ledger.remaining(),
     )

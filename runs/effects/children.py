@@ -174,12 +174,13 @@ def _children(run: Run, command: Command, plan: _Plan, place: tuple[int, tuple[I
         return ()
     shares = len(items) if not isinstance(plan.items, Source) else max(len(items), plan.window)
     templates = [_template(run, command, plan, definition, shares) for definition in plan.definitions]
+    held = [reservation(template.budget) for template in templates]
     now = run.services.now_ns()
     made = []
     for index, item in enumerate(items, start=first):
-        template = templates[index % len(templates)]
-        request = _child(template, run, command.key, (index, item))
-        made.append(NewRun(request, item.value, now, reservation(template.budget)))
+        which = index % len(templates)
+        request = _child(templates[which], run, command.key, (index, item))
+        made.append(NewRun(request, item.value, now, held[which]))
     return tuple(made)
 
 

@@ -2,4 +2,4 @@ UPDATE runs SET status = 'in_progress', host = :host, epoch = epoch + 1, wake_at
   started_at = coalesce(started_at, :at)
 WHERE num IN (SELECT num FROM runs WHERE status = 'queued' AND held = 0 AND pool = :pool
   AND tenant_id = :tenant AND queue = :queue ORDER BY priority DESC, depth DESC, num LIMIT :limit)
-RETURNING num, run_id, tenant_id, epoch, position, checkpoint_at, news, cancel, started_at
+RETURNING num, run_id, tenant_id, epoch, position, news, cancel, started_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.unit.policy.asking import PERMIT_ALL, WRITE, approve, ask, gate_of
 
 from retinue.policy.gate import CACHE_SIZE
 from retinue.policy.load import load_gate
+from retinue.runs.gate import GateDecision, in_full
 
 BIG = """
 @id("big") @outcome("approval") @reason("big refunds need a person")
@@ -222,3 +224,26 @@ def test_equal_requests_share_a_decision_and_the_cache_is_bounded() -> None:
     for number in range(CACHE_SIZE + 10):
         gate.decide(ask(tenant=f"t{number}"))
     assert len(gate._decisions) == CACHE_SIZE
+
+
+@pytest.mark.parametrize(
+    ("reason", "hits"),
+    [
+        ("fine (rule a)", [("a", "allow", "fine")]),
+        ("fine (rule a); good (rule b)", [("a", "allow", "fine"), ("b", "allow", "good")]),
+        ("fine (rule a); but late", [("a", "allow", "fine")]),
+        ("mixed", [("a", "allow", "fine"), ("b", "deny", "never")]),
+        ("twice", [("a", "allow", "fine"), ("a", "allow", "good")]),
+        ("no rule permits it", []),
+    ],
+)
+def test_the_journal_says_a_decision_once_and_in_full(reason: str, hits: list[tuple[str, str, str]]) -> None:
+    rules = [{"rule": rule, "outcome": outcome, "reason": why} for rule, outcome, why in hits]
+    decision = GateDecision.model_validate_json(
+        json.dumps({"outcome": "allow", "reason": reason, "rules": rules, "digest": "d", "micros": 3})
+    )
+    whole = decision.model_dump(mode="json")
+    stored = json.loads(json.dumps(decision.facts))
+    assert in_full(stored) == whole
+    assert len(json.dumps(stored)) <= len(json.dumps(whole))
+    assert in_full(whole) == whole, "as journals of earlier versions hold it"
