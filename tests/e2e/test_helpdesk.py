@@ -163,8 +163,9 @@ async def test_the_naive_loop_opens_the_ticket_twice(project: Project, helpdesk:
 def test_the_demo_ends_with_one_ticket_per_mail_under_every_contract(project: Project) -> None:
     printed = typed(project.folder, "demo.py")
     table = [line.split() for line in printed.split("opened more than once\n")[1].splitlines()]
+    naive = table.pop(0)
+    assert naive[:2] == ["naive", "17"] and int(naive[2]) >= 19 and {"m03", "m12"} <= set(naive), printed
     assert table == [
-        ["naive", "17", "19", "m03", "(2),", "m12", "(2)"],
         ["idempotent", "17", "17", "none"],
         ["reconcilable", "17", "17", "none"],
         ["at_most_once", "17", "17", "none"],
