@@ -54,6 +54,12 @@ fan-out with failed branches."""
 def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
     """The entry with which a failed run goes on. `history` is that since its newest checkpoint."""
     again = None if wanted.migrate else _culprit(history, finished)
+    spoiled = history.outcomes.get(again or "")
+    if spoiled is not None and spoiled.effect == "children" and spoiled.result == "error":
+        raise InvalidInput(
+            f"the join of step {again} failed by a rule of its own and let go of its children: mend the rule, then "
+            f"`retinue fork RUN --at {again}`"
+        )
     before = history.amendment
     amendment = Amendment(
         since=wanted.at,

@@ -15,6 +15,8 @@ from retinue.runs.breakers import Breaker, BreakerPolicy
 from retinue.store.rows import many, one
 
 T = TypeVar("T")
+_PROBE_LOOK = 2_000_000_000
+"""After how long (ns) others look again how a probe went."""
 _MOMENT = 0.005
 """Seconds for which a look counts: as long as a host may take to hear any other news."""
 _COLUMNS = "name, state, failures, since, until, openings, reason"
@@ -40,7 +42,7 @@ class StoreBreakers:
         if row is None or row[1] == "closed":
             return None
         if at < row[4]:
-            return int(row[4])
+            return int(row[4]) if row[1] == "open" else min(int(row[4]), at + _PROBE_LOOK)
         until: int | None = await self._change(lambda connection: admit(connection, self._policy, name, at))
         return until
 

@@ -56,7 +56,7 @@ class _Failed:
 def retry(connection: apsw.Connection, codec: FrameCodec, run_id: str, wanted: Retry) -> list[str]:
     """Queue a failed run again, and before it those below it that made it fail; returns their ids, deepest first."""
     num, _ = find(connection, run_id)
-    _refuse_child_of_living(connection, num, run_id)
+    _refuse_behind_a_parent(connection, num, run_id)
     found = _collect(connection, num, wanted)
     for each in found:
         _queue(connection, codec, each)
@@ -83,14 +83,15 @@ def redrive(connection: apsw.Connection, codec: FrameCodec, job_id: str, rows: R
     return Redriven(tuple(queued), tuple(refused), page[-1][0] if page else None)
 
 
-def _refuse_child_of_living(connection: apsw.Connection, num: int, run_id: str) -> None:
-    """A parent that goes on has heard of the failure, or will: only it can ask for the child again."""
+def _refuse_behind_a_parent(connection: apsw.Connection, num: int, run_id: str) -> None:
+    """A parent that goes on, or may be retried, has heard of the failure: only it can ask for the child again."""
     query = "SELECT p.run_id, p.status, p.target FROM runs r JOIN runs p ON p.num = r.parent WHERE r.num = ?"
     for parent, status, target in many(connection, query, (num,)):
-        if not Status(status).terminal and target != JOB:
+        if status not in (Status.completed, Status.canceled) and target != JOB:
+            remedy = "retry the parent" if status == Status.failed else "cancel the parent first, or wait for its end"
             raise InvalidInput(
                 f"run {run_id} is a child of {parent}, which is {status}: its parent decides what follows its failure; "
-                "cancel the parent first, or retry the parent when it has failed"
+                f"{remedy}"
             )
 
 

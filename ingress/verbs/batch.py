@@ -37,6 +37,7 @@ from retinue.runs.control import JobRow, JobState
 from retinue.runs.machine import REMEDY
 from retinue.runs.sources import Source
 
+_CONCURRENCY = 64
 _LOOK = 0.25
 _STUCK_AFTER = 2.0
 _ROWS = 200
@@ -70,7 +71,9 @@ class _Job:
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="JSONL, one line a row.")
 @click.option("--id", "id_field", help="The column of the rows' ids. Default: `id` where there is one, else the line.")
-@click.option("--concurrency", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Rows at a time.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 100_000), default=_CONCURRENCY, show_default=True, help="Rows at a time."
+)
 @click.option("--workers", type=click.IntRange(1, 10_000), help="WorkerActors of the runtime that is started for it.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N rows.")
 @click.option("--max-cost", type=Dollars(), metavar="USD", help="Money for the whole job.")
@@ -286,6 +289,7 @@ def _again(plan: _Plan) -> str:
     words = ["retinue", "batch", note.agent, "--input", note.input, "--output", note.output]
     named = {"--limit": note.limit, "--max-cost": note.max_cost, "--model": note.model, "--tenant": note.tenant}
     named["--id"] = None if note.id_field == "id" else note.id_field
+    named["--concurrency"] = None if plan.window == _CONCURRENCY else plan.window
     for name, value in named.items():
         words += [] if value is None else [name, str(value)]
     return f"`{shlex.join([*words, *(['--local'] if plan.local else []), '--resume'])}`"

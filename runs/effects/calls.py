@@ -91,7 +91,11 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
     """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
     if call.capability.repeatable or error.code in _NOT_MADE:
-        return retrying.after(run, command, error, _ONE_HOP)
+        follows = retrying.after(run, command, error, _ONE_HOP)
+        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError):
+            command.doubted = f"{error}, and its tries are used up"
+            return await _unresolved(run, command, call)
+        return follows
     if isinstance(error, TransientError) or error.code == "raised":
         command.doubted = str(error)
         return await _recover(run, command, call, run.history.intents[command.key])
@@ -122,12 +126,17 @@ async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> 
         found = await run.services.gateway.probe(call, _caller(run, command, call))
     except EffectError as error:
         command.doubted = f"the probe of {command.name} failed: {error}"
-        if doubts.way(run, command, call, "no_probe") == "person":
-            return await _ask(run, command, call, intent)
-        return doubts.unknown(command.name, command.doubted, _ONE_HOP)
+        return await _unresolved(run, command, call)
     if found is not None:
         return _done(run, call, found, run.services.now_ns())
     return await _again(run, command, call, intent)
+
+
+async def _unresolved(run: Run, command: Command, call: Prepared) -> Done | Wait:
+    """What the contract offers is used up: a person is asked, unless the policy forbids that too."""
+    if doubts.way(run, command, call, "no_probe") == "person":
+        return await _ask(run, command, call, run.history.intents[command.key])
+    return doubts.unknown(command.name, _doubt(command), _ONE_HOP)
 
 
 async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:

@@ -246,7 +246,8 @@ class MemoryStore:
     async def retry(self, run_id: str, wanted: Retry) -> list[str]:
         """See Control."""
         top = self._find(run_id)
-        if top.parent is not None and not top.parent.status.terminal and top.parent.request.target != JOB:
+        heard = (Status.completed, Status.canceled)
+        if top.parent is not None and top.parent.status not in heard and top.parent.request.target != JOB:
             raise InvalidInput(f"run {run_id} is a child of {top.parent.request.run_id}, which is {top.parent.status}")
         return [run.request.run_id for run in self._retry(top, wanted)]
 

@@ -253,3 +253,17 @@ async def test_a_write_that_was_refused_is_an_error_and_no_doubt(make: Make) -> 
     desk.refuse = [PermanentError("no such customer", code="refused")]
     result = await world.run(act, "mail")
     assert (result.reason, len(desk.tickets)) == (StopReason.tool_failure, 0)
+
+
+async def test_an_idempotent_write_whose_tries_are_used_up_is_in_doubt(make_on_each: Make) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.bug = [TransientError("the desk is away") for _ in range(3)]
+    run_id = await world.submit(act, "put")
+    for _ in range(2):
+        await world.settle()
+        await world.wait_out()
+    assert "its tries are used up" in (await world.asked(run_id)).prompt
+    await world.crash()
+    await world.answer(run_id, {"happened": "ticket 1"})
+    result = await world.finish(run_id)
+    assert result.value == "ticket 1" and len(set(desk.tickets)) == 1

@@ -405,3 +405,35 @@ async def test_a_retrys_version_and_budget_are_those_of_the_run_it_is_meant_for(
     [own] = [e for e in await world.entries(run_id) if e.kind == "retried"]
     assert (of_child.amendment.budget, of_child.amendment.version) == (None, None)
     assert (own.amendment.budget, own.amendment.version) == (Budget(usd="10"), "2")
+
+
+async def test_a_child_of_a_failed_parent_is_retried_with_it_only(make_on_each: Make) -> None:
+    @workflow
+    async def tolerant(ctx: Context, names: list[str]) -> Any:
+        branches = await ctx.map(piece, names)
+        await ctx.step(work, "z")
+        return [branch.ok for branch in branches]
+
+    world = await make_on_each(tolerant, piece)
+    broken.update("yz")
+    run_id = await failed(world, tolerant, ["x", "y"])
+    [child] = [r for r in await world.store.list_runs(RunQuery(parent_run_id=run_id)) if r.status is Status.failed]
+    with pytest.raises(InvalidInput, match=f"is a child of {run_id}, which is failed"):
+        await world.retry(child.run_id)
+    broken.clear()
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).value == [True, False]
+
+
+async def test_a_join_that_failed_by_its_own_rule_is_to_be_forked(make_on_each: Make) -> None:
+    def spoiled(ended: Any) -> bool:
+        raise ValueError("no such thing")
+
+    @workflow
+    async def picky(ctx: Context, names: list[str]) -> Any:
+        return len(await ctx.map(piece, names, window=1, enough=spoiled))
+
+    world = await make_on_each(picky, piece)
+    run_id = await failed(world, picky, ["x", "y"])
+    with pytest.raises(InvalidInput, match="failed by a rule of its own and let go of its children"):
+        await world.retry(run_id)
