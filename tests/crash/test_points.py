@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +38,9 @@ KILLED = -9
 EVERYTHING = os.environ.get("KILLS") == "all"
 """Every occurrence of every point in every scenario, and a second kill in the second life."""
 OCCURRENCES = 10_000 if EVERYTHING else 3
-SCENARIOS_A_POINT = 10_000 if EVERYTHING else 2
-"""For points that every run passes; those in runs/ are killed in each scenario that reaches them."""
+SCENARIOS_A_POINT = 10_000 if EVERYTHING else 1
+"""For points that every run passes; those in runs/ are killed in each scenario that reaches them: where many do, each
+is killed at one occurrence, in turn an early, a middle and a late one."""
 
 
 class Calm(NamedTuple):
@@ -163,12 +165,13 @@ class Trials:
         return self._done[name]
 
     def _try(self, name: str, kill: Kill) -> Trial:
-        """Kill at a point; it is tried again when another was faster and the point was not reached that often."""
+        """Kill at a point; sooner, when another was faster and the point was not reached that often."""
         folder = self._folder / f"{name}-{kill.point}-{kill.moment}-{kill.nth}"
         for number in range(TRIES):
-            wrong = self._live(name, kill, folder / f"{number}")
+            here = replace(kill, nth=max(kill.nth >> number, 1))
+            wrong = self._live(name, here, folder / f"{number}")
             if wrong is not None:
-                return Trial(kill, True, [f"killed {kill.moment} {kill.point} ({kill.nth}): {said}" for said in wrong])
+                return Trial(here, True, [f"killed {kill.moment} {kill.point} ({here.nth}): {said}" for said in wrong])
         return Trial(kill, False, [])
 
     def _live(self, name: str, kill: Kill, folder: Path) -> list[str] | None:
@@ -203,9 +206,12 @@ def plan(calm: dict[str, Calm]) -> dict[str, list[Kill]]:
         paced = not place[0].startswith("runs.")  # how often it is passed depends on the pace, not on the scenario
         if paced:
             names = sorted(names, key=lambda name: len(kills[name]))[:SCENARIOS_A_POINT]
-        for name in names:
+        for number, name in enumerate(names):
             times = calm[name].reached[place]
-            kills[name] += [Kill(*place, nth) for nth in spread(max(times // 2, 1) if paced else times)]
+            chosen = spread(max(times // 2, 1) if paced else times)
+            if len(names) >= OCCURRENCES:
+                chosen = [chosen[number % len(chosen)]]
+            kills[name] += [Kill(*place, nth) for nth in chosen]
     return kills
 
 
