@@ -58,10 +58,6 @@ def _is_nothing(usage: Usage) -> bool:
     return usage is NOTHING
 
 
-def _is_ok(result: str) -> bool:
-    return result == "ok"
-
-
 def _amounts(usage: Usage) -> dict[str, int]:
     return {name: amount for name, amount in usage.__dict__.items() if amount}
 
@@ -129,7 +125,7 @@ class Outcome(Entry):
     effect: EffectKind
     name: str
     activation: int
-    result: Literal["ok", "refused", "error", "unknown", "canceled"] = Field(default="ok", exclude_if=_is_ok)
+    result: Literal["ok", "refused", "error", "unknown", "canceled"] = "ok"
     error: ErrorInfo | None = Field(default=None, exclude_if=_is_empty)
     usage: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
