@@ -32,7 +32,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
             return Done(value=said.value, facts={"said_by": said.by})
         if said.verdict == "fail":
             return doubts.unknown(command.name, f"step {command.name} may have happened before a crash", NOTHING)
-    if command.interrupted and not repeatable or command.key not in run.history.intents:
+    if (command.interrupted and not repeatable) or command.key not in run.history.intents:
         intent = Intent(
             at=run.services.now_ns(),
             content=command.arguments,
