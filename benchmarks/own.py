@@ -20,22 +20,22 @@ from retinue.host.collector import calm_collector
 INLINE = "inline host"
 
 
-async def seconds_for(client: Client, runs: int, steps: int) -> float:
-    """Seconds for `runs` concurrent runs of `steps` steps."""
+async def seconds_for(client: Client, target: str, runs: int, steps: int) -> float:
+    """Seconds for `runs` concurrent runs of a target with `steps` steps each."""
     with Stopwatch() as watch:
-        handles = await asyncio.gather(*(client.submit("payload_steps", steps) for _ in range(runs)))
+        handles = await asyncio.gather(*(client.submit(target, steps) for _ in range(runs)))
         await asyncio.gather(*(handle.result(300) for handle in handles))
     return watch.seconds
 
 
-async def measured(runs: int, steps: int) -> tuple[float, int]:
+async def measured(runs: int, steps: int, target: str = "payload_steps") -> tuple[float, int]:
     """(seconds, bytes of the closed store)."""
     with tempfile.TemporaryDirectory() as folder:
         settings = settings_in(Path(folder))
         capacity = settings.actors.model_copy(update={"capacity": runs})
         async with connect(local=True, settings=settings.model_copy(update={"actors": capacity})) as client:
-            await seconds_for(client, 2, 10)
-            seconds = await seconds_for(client, runs, steps)
+            await seconds_for(client, target, 2, 10)
+            seconds = await seconds_for(client, target, runs, steps)
         return seconds, bytes_in(Path(folder))
 
 
@@ -50,6 +50,9 @@ def main() -> None:
     report("retinue_bytes_per_step", (many - few) / (SEQUENTIAL - PILOT_STEPS), "B", INLINE)
     seconds, _ = asyncio.run(measured(RUNS, STEPS))
     report("retinue_steps_1000_runs", RUNS * STEPS / seconds, "1/s", f"{INLINE}, {RUNS:,} runs")
+    for name, runs, each in (("1_run", 1, SEQUENTIAL), ("1000_runs", RUNS, STEPS)):
+        seconds, _ = asyncio.run(measured(runs, each, "payload_calls"))
+        report(f"retinue_calls_{name}", runs * each / seconds, "1/s", f"{INLINE}, capability calls: gate and budget")
     for line in asyncio.run(fan_outs(list(CHILDREN))):
         owner = "floor" if line["name"].startswith("plain_ray") else "retinue"
         how = "one actor call a child, not durable" if owner == "floor" else "two WorkerActors"

@@ -36,7 +36,6 @@ async def fan_out(ctx: Context, count: int) -> int:
     return sum(branch.value for branch in branches)
 
 
-@tool(side_effect="read", durable=True)
 async def payload(number: int) -> str:
     """100 characters, as the peers' steps give back."""
     return "x" * 100
@@ -44,8 +43,23 @@ async def payload(number: int) -> str:
 
 @workflow
 async def payload_steps(ctx: Context, count: int) -> str:
-    """`count` durable steps of 100 characters, one after the other; the last of them."""
+    """`count` durable steps of a plain function, each on disk before the next; what the last one gave back."""
     last = ""
     for number in range(count):
-        last = await ctx.call(payload, number=number)
+        last = await ctx.step(payload, number)
+    return last
+
+
+@tool(side_effect="read", durable=True)
+async def payload_tool(number: int) -> str:
+    """The same behind the gateway: catalog, schema, gate, budget."""
+    return "x" * 100
+
+
+@workflow
+async def payload_calls(ctx: Context, count: int) -> str:
+    """`count` durable capability calls, one after the other; what the last one gave back."""
+    last = ""
+    for number in range(count):
+        last = await ctx.call(payload_tool, number=number)
     return last
