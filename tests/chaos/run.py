@@ -69,8 +69,10 @@ async def chaos(plan: Plan, folder: Path) -> tuple[History, Told]:
         findings = [Finding("harness", "", text) for text in said] + check(history)
         if findings:
             scene.look.keep(folder / "evidence.db")
-            for name in ("keys", "blobs", "traces"):
-                shutil.copytree(place.settings.data_folder / name, folder / "evidence" / name, dirs_exist_ok=True)
+            for kept in filter(
+                Path.is_dir, (place.settings.data_folder / name for name in ("keys", "blobs", "traces"))
+            ):
+                shutil.copytree(kept, folder / "evidence" / kept.name, dirs_exist_ok=True)
     return history, Told(rounds, findings, measured, waves.starts, load.refused)
 
 
