@@ -291,10 +291,9 @@ class RunHandle:
         branch = await self._client.wait(self.run_id, timeout)
         if branch.ok:
             return typed(self._definition, branch.value)
-        said = branch.error.message if branch.error else branch.reason.value
         if branch.reason == "canceled":
-            raise RunCanceled(said, run_id=self.run_id)
-        raise RunFailed(said, run_id=self.run_id, reason=branch.reason.value)
+            raise RunCanceled(branch.problem, run_id=self.run_id)
+        raise RunFailed(branch.problem, run_id=self.run_id, reason=branch.reason.value)
 
     def events(self) -> AsyncIterator[RunEvent]:
         """What happens in it, until it has ended."""

@@ -31,7 +31,7 @@ class AgentState(Frozen):
     `messages` are stored once each: first `archived` pages (the artifact it began with, the recap, the texts of
     tools and people that are no longer shown), then the conversation. `folded` observations have left `observed`;
     `owed` obligations were ever declared; `compactions` counts since the last reset, `shortened` since the run
-    began; `fresh_at` is the turn of the last reset.
+    began; `fresh_at` is the turn of the last reset. What was `observed` is without the data: that is in the messages.
     """
 
     goal: str
@@ -53,11 +53,6 @@ class AgentState(Frozen):
     fresh_at: int = 0
 
     @property
-    def observations(self) -> tuple[Observation, ...]:
-        """What was seen, without the data: that is in the messages."""
-        return self.observed
-
-    @property
     def conversation(self) -> tuple[Message, ...]:
         """What was said and seen since the last compaction or reset, in order."""
         return self.messages[self.archived :]
@@ -70,14 +65,17 @@ class AgentState(Frozen):
     @property
     def artifact(self) -> Artifact | None:
         """What this agent began with, after a reset or a handoff."""
-        found = next((page.content for page in self.pages if page.name == _ARTIFACT), None)
+        found = self._page(_ARTIFACT)
         return None if found is None else _read_artifact(found)
 
     @property
     def recap(self) -> Recap | None:
         """What stands for the turns that compactions took out of the conversation."""
-        found = next((page.content for page in self.pages if page.name == _RECAP), None)
+        found = self._page(_RECAP)
         return None if found is None else _read_recap(found)
+
+    def _page(self, name: str) -> str | None:
+        return next((page.content for page in self.pages if page.name == name), None)
 
     @property
     def evaluation(self) -> Evaluation:

@@ -6,7 +6,7 @@ runs, moments and counts, never content. Knows no store, and no way to tell anyb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from retinue.runs.breakers import Breaker
@@ -144,7 +144,7 @@ class Changes:
     cursor: Cursor
     clear: tuple[int, ...] = ()
     causes: tuple[Cause, ...] = ()
-    channels: tuple[str, ...] = field(default=())
+    channels: tuple[str, ...] = ()
 
 
 def joined(known: dict[str, Json], more: dict[str, Json]) -> dict[str, Json]:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.gate import Approval, GateDecision
+from retinue.runs.messages import ToolSpec
 
 SideEffect = Literal["read", "draft", "write"]
 Idempotency = Literal["idempotent", "reconcilable", "at_most_once"]
@@ -43,6 +44,11 @@ class Capability(Frozen):
     source: str = "native"
     durable: bool = False
     """A read whose outcome must be committed before the run goes on (`durability: strict` for one tool)."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """As a model is told of it."""
+        return ToolSpec(name=self.name, description=self.description, input_schema=self.input_schema)
 
     @property
     def repeatable(self) -> bool:

@@ -110,8 +110,8 @@ class Context:
         outcome = await self._children(definition, [input], budget=budget)
         branch: Branch = value_of(outcome)[0]
         if not branch.ok:
-            said = branch.error.message if branch.error else branch.reason.value
-            failure = RunFailed(f"{definition.name}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            text = f"{definition.name}: {branch.problem}"
+            failure = RunFailed(text, run_id=branch.run_id, reason=branch.reason.value)
             failure.step = outcome.key
             raise failure
         return typed(definition, branch.value)

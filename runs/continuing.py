@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from retinue.runs import owing
 from retinue.runs.agent_state import AgentState
-from retinue.runs.artifacts import Origin, read_artifact, render_artifact, render_recap
+from retinue.runs.artifacts import Origin, render_artifact, render_recap
+from retinue.runs.context import to_json_value
 from retinue.runs.contracts import Json, StopReason
 from retinue.runs.decisions import Afresh, Handoff
 from retinue.runs.definitions import AgentSpec
@@ -88,7 +89,7 @@ async def reset(ctx: AgentContext, spec: AgentSpec, state: AgentState, decision:
 
 async def hand_off(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState, decision: Handoff) -> Any:
     """Another agent goes on with the artifact; what it answers is the answer."""
-    given = None if read_artifact(input) is not None or input == state.goal else input
+    given = None if input == state.goal else input
     origin = _origin(ctx, spec, state)
     written = write_artifact(
         state, "handoff", origin, ctx.context_limit, artifact=decision.artifact, input=given
@@ -97,8 +98,7 @@ async def hand_off(ctx: AgentContext, spec: AgentSpec, input: Json, state: Agent
     ctx.record("handoff", written, turn=state.turn, obligations=len(state.left_open), **facts)
     handed = owing.hand_over(ctx, state)
     value = await ctx.run(decision.agent, written)
-    plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    return Ended(plain, StopReason.handoff, {"to": decision.agent, **handed})
+    return Ended(to_json_value(value), StopReason.handoff, {"to": decision.agent, **handed})
 
 
 def _origin(ctx: AgentContext, spec: AgentSpec, state: AgentState) -> Origin:

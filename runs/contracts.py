@@ -265,6 +265,11 @@ class Branch(Frozen):
         """True when the child completed."""
         return self.status is Status.completed
 
+    @property
+    def problem(self) -> str:
+        """Why it did not complete, in words."""
+        return self.error.message if self.error else self.reason.value
+
 
 class PendingRequest(Frozen):
     """Something a run waits for from a person: an approval or an input.

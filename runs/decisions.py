@@ -173,7 +173,7 @@ def _planned(calls: tuple[ToolCall, ...], plans: list[ToolCall]) -> Decision:
         call=plans[0],
         add=texts["add"] or (),
         done=texts["done"] or (),
-        next=_steps(given.get("next")),
+        next=_steps(texts["next"]),
         answer=given.get("answer"),
     )
     if plan.answer is None:
@@ -189,8 +189,7 @@ def _texts(value: Json) -> tuple[str, ...] | None:
     return tuple(value) if good else None
 
 
-def _steps(value: Json) -> tuple[str, ...] | None:
-    steps = _texts(value)
+def _steps(steps: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return None if steps is None else tuple(step[:LONGEST] for step in steps[:_MOST_STEPS])
 
 
@@ -222,7 +221,7 @@ def _control(call: ToolCall, known: dict[str, ToolSpec]) -> Decision:
     if call.name == STOP.name:
         return Stop(reason=str(arguments["reason"]))
     if call.name == RESET.name:
-        return Afresh(notes=str(arguments["notes"])[:_MOST_NOTES], next=_steps(arguments.get("next")))
+        return Afresh(notes=str(arguments["notes"])[:_MOST_NOTES], next=_steps(_texts(arguments.get("next"))))
     allowed = known[call.name].input_schema["properties"]["agent"]["enum"]
     if arguments["agent"] not in allowed:
         return Invalid(

@@ -126,7 +126,7 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
-        return self.explicit_version or _digest(repr((*parts, *chosen)))
+        return self.explicit_version or version_of(repr((*parts, *chosen)))
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:
@@ -163,7 +163,7 @@ class Workflow:
     def version(self) -> str:
         """The explicit version, or `~` and a digest of the code."""
         code = self.function.__code__
-        return self.explicit_version or _digest(f"{self.name}{code.co_code.hex()}{code.co_names}")
+        return self.explicit_version or version_of(f"{self.name}{code.co_code.hex()}{code.co_names}")
 
 
 Definition = AgentSpec | Workflow
@@ -279,7 +279,8 @@ def _adapter(what: str, hint: Any) -> TypeAdapter[Any]:
         raise InvalidInput(f"{what}: {hint!r} cannot be validated: {error}") from None
 
 
-def _digest(text: str) -> str:
+def version_of(text: str) -> str:
+    """The version of what has no explicit one: `~` and a digest of its definition."""
     return "~" + blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -28,12 +28,13 @@ from retinue.runs.turns import AgentContext
 
 async def run_agent(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState | None) -> Any:
     """Run an agent to its end: each call of this function is one turn, or a fresh start between two."""
+    handed = read_artifact(input)
     if state is None:
-        state = first_state(input, read_artifact(input))
+        state = first_state(input, handed)
     if continuing.reset_due(spec, state):
         return await continuing.reset(ctx, spec, state)
     try:
-        return await _take_turn(ctx, spec, input, state)
+        return await _take_turn(ctx, spec, None if handed else input, state)
     except RunError as error:
         if "open_obligations" not in error.facts:
             error.facts.update(owing.leave(ctx, state))
@@ -93,10 +94,10 @@ def _build_packet(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentS
             instructions=text,
             instructions_source=source,
             goal=state.goal,
-            input=None if read_artifact(input) else input,
+            input=input,
             state=continuing.state_in_words(state),
             turns=state.conversation,
-            observations=state.observations,
+            observations=state.observed,
             tools=ctx.disclosed(spec),
             limit=ctx.context_limit,
             now=ctx.now_ns,

@@ -67,16 +67,20 @@ def leave(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
 
     None at all when nothing was ever owed.
     """
-    for item in open_ones(state.obligations):
-        _record(ctx, state, item, "left_open")
-    return {"open_obligations": list(state.left_open)} if state.owed else {}
+    ids = _record_open(ctx, state, "left_open")
+    return {"open_obligations": ids} if state.owed else {}
 
 
 def hand_over(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
     """Put on record what another agent owes from here on; returns the facts of the end that say so."""
+    ids = _record_open(ctx, state, "handed_over")
+    return {"handed_over": ids} if ids else {}
+
+
+def _record_open(ctx: AgentContext, state: AgentState, event: str) -> list[Json]:
     for item in open_ones(state.obligations):
-        _record(ctx, state, item, "handed_over")
-    return {"handed_over": list(state.left_open)} if state.left_open else {}
+        _record(ctx, state, item, event)
+    return list(state.left_open)
 
 
 def _owe(ctx: AgentContext, state: AgentState, text: str, call: ToolCall | None = None) -> AgentState:

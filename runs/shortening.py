@@ -17,10 +17,10 @@ from retinue.runs.identity import digest_of
 from retinue.runs.messages import Message, ToolCall
 from retinue.runs.obligations import open_ones
 
-LEAST_TURNS = 2
+_LEAST_TURNS = 2
 """Fewer turns than this are not worth a compaction."""
 
-PAGE = "evidence"
+_PAGE = "evidence"
 _PAGES = 8
 _ARGUMENTS = 80
 _SHARE = 12
@@ -43,7 +43,7 @@ def compact(state: AgentState, keep_turns: int, limit: int) -> tuple[AgentState,
     """
     messages = state.conversation
     starts = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    if len(starts) < keep_turns + LEAST_TURNS:
+    if len(starts) < keep_turns + _LEAST_TURNS:
         return None
     cut = starts[-keep_turns]
     recap, seen = _recap(state, messages[:cut])
@@ -164,11 +164,11 @@ def _archive(pages: tuple[Message, ...], messages: Iterable[Message]) -> tuple[M
 
 
 def _page(rank: int, texts: list[str]) -> Message:
-    return Message(role="tool", name=f"{PAGE}:{rank}", content="\n".join(texts))
+    return Message(role="tool", name=f"{_PAGE}:{rank}", content="\n".join(texts))
 
 
 def _rank(page: Message) -> int | None:
-    rank = (page.name or "").removeprefix(f"{PAGE}:")
+    rank = (page.name or "").removeprefix(f"{_PAGE}:")
     return int(rank) if rank.isdigit() else None
 
 

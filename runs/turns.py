@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from retinue.runs.capabilities import Capability
 from retinue.runs.context import Context, Executor, value_of
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
@@ -59,7 +58,7 @@ class AgentContext(Context):
 
     def disclosed(self, spec: AgentSpec) -> tuple[ToolSpec, ...]:
         """The tools the model may name: the agent's capabilities and the decisions it may take."""
-        tools = [_disclose(self._services.gateway.capability(name)) for name in spec.tool_names]
+        tools = [self._services.gateway.capability(name).spec for name in spec.tool_names]
         if spec.asks:
             tools.append(ASK_HUMAN)
         if spec.handoffs:
@@ -107,7 +106,3 @@ class RelayedContext(AgentContext):
         """
         self._executor.definition(target)
         return input
-
-
-def _disclose(capability: Capability) -> ToolSpec:
-    return ToolSpec(name=capability.name, description=capability.description, input_schema=capability.input_schema)

@@ -131,10 +131,7 @@ class Adoption:
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """The capabilities of the project."""
-        found = [tool.capability for tool in self._run.services.registry.tools.values()]
-        return tuple(
-            ToolSpec(name=each.name, description=each.description, input_schema=each.input_schema) for each in found
-        )
+        return tuple(tool.capability.spec for tool in self._run.services.registry.tools.values())
 
     # -- one call of the function --------------------------------------------------------------------------
 

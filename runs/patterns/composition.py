@@ -8,18 +8,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from types import CodeType
 from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
 from retinue.runs.contracts import NO_LIMITS, Branch, Budget, Json
-from retinue.runs.definitions import AgentSpec, Definition, Prompt, Workflow
+from retinue.runs.definitions import AgentSpec, Definition, Prompt, Workflow, version_of
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput, ReplayMismatch, RunFailed
+from retinue.runs.joins import Join
 
-Part = AgentSpec | Workflow | str
+Part = Definition | str
 """An agent or workflow, or the name of one."""
 
 Body = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -130,25 +130,32 @@ def field_of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
-def plain(value: Any) -> Json:
-    """A value as it is passed on: models become objects."""
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-
 @dataclass
 class Heard:
-    """The branches of a join, sorted: values of those that completed, problems of the others, by label."""
+    """The branches of a join, sorted: values of those that completed, problems of the others, by label.
 
+    `first_reason` is that of the first branch that failed.
+    """
+
+    first_reason: str
     values: dict[str, Json] = field(default_factory=dict)
     problems: dict[str, dict[str, str]] = field(default_factory=dict)
-    first_reason: str = "canceled"
+
+
+def least_of(join: Join | None) -> int:
+    """How many branches must complete for a pattern to go on: what its join needs, one at least."""
+    return (join.need if join else None) or 1
+
+
+def hear_all(count: int, branches: Iterable[Branch]) -> Heard:
+    """Sort the branches of a fan-out over `count` items, labeled by their index."""
+    return hear([str(index) for index in range(count)], {str(branch.index): branch for branch in branches})
 
 
 def hear(labels: Sequence[str], branches: Mapping[str, Branch]) -> Heard:
     """Sort the branches; a label without one had not ended when the join went on."""
-    heard = Heard()
     failed = [branch for branch in branches.values() if not branch.ok]
-    heard.first_reason = failed[0].reason.value if failed else "canceled"
+    heard = Heard(failed[0].reason.value if failed else "canceled")
     for label in labels:
         branch = branches.get(label)
         if branch is not None and branch.ok:
@@ -181,17 +188,15 @@ def known(what: str, label: str, labels: Iterable[str]) -> None:
 def _problem(branch: Branch | None) -> dict[str, str]:
     if branch is None:
         return {"reason": "canceled", "message": "had not ended when the join went on"}
-    said = branch.error.message if branch.error else branch.reason.value
-    return {"reason": branch.reason.value, "message": said}
+    return {"reason": branch.reason.value, "message": branch.problem}
 
 
 def _version(name: str, shape: Shape) -> str:
     parts = [f"{label}={_part_text(part)}" for label, part in shape.parts.items()]
-    text = "\n".join([name, shape.kind, *parts, *map(_text, shape.settings)])
-    return "~" + blake2b(text.encode(), digest_size=6).hexdigest()
+    return version_of("\n".join([name, shape.kind, *parts, *map(_text, shape.settings)]))
 
 
-def _part_text(part: Definition | str) -> str:
+def _part_text(part: Part) -> str:
     if isinstance(part, str):
         return part
     named = f"{part.kind} {part.name} {part.version} {part.budget.model_dump_json()}"
@@ -207,8 +212,6 @@ def _text(value: Any) -> str:
         return value.model_dump_json()
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, AgentSpec | Workflow):
-        return _part_text(value)
     if not callable(value):
         return repr(value)
     code = getattr(value, "__code__", None)

@@ -43,8 +43,8 @@ def handoff(
         known(what, way[-1], members)
         branch = await ctx.relay(members[way[-1]], given)
         if not branch.ok:
-            said = branch.error.message if branch.error else branch.reason.value
-            raise RunFailed(f"{what}: {way[-1]}: {said}", run_id=branch.run_id, reason=branch.reason.value)
+            text = f"{what}: {way[-1]}: {branch.problem}"
+            raise RunFailed(text, run_id=branch.run_id, reason=branch.reason.value)
         receiver = branch.facts.get("to") if branch.reason is StopReason.handoff else None
         if receiver is None:
             return Ended(branch.value, facts={"way": way, "by": way[-1]})

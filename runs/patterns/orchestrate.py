@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from retinue.runs.context import Context
+from retinue.runs.context import Context, to_json_value
 from retinue.runs.contracts import Branch, Json
 from retinue.runs.definitions import Workflow
 from retinue.runs.errors import OutputRejected
@@ -18,10 +18,10 @@ from retinue.runs.patterns.composition import (
     check_count,
     compose,
     field_of,
-    hear,
+    hear_all,
     input_of,
+    least_of,
     output_of,
-    plain,
     require,
 )
 
@@ -45,23 +45,23 @@ def orchestrate(
     what = f"orchestrate {name!r}"
     if width is not None:
         check_count(f"{what}: width", width, 1)
-    least = (join.need if join else None) or 1
+    least = least_of(join)
 
     async def run(ctx: Context, input: Any, state: Any = None) -> Any:
         if state is None:
-            parts = _parts_of(what, plain(await ctx.run(planner, input)))
+            parts = _parts_of(what, to_json_value(await ctx.run(planner, input)))
             ctx.record("plan", {"parts": parts}, parts=len(parts))
             await ctx.checkpoint("planned", {"parts": parts})
         parts = state["parts"]
         if "branches" not in state:
             joined = await ctx.map(worker, parts, join=join, window=width)
-            heard = hear([str(index) for index in range(len(parts))], {str(b.index): b for b in joined})
+            heard = hear_all(len(parts), joined)
             ctx.record("join", None, ok=len(heard.values), failed=len(heard.problems))
             require(what, heard, min(least, len(parts)))
             kept = [branch.model_dump(mode="json") for branch in joined]
             await ctx.checkpoint("joined", {"parts": parts, "branches": kept})
         branches = [Branch.model_validate(branch) for branch in state["branches"]]
-        return await ctx.run(synthesizer, _brief(plain(input), parts, branches))
+        return await ctx.run(synthesizer, _brief(to_json_value(input), parts, branches))
 
     named: dict[str, Part] = {"planner": planner, "worker": worker, "synthesizer": synthesizer}
     boundaries = (
@@ -82,7 +82,7 @@ def _parts_of(what: str, plan: Json) -> list[Json]:
 
 
 def _brief(question: Json, parts: list[Json], branches: list[Branch]) -> Json:
-    heard = hear([str(index) for index in range(len(parts))], {str(branch.index): branch for branch in branches})
+    heard = hear_all(len(parts), branches)
     return {
         "question": question,
         "findings": [{"part": parts[int(index)], "output": value} for index, value in heard.values.items()],

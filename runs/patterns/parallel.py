@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from retinue.runs.context import Context
+from retinue.runs.context import Context, to_json_value
 from retinue.runs.contracts import Branch, Json
 from retinue.runs.definitions import AgentSpec, Workflow
 from retinue.runs.errors import InvalidInput
 from retinue.runs.joins import Join
-from retinue.runs.patterns.composition import Options, Part, Shape, check_functions, compose, hear, plain, require
+from retinue.runs.patterns.composition import (
+    Options,
+    Part,
+    Shape,
+    check_functions,
+    compose,
+    hear,
+    least_of,
+    require,
+)
 
 Combine = Callable[[dict[str, Branch]], Any]
 """Makes the output of the ended branches by label; a failed one is among them."""
@@ -35,12 +44,14 @@ def parallel(
     combines = isinstance(combine, AgentSpec | Workflow | str)
     _check(what, sections, chosen)
     check_functions(what, [*chosen.values(), *([] if combines or combine is None else [combine])])
-    least = (join.need if join else None) or 1
+    least = least_of(join)
 
     async def run(ctx: Context, input: Any, state: Any = None) -> Any:
         if state is None:
-            given = {label: chosen[label](input) if label in chosen else input for label in sections}
-            joined = await ctx.gather(name, {label: (part, given[label]) for label, part in sections.items()}, join)
+            calls = {
+                label: (part, chosen[label](input) if label in chosen else input) for label, part in sections.items()
+            }
+            joined = await ctx.gather(name, calls, join)
             heard = hear(list(sections), joined)
             ctx.record("join", None, ok=len(heard.values), failed=len(heard.problems))
             require(what, heard, least)
@@ -52,7 +63,7 @@ def parallel(
         if combine is None:
             return found
         if combines:
-            return await ctx.run(combine, {"input": plain(input)} | found)  # type: ignore[arg-type]
+            return await ctx.run(combine, {"input": to_json_value(input)} | found)  # type: ignore[arg-type]
         return combine(branches)  # type: ignore[operator]
 
     parts = {f"section {label}": part for label, part in sections.items()}

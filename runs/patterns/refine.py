@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Unpack
 
-from retinue.runs.context import Context
+from retinue.runs.context import Context, to_json_value
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.definitions import Workflow
 from retinue.runs.errors import OutputRejected, RunError
@@ -17,7 +17,6 @@ from retinue.runs.patterns.composition import (
     check_functions,
     compose,
     field_of,
-    plain,
 )
 
 Accept = Callable[[Any], bool]
@@ -65,10 +64,10 @@ def refine(
         best = None if state is None else Refined.model_validate(state["best"])
         if (best is not None and best.stop == "accepted") or number > rounds:
             return best
-        task = {"task": plain(input)} | ({} if state is None else state["last"])
+        task = {"task": to_json_value(input)} | ({} if state is None else state["last"])
         try:
-            draft = plain(await ctx.run(writer, task))
-            critique = plain(await ctx.run(critic, {"task": plain(input), "draft": draft}))
+            draft = to_json_value(await ctx.run(writer, task))
+            critique = to_json_value(await ctx.run(critic, {"task": to_json_value(input), "draft": draft}))
         except RunError as error:
             if best is None:
                 raise

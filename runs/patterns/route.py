@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from retinue.runs.context import Context
+from retinue.runs.context import Context, to_json_value
 from retinue.runs.definitions import AgentSpec, Workflow
 from retinue.runs.ending import Ended
 from retinue.runs.errors import InvalidInput, OutputRejected
@@ -20,7 +20,6 @@ from retinue.runs.patterns.composition import (
     input_of,
     known,
     name_of,
-    plain,
 )
 
 DEFAULT = "default"
@@ -50,7 +49,7 @@ def route(
 
     async def run(ctx: Context, input: Any, state: Any = None) -> Any:
         if state is None:
-            said = plain(await ctx.run(classifier, input) if asks else classifier(input))  # type: ignore[arg-type, operator]
+            said = to_json_value(await ctx.run(classifier, input) if asks else classifier(input))  # type: ignore[arg-type, operator]
             choice = _choose(name, said, ways)
             ctx.record("route", {"said": said}, choice=choice, target=name_of(ways[choice]))
             await ctx.checkpoint("classified", {"choice": choice, "said": said})
@@ -58,7 +57,7 @@ def route(
         known(f"route {name!r}", choice, ways)
         given = input if prepare is None else prepare(input, state["said"])
         output = await ctx.run(ways[choice], given)
-        return Ended(plain(output), facts={"route": choice})
+        return Ended(to_json_value(output), facts={"route": choice})
 
     parts = ({"classifier": classifier} if asks else {}) | {f"route {label}": way for label, way in ways.items()}
     boundaries = (("classified", "the choice is made and kept; the chosen target is next"),)

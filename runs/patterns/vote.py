@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Unpack
 
@@ -73,7 +74,7 @@ def vote(
     check_functions(what, [one for one in (by, vary) if one is not None and not isinstance(one, str)])
 
     def decided(branches: list[Branch]) -> bool:
-        top = max(_tally(branches, by).values(), default=0)
+        top = max(Counter(ballot for _, ballot in _cast(branches, by)).values(), default=0)
         return top >= enough or top + count - len(branches) < enough
 
     async def run(ctx: Context, input: Any, state: Any = None) -> Any:
@@ -98,28 +99,24 @@ def _ballot(value: Json, by: Callable[[Any], Any] | str | None) -> str:
     return cast.strip() if isinstance(cast, str) else to_json(cast).decode()
 
 
-def _tally(branches: Iterable[Branch], by: Callable[[Any], Any] | str | None) -> dict[str, int]:
-    votes: dict[str, int] = {}
-    for branch in branches:
-        if branch.ok:
-            cast = _ballot(branch.value, by)
-            votes[cast] = votes.get(cast, 0) + 1
-    return votes
+def _cast(branches: Iterable[Branch], by: Callable[[Any], Any] | str | None) -> list[tuple[Branch, str]]:
+    """The ballots of those that completed."""
+    return [(branch, _ballot(branch.value, by)) for branch in branches if branch.ok]
 
 
 def _verdict(branches: list[Branch], by: Callable[[Any], Any] | str | None, enough: int, count: int) -> Verdict:
-    votes = _tally(branches, by)
-    top = max(votes, key=lambda cast: votes[cast])
-    winner = top if votes[top] >= enough else None
-    cast = [(branch, _ballot(branch.value, by)) for branch in branches if branch.ok]
+    cast = _cast(branches, by)
+    votes = Counter(ballot for _, ballot in cast)
+    [(top, most)] = votes.most_common(1)
+    winner = top if most >= enough else None
     failed = [branch for branch in branches if not branch.ok]
     return Verdict(
         winner=winner,
         value=next((branch.value for branch, ballot in cast if ballot == winner), None),
-        votes=votes,
+        votes=dict(votes),
         dissent=tuple(
             Dissent(index=branch.index, vote=ballot, value=branch.value) for branch, ballot in cast if ballot != winner
         ),
-        failed={branch.index: branch.error.message if branch.error else branch.reason.value for branch in failed},
+        failed={branch.index: branch.problem for branch in failed},
         unheard=count - len(branches),
     )
