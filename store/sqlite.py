@@ -38,7 +38,7 @@ from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
 from retinue.store import control, dead, leasing, owning, reading, steering, trees
 from retinue.store.alerts import StoreAlerts
-from retinue.store.blobs import Blobs
+from retinue.store.blobs import open_blobs
 from retinue.store.breakers import StoreBreakers
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
@@ -70,13 +70,14 @@ class SqliteStore:
         patience: float = 10.0,
         limits: Limits = NO_QUOTAS,
         breakers: BreakerPolicy = _BREAKERS,
+        blobs: str | None = None,
     ) -> None:
         self._limits = limits
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         path = folder / "store.db"
         self._vault = Vault(folder / "keys")
-        self._codec = FrameCodec(self._vault, Blobs(folder / "blobs", self._vault))
+        self._codec = FrameCodec(self._vault, open_blobs(blobs, folder / "blobs", self._vault))
         self._lock = WriterLock(folder / "store.lock", patience)
         self._incarnation = migrate(path, self._lock)
         self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))

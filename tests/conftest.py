@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.doubles.s3 import bucket as bucket
+from tests.doubles.s3 import s3_server as s3_server
 
 
 def pytest_configure(config: pytest.Config) -> None:
