@@ -29,7 +29,7 @@ NOBODY = "s3://nobody-has-this-bucket/x"
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
-    return Vault(tmp_path / "keys")
+    return Vault(KeyFolder(tmp_path / "keys"))
 
 
 @pytest.fixture
