@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from retinue.runs.capabilities import NOT_MADE
 from retinue.runs.contracts import NOTHING, Amendment, Json, RunRequest, Usage
 from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record, Retried
 
@@ -25,7 +26,8 @@ class Recalled:
 class History:
     """The past of a run as its owner holds it; a live owner keeps adding to it.
 
-    `said` tells how many records of the function preceded each delivery.
+    `said` tells how many records of the function preceded each delivery, `unsure` names the steps of which an
+    earlier try may have taken effect; a retry does not change that.
     """
 
     checkpoint: int = 0
@@ -37,6 +39,7 @@ class History:
     deliveries: list[list[Outcome]] = field(default_factory=list)
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
     said: list[int] = field(default_factory=list)
@@ -60,6 +63,8 @@ class History:
         """Take in one entry, in journal order."""
         match entry:
             case Intent():
+                if entry.key in self.begun:
+                    self.unsure.add(entry.key)
                 self.intents[entry.key] = entry
                 self.begun.add(entry.key)
                 self.taken_back.discard(entry.key)
@@ -68,6 +73,8 @@ class History:
             case Attempt():
                 self.attempts.setdefault(entry.key, []).append(entry)
                 self.begun.discard(entry.key)
+                if entry.error.code not in NOT_MADE:
+                    self.unsure.add(entry.key)
                 self.spent = self.spent + entry.charged
             case Record() if entry.by == "function":
                 self.records += 1
@@ -87,6 +94,7 @@ class History:
         self.intents.pop(key, None)
         self.attempts.pop(key, None)
         self.begun.discard(key)
+        self.unsure.discard(key)
 
     def unfinished_inside(self, key: str) -> list[Intent]:
         """Steps inside an adopted function (their keys begin with `key!`) that were begun and have not ended."""
@@ -127,8 +135,9 @@ class History:
         self.events = dict(entry.events)
         self.records = 0
         self.amendment = entry.amendment
-        for past in (self.intents, self.outcomes, self.attempts, self.begun, self.recalled, self.taken_back):
+        for past in (self.intents, self.outcomes, self.attempts, self.begun, self.unsure, self.recalled):
             past.clear()
+        self.taken_back.clear()
         self.deliveries.clear()
         self.said.clear()
 
