@@ -169,15 +169,7 @@ class Context:
     ) -> dict[str, int]:
         """Like `map` for more items than memory should hold: returns {total, ok, failed, rejected} only."""
         definition = self._executor.definition(target)
-        arguments = {"target": definition.name, "source": items.model_dump(mode="json")}
-        options = {
-            "definition": definition,
-            "items": items,
-            "join": all_of(),
-            "window": window,
-            "budget": budget,
-        }
-        outcome = await self._executor.issue("children", definition.name, arguments, {**options, "count": True})
+        outcome = await self._children(definition, items, window=window, budget=budget, count=True)
         value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 

@@ -60,6 +60,19 @@ class Wait:
     event: str | None = None
 
 
+def intent_of(command: Command, at: int, facts: dict[str, Json] | None = None) -> Intent:
+    """The journal's word on an effect that is about to happen with the arguments it was asked for with."""
+    return Intent(
+        at=at,
+        content=command.arguments,
+        key=command.key,
+        effect=command.effect,
+        name=command.name,
+        digest=command.digest,
+        facts=facts or {},
+    )
+
+
 def outcome_of(command: Command, done: Done, activation: int, at: int) -> Outcome:
     """The journal's word on how an effect ended; activation 0 when it is not delivered."""
     return Outcome(

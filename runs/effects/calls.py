@@ -15,7 +15,7 @@ from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
@@ -98,7 +98,7 @@ async def _failed(run: Run, command: Command, call: Prepared, error: EffectError
     if isinstance(error, TransientError) or error.code == "raised":
         command.doubted = str(error)
         return await _recover(run, command, call, run.history.intents[command.key])
-    return Done(result="error", error=_info(error), usage=_ONE_HOP)
+    return Done(result="error", error=error_info(error), usage=_ONE_HOP)
 
 
 async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
@@ -168,10 +168,6 @@ def _doubt(command: Command) -> str:
 def _refused(decision: GateDecision) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
     return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
-
-
-def _info(error: EffectError) -> ErrorInfo:
-    return ErrorInfo(reason=error.reason, code=error.code, message=str(error))
 
 
 def _is_write(call: Prepared) -> bool:
