@@ -15,8 +15,7 @@ from tests.doubles.memory_store import MemoryStore
 from tests.doubles.postgres import PostgresServer
 
 from retinue.store.sqlite import SqliteStore
-
-Store = SqliteStore
+from retinue.store.store import Store
 
 KINDS = ("memory", "sqlite")
 REAL = ("sqlite",)

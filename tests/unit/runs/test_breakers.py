@@ -15,7 +15,6 @@ from retinue.runs.context import Context
 from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.sessions.native import tool
-from retinue.store import breakers
 
 pytestmark = [pytest.mark.promise("C5")]
 
@@ -98,9 +97,10 @@ async def test_one_probe_at_a_time_and_a_longer_pause_after_each_failure(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hosts of one store: whoever comes first after the pause probes, the other waits."""
-    monkeypatch.setattr(breakers, "_MOMENT", 0.0)
     policy = BreakerPolicy(failures=2, cooldown=10, longest=30, probe=60)
     one, two = (place.open(breakers=policy) for _ in range(2))
+    for store in (one, two):
+        monkeypatch.setattr(store.breakers, "_moment", 0.0)
     try:
         await one.breakers.failed("model:x", "down", START)
         assert await two.breakers.admit("model:x", START) is None
