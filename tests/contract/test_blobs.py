@@ -19,7 +19,7 @@ from retinue.runs.errors import ConfigError, InvalidInput, StoreError, StoreUnre
 from retinue.store.blobs import Blobs, open_blobs
 from retinue.store.objects import split_url
 from retinue.store.places import open_objects
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite import SqliteStore
 
 __all__ = ["place"]
