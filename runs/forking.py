@@ -113,9 +113,8 @@ def _from_step(original: Original, segments: list[_Segment], key: str, given: Gi
     segment, history = segments[number], segments[number].history
     place = next((n for n, each in enumerate(history.deliveries) if any(o.key == key for o in each)), None)
     shared = history.deliveries[:place]
-    since = original.started_at if segment.begins is None else segment.begins.at
     past: list[AnyEntry] = [] if segment.begins is None else [_free(segment.begins)]
-    past.append(_mark(key, since, given))
+    past.append(_mark(key, history.started_at, given))
     for delivery in shared:
         past += [intent for outcome in delivery if (intent := history.intents.get(outcome.key)) is not None]
         past += [_free(outcome) for outcome in delivery]
