@@ -68,8 +68,9 @@ def parked(client: SyncClient) -> str:
 
 
 def locks_of(file: Path) -> set[tuple[str, ...]]:
-    """What this process has locked of a file: kind and range of each lock."""
-    lines = [line.split() for line in Path("/proc/locks").read_text("utf-8").splitlines()]
+    """What this process has locked of a file: kind and range of each lock. One look at the table of a busy machine may
+    miss a line or see it twice."""
+    lines = [line.split() for _ in range(5) for line in Path("/proc/locks").read_text("utf-8").splitlines()]
     place = f":{file.stat().st_ino}"
     return {(line[3], *line[6:]) for line in lines if line[4] == str(os.getpid()) and line[5].endswith(place)}
 
