@@ -27,7 +27,10 @@ _SETTINGS = {
     "tcp_user_timeout": 10_000,
     "application_name": "retinue",
 }
-_OPTIONS = "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
+_OPTIONS = "-c jit=off -c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
+BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
+a young table for an empty one."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
@@ -39,9 +42,9 @@ def identity(url: str) -> str:
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
+def connect(url: str, options: str = "") -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    connection = psycopg.connect(**_parameters(url))
+    connection = psycopg.connect(**_parameters(url, options))
     take_any_text(connection)
     return connection
 
@@ -59,10 +62,10 @@ def open_pool(url: str, most: int, patience: float) -> ConnectionPool[psycopg.Co
     )
 
 
-def _parameters(url: str) -> dict[str, Any]:
+def _parameters(url: str, options: str = "") -> dict[str, Any]:
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
-    options = f"{_OPTIONS} {given.pop('options', '')}"
-    return _SETTINGS | given | {"options": options, "autocommit": True}
+    given["options"] = f"{_OPTIONS} {options} {given.get('options', '')}"
+    return _SETTINGS | given | {"autocommit": True}
 
 
 def migrate(url: str) -> str:

@@ -29,7 +29,7 @@ from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.hints import Hints
 from retinue.store.postgres.keys import BlobTable, KeyTable
-from retinue.store.postgres.opening import connect, migrate, open_pool
+from retinue.store.postgres.opening import BY_INDEX, connect, migrate, open_pool
 from retinue.store.postgres.pen import PostgresPen, translate
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
@@ -70,7 +70,7 @@ class PostgresEngine:
 
     def __init__(self, url: str, patience: float) -> None:
         self.incarnation = migrate(url)
-        pen = PostgresPen(lambda: connect(url), len(migrations()), patience, lambda: self._hints.tell())
+        pen = PostgresPen(lambda: connect(url, BY_INDEX), len(migrations()), patience, lambda: self._hints.tell())
         self.pen: Pen = pen
         self._patience = patience
         self.pool = open_pool(url, _READERS, patience)
