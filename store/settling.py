@@ -73,9 +73,14 @@ def finish(connection: Connection, num: int, end: Finish, where: End) -> None:
     ok = int(end.status is Status.completed)
     settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
     parent, pending, low, need, done, exhausted = one(connection, sql("settle_group"), settled)
-    decided = need is not None and (done >= need or (exhausted and done + pending < need))
-    if pending <= low or decided:
+    if stirs(pending, low, need, done, exhausted):
         wake(connection, parent)
+
+
+def stirs(pending: int, low: int, need: int | None, done: int, exhausted: int) -> bool:
+    """Whether a group is such that its parent has to know: few are pending, or it is decided."""
+    decided = need is not None and (done >= need or (bool(exhausted) and done + pending < need))
+    return pending <= low or decided
 
 
 def wake(connection: Connection, num: int) -> bool:

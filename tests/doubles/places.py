@@ -14,11 +14,12 @@ from typing import Any
 from tests.doubles.memory_store import MemoryStore
 from tests.doubles.postgres import PostgresServer
 
+from retinue.store.postgres.store import PostgresStore
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
 
-KINDS = ("memory", "sqlite")
-REAL = ("sqlite",)
+KINDS = ("memory", "sqlite", "postgres")
+REAL = ("sqlite", "postgres")
 """The kinds that outlive a process, and that many may open."""
 
 AnyStore = MemoryStore | Store
@@ -38,7 +39,7 @@ class Place:
         if self.kind == "sqlite":
             return SqliteStore(self.folder / "data", **given)
         assert self.kind == "postgres" and self.url is not None, self
-        return SqliteStore(self.folder / "data", **given)
+        return PostgresStore(self.url, **given)
 
     @property
     def arguments(self) -> tuple[str, ...]:
