@@ -75,7 +75,7 @@ async def test_an_append_that_takes_a_name_twice_harms_only_itself(store: Store,
         answers = [store.append(owners[1].make(said("x"))), store.append(taking(owners[2]))]
         answers.append(store.append(owners[0].make(said("y"), expected=2)))
     said_back = await asyncio.gather(*answers, return_exceptions=True)
-    assert [type(answer).__name__ for answer in said_back] == ["Appended", "StoreError", "Appended"]
+    assert [type(answer).__name__ for answer in said_back] == ["Appended", "StoreError", "Appended"], said_back[1]
     assert [len(await entries_of(store, f"run-{n}")) for n in range(3)] == [3, 2, 1]
     await owners[2].append(said("z"))
 
