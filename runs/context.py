@@ -82,8 +82,8 @@ class Context:
     async def step(self, function: Callable[..., Any], /, *arguments: Json, repeatable: bool = True) -> Any:
         """Run a plain function with effects as one durable step; its result must be JSON.
 
-        With `repeatable=False` a crash while it runs leaves it unknown (SideEffectUnknown) instead of running
-        it again.
+        With `repeatable=False` it is not run again after a crash while it runs: a person is asked whether it
+        happened, and SideEffectUnknown is raised when the answer is `fail` or nobody answers in time.
         """
         name = getattr(function, "__qualname__", repr(function))
         options = {"function": function, "repeatable": repeatable}

@@ -112,9 +112,8 @@ def _from_step(original: Original, segments: list[_Segment], key: str, given: Gi
     number = next(n for n, each in enumerate(segments) if key in {**each.history.intents, **each.history.outcomes})
     segment, history = segments[number], segments[number].history
     kept = history.before(key)
-    since = original.started_at if segment.begins is None else segment.begins.at
     past: list[AnyEntry] = [] if segment.begins is None else [_free(segment.begins)]
-    past.append(_mark(key, since, given))
+    past.append(_mark(key, history.started_at, given))
     for delivery in history.deliveries[:kept]:
         past += [intent for outcome in delivery if (intent := history.intents.get(outcome.key)) is not None]
         past += [_free(outcome) for outcome in delivery]
