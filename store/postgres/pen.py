@@ -27,7 +27,8 @@ from retinue.store.postgres.bulk import Bulk
 from retinue.store.postgres.connection import PostgresConnection
 
 Connect = Callable[[], psycopg.Connection[Any]]
-_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.UniqueViolation)
+_BUSY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+_AGAIN = (*_BUSY, errors.UniqueViolation)
 """What another transaction caused: after it is gone the same operation goes through, or says why not."""
 _TRIES = 5
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -169,7 +170,7 @@ def translate(error: BaseException) -> BaseException:
         return StoreFull("the disk of the store is full: nothing was written; free space and resume")
     if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
         return SchemaMismatch(str(error.diag.message_primary))
-    if isinstance(error, (*_AGAIN, errors.QueryCanceled)):
+    if isinstance(error, (*_BUSY, errors.QueryCanceled)):
         return StoreBusy(f"the store is busy: {_said(error)}; nothing was acknowledged; try again")
     if isinstance(error, psycopg.OperationalError | PoolTimeout):
         return StoreError(f"the database of the store cannot be reached: {_said(error)}; nothing was acknowledged")
