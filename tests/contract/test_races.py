@@ -195,6 +195,22 @@ def test_a_cancel_that_meets_a_spawn_leaves_no_child_alive(sides: Sides) -> None
 
 
 @pytest.mark.rule("R14")
+def test_a_hold_that_meets_a_spawn_holds_the_children_too(sides: Sides) -> None:
+    names = [f"top-{number:03d}" for number in range(100)]
+    fan_out(sides[0], names, 1)
+    middles = own_all(sides[1], 1, [f"{name}-g-0" for name in names])
+    for name, middle, lag in zip(names, middles, lags(len(names)), strict=True):
+        made = (child_of(f"{name}-g-0", "h", 0, root_run_id=name, depth=2),)
+        spawn = Spawn("h", made, exhausted=True, at=START)
+        works = [
+            lambda store, name=name: store.hold(name, True),  # type: ignore[misc]
+            lambda _, o=middle, s=spawn: o.append(said("fans out"), spawn=s),  # type: ignore[misc]
+        ]
+        assert errors_in(at_once(sides, works, lag)) == []
+        assert {found.run_id for found in below(sides[0], name).values() if not found.held} == set()
+
+
+@pytest.mark.rule("R14")
 def test_a_cancel_that_meets_an_end_counts_the_child_once(sides: Sides) -> None:
     names = [f"top-{number:03d}" for number in range(100)]
     fan_out(sides[0], names, 2)
