@@ -8,12 +8,9 @@ holds them already says so; who asked for anything else is told to look. Every w
 from __future__ import annotations
 
 import errno
-import os
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -46,7 +43,6 @@ class PostgresPen:
         self._patience = patience
         self._announce = announce
         self._connection: PostgresConnection | None = None
-        self._since: float | None = None
 
     def commit(self, batch: list[Job], wait: bool) -> bool:
         """See Pen."""
@@ -67,14 +63,6 @@ class PostgresPen:
     def close(self) -> None:
         """See Pen."""
         self._let_go()
-
-    def break_off(self, longest: float) -> None:
-        """From another thread: cut the connection of a transaction that takes longer (s). The server is silent."""
-        since, connection = self._since, self._connection
-        if since is None or connection is None or time.monotonic() - since < longest:
-            return
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.raw.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
 
     def _commit_appends(self, jobs: list[Job]) -> None:
         bulk = Bulk(jobs)
@@ -118,7 +106,6 @@ class PostgresPen:
             committing = False
             try:
                 connection = self._connected()
-                self._since = time.monotonic()
                 apply(connection)
                 committing = True
                 if connection.busy:
@@ -132,8 +119,6 @@ class PostgresPen:
                 if not again:
                     return error
                 time.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
-            finally:
-                self._since = None
         raise AssertionError("tries do not end by themselves")
 
     def _connected(self) -> PostgresConnection:
