@@ -8,12 +8,9 @@ holds them already says so; who asked for anything else is told to look. Every w
 from __future__ import annotations
 
 import errno
-import os
 import random
-import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -27,7 +24,8 @@ from retinue.store.postgres.bulk import Bulk
 from retinue.store.postgres.connection import PostgresConnection
 
 Connect = Callable[[], psycopg.Connection[Any]]
-_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.UniqueViolation)
+_BUSY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+_AGAIN = (*_BUSY, errors.UniqueViolation)
 """What another transaction caused: after it is gone the same operation goes through, or says why not."""
 _TRIES = 5
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -55,7 +53,6 @@ class PostgresPen:
         self._patience = patience
         self._announce = announce
         self._connection: PostgresConnection | None = None
-        self._since: float | None = None
 
     def commit(self, batch: list[Job], wait: bool) -> bool:
         """See Pen."""
@@ -75,14 +72,6 @@ class PostgresPen:
     def close(self) -> None:
         """See Pen."""
         self._let_go()
-
-    def break_off(self, longest: float) -> None:
-        """From another thread: cut the connection of a transaction that takes longer (s). The server is silent."""
-        since, connection = self._since, self._connection
-        if since is None or connection is None or time.monotonic() - since < longest:
-            return
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.raw.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
 
     def _commit_appends(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -137,7 +126,6 @@ class PostgresPen:
             committing = False
             try:
                 connection = self._connected()
-                self._since = time.monotonic()
                 apply(connection)
                 committing = True
                 if connection.busy:
@@ -151,8 +139,6 @@ class PostgresPen:
                 if not again:
                     return error
                 time.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
-            finally:
-                self._since = None
         raise AssertionError("tries do not end by themselves")
 
     def _connected(self) -> PostgresConnection:
@@ -189,7 +175,7 @@ def translate(error: BaseException) -> BaseException:
         return StoreFull("the disk of the store is full: nothing was written; free space and resume")
     if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
         return SchemaMismatch(str(error.diag.message_primary))
-    if isinstance(error, (*_AGAIN, errors.QueryCanceled)):
+    if isinstance(error, (*_BUSY, errors.QueryCanceled)):
         return StoreBusy(f"the store is busy: {_said(error)}; nothing was acknowledged; try again")
     if isinstance(error, psycopg.OperationalError | PoolTimeout):
         return StoreError(f"the database of the store cannot be reached: {_said(error)}; nothing was acknowledged")
