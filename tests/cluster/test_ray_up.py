@@ -1,4 +1,4 @@
-"""`ray up cluster.yaml`, `ray job submit`, `ray down`, as docs/cluster.md tells them, on three machines with an sshd each.
+"""`ray up cluster.yaml`, `ray job submit`, `ray down` as docs/cluster.md tells them, on three machines with an sshd each.
 
 The machines are network, process and mount namespaces (tests/doubles/machines.py): `ray stop`, which ends every Ray it
 sees, sees those of its own machine. cluster.yaml is taken as it is; what stands in for a real machine is `make setup`.
@@ -103,9 +103,9 @@ def exec_on_head(cluster: Machines, command: str) -> str:
 
 
 def alive(cluster: Machines) -> int:
-    """How many nodes Ray's head counts, by their CPUs."""
-    said = "import ray; ray.init(address='auto', log_to_driver=False); print('alive', sum(n['Alive'] for n in ray.nodes()))"
-    out = exec_on_head(cluster, f'python -c "{said}"')
+    """How many nodes the head knows and sees."""
+    count = "print('alive', sum(node['Alive'] for node in ray.nodes()))"
+    out = exec_on_head(cluster, f"""python -c "import ray; ray.init(address='auto', log_to_driver=False); {count}" """)
     return int(out.rpartition("alive ")[2].split()[0])
 
 

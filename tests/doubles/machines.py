@@ -22,6 +22,7 @@ LAPTOP = "192.0.2.1"
 """The machine a person types on; the only one that is not reached over SSH."""
 _NEEDED = ("ip", "unshare", "nsenter", "mount", "rsync", "ssh", "ssh-keygen", "bash")
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+_UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc")
 _READY = 15.0
 
 # The laptop: a network with a bridge, a /tmp, a /home and a /run that nobody else sees. Ends when its stdin does.
@@ -59,7 +60,10 @@ exec {sshd} -D -e -f {folder}/sshd_config
 _PRIVATE = """
 mkdir -p {folder}/tmp {folder}/home
 for path in {keep}; do
-    case "$path" in /tmp/*) mkdir -p "{folder}/tmp${{path#/tmp}}"; mount --rbind "$path" "{folder}/tmp${{path#/tmp}}";; esac
+    case "$path" in /tmp/*)
+        mkdir -p "{folder}/tmp${{path#/tmp}}"
+        mount --rbind "$path" "{folder}/tmp${{path#/tmp}}";;
+    esac
 done
 mount --rbind {folder}/tmp /tmp
 mount -t tmpfs tmpfs /run
@@ -91,8 +95,7 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "namespaces need root"
     trial = "ip link set lo up && mount -t tmpfs tmpfs /run && ip netns add trial"
-    command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "bash", "-c", trial]
-    tried = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    tried = subprocess.run([*_UNSHARE, "bash", "-c", trial], capture_output=True, text=True, timeout=30)
     return None if tried.returncode == 0 else f"no namespaces here: {tried.stderr.strip()[-200:]}"
 
 
@@ -158,8 +161,7 @@ def machines(base: Path, addresses: Sequence[str], keep: Sequence[Path]) -> Iter
     _prepare(base, addresses, keep)
     with (base / "laptop.log").open("w") as log:
         outer = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
-            + ["bash", str(base / "laptop.sh")],
+            [*_UNSHARE, "--kill-child", "bash", str(base / "laptop.sh")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
