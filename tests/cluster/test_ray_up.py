@@ -1,4 +1,4 @@
-"""`ray up cluster.yaml`, `ray job submit`, `ray down` as docs/cluster.md tells them, on three machines with an sshd each.
+"""`ray up cluster.yaml`, `ray job submit`, `ray down` as docs/cluster.md tells them, on three machines with sshd.
 
 The machines are network, process and mount namespaces (tests/doubles/machines.py): `ray stop`, which ends every Ray it
 sees, sees those of its own machine. cluster.yaml is taken as it is; what stands in for a real machine is `make setup`.

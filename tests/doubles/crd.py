@@ -44,7 +44,7 @@ def read_crds(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_manifests(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """The custom resources of some files, in their order; one whose kind and name were there before is a patch of it."""
+    """The custom resources of some files, in their order; one whose kind and name were there before patches it."""
     found: list[dict[str, Any]] = []
     named: dict[tuple[str, str], dict[str, Any]] = {}
     for file in files:
