@@ -105,7 +105,7 @@ def test_the_policy_folder_is_used_when_it_is_there(project: Path) -> None:
     [
         ("tenant: a\nmax_tool_hop: 3\n", 2, ["no key 'max_tool_hop'", "did you mean 'max_tool_hops'?"]),
         ("actors:\n  worker: 3\n", 2, ["no key 'actors.worker'", "did you mean 'actors.workers'"]),
-        ("steps: 3\n", 1, ["no key 'steps'", "did you mean 'budget.steps'?"]),
+        ("steps: 3\n", 1, ["no key 'steps'", "did you mean 'store' or 'budget.steps'?"]),
         ("\nzebra: 3\n", 2, ["no key 'zebra'", "the keys here are modules, data"]),
         ("modules: agents\n", 1, ["key 'modules': must be a list", 'got "agents"']),
         ("modules: [a,\n  agents.py]\n", 1, ["'agents.py' is no import path", "without .py"]),
@@ -116,6 +116,8 @@ def test_the_policy_folder_is_used_when_it_is_there(project: Path) -> None:
         ("budget:\n  hops: 3\n", 1, ["`max_tool_hops`"]),
         ("durability: fast\n", 1, ["key 'durability'", "'normal' or 'strict'"]),
         ("otlp: here\n", 1, ["an address such as http://localhost:4318"]),
+        ("blobs: shared/folder\n", 1, ["'blobs'", "must be s3://bucket/prefix or file:///shared/folder"]),
+        ("blobs: s3://key:secret@bucket/x\n", 1, ["'blobs'", "without a key in it", "(got a value that is not shown)"]),
         ("alerts:\n  webhook: here\n", 2, ["an address such as https://hooks.example.com"]),
         ("alerts:\n  command: ['']\n", 2, ["must begin with a program"]),
         ("alerts:\n  every: soon\n", 2, ["key 'alerts.every'", "soon"]),
