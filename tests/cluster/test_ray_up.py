@@ -19,13 +19,20 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.doubles.machines import Machines, environment, machines, missing
+from tests.doubles.machines import LAPTOP, Machines, environment, machines, missing
+from tests.doubles.postgres import NoServer, programs_folder
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "/home/retinue/project"
 # A worker whose head is gone waits this long (s) for it to come back; 60 where nothing is said.
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s=5"
 ROWS = 12
+SETTINGS = f"""
+store: postgresql://retinue:${{STORE_PASSWORD}}@{LAPTOP}:5432/retinue
+store_key: ${{STORE_KEY}}
+actors:
+  workers: 3
+"""
 
 
 @pytest.fixture
@@ -48,9 +55,49 @@ def cluster(tmp_path: Path, password: str) -> Iterator[Machines]:
         environment(found.home, f"{PROJECT}/src")
         for address in addresses:
             environment(found.home_of(address), f"{PROJECT}/src")
-            (found.home_of(address) / "retinue.env").write_text(f"STORE_PASSWORD={password}\n{PATIENCE}\n")
+            secret = found.home_of(address) / "retinue.env"
+            secret.write_text(f"STORE_PASSWORD={password}\nSTORE_KEY={password[::-1]}\n{PATIENCE}\n")
+            secret.chmod(0o600)
         found.run("ray", "get-auth-token", "--generate")
-        yield found
+        with (found.home / "project/examples/research/retinue.yaml").open("a", encoding="utf-8") as settings:
+            settings.write(SETTINGS)
+        with postgres(found, password):
+            yield found
+
+
+@contextmanager
+def postgres(cluster: Machines, password: str) -> Iterator[None]:
+    """A server on the laptop that the machines reach, with the role and the database of docs/cluster.md."""
+    try:
+        programs = programs_folder()
+    except NoServer as error:
+        pytest.skip(str(error))
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    cluster.run(*as_postgres, str(programs / "initdb"), "-D", "/tmp/pg", "--auth-local=peer", "-E", "UTF8", folder="/tmp")
+    cluster.run("bash", "-c", f"echo 'host retinue retinue 192.0.2.0/24 scram-sha-256' >> /tmp/pg/pg_hba.conf")
+    places = ["-c", f"listen_addresses={LAPTOP}", "-c", "unix_socket_directories=/tmp"]
+    server = cluster.start([*as_postgres, str(programs / "postgres"), "-D", "/tmp/pg", *places], folder="/tmp")
+    try:
+        ready = [*as_postgres, str(programs / "pg_isready"), "--host=/tmp", "--quiet"]
+        within(30, lambda: _succeeds(cluster, ready), lambda: "no PostgreSQL")
+        for statement in (f"CREATE ROLE retinue LOGIN PASSWORD '{password}'", "CREATE DATABASE retinue OWNER retinue"):
+            psql(cluster, statement, database="postgres")
+        yield
+    finally:
+        cluster.interrupt(server)
+
+
+def psql(cluster: Machines, statement: str, database: str = "retinue") -> str:
+    """What the server's owner is answered, a row a line."""
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    options = ["--host=/tmp", f"--dbname={database}", "--tuples-only", "--no-align", "--command", statement]
+    return cluster.run(*as_postgres, str(programs_folder() / "psql"), *options, folder="/tmp").strip()
+
+
+def _succeeds(cluster: Machines, words: list[str]) -> bool:
+    process = cluster.start(words, folder="/tmp")
+    process.communicate(timeout=30)
+    return process.returncode == 0
 
 
 def _unversioned(folder: str, names: list[str]) -> list[str]:
@@ -77,6 +124,8 @@ def test_a_cluster_goes_up_takes_a_job_and_goes_down(cluster: Machines, password
     rows = answers(cluster)
     assert all(row["answer"] for row in rows)
     assert len({row["id"] for row in rows}) == ROWS
+    assert int(psql(cluster, "SELECT count(*) FROM runs WHERE status = 'completed'")) > ROWS
+    print(psql(cluster, "SELECT kind, node, count(*) FROM hosts GROUP BY 1, 2"))
     nobody_saw(cluster, password)
     ray_down(cluster)
 

@@ -58,7 +58,7 @@ exec {sshd} -D -e -f {folder}/sshd_config
 """
 # A folder of one's own over /tmp would hide what lies below it: the paths that are needed are bound back.
 _PRIVATE = """
-mkdir -p {folder}/tmp {folder}/home
+mkdir -p -m 1777 {folder}/tmp
 for path in {keep}; do
     case "$path" in /tmp/*)
         mkdir -p "{folder}/tmp${{path#/tmp}}"
