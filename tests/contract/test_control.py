@@ -219,6 +219,8 @@ async def test_lists_are_newest_first_and_filtered(store: AnyStore) -> None:
     assert await names(roots_only=True) == ["c", "b", "a"]
     assert await names(root_run_id="c") == ["c-g-0", "c"]
     assert await names(waiting=True) == []
+    assert await names(held=True) == []
+    assert await names(root_run_id="c", held=False) == ["c-g-0", "c"]
     await owner.park()
     assert await names(waiting=True) == ["c"]
 
