@@ -72,7 +72,7 @@ class StoredParts:
         lines = [_line({"line": one.line, "reason": one.reason, "message": one.message}) for one in letters]
         if letters:
             await asyncio.to_thread(objects.put, path + DEAD, "".join(lines).encode())
-        else:
+        elif await asyncio.to_thread(objects.head, path + DEAD):
             await asyncio.to_thread(objects.delete, path + DEAD)
         return len(letters)
 
