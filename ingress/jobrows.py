@@ -13,7 +13,7 @@ from retinue.runs.batch import JOB, rows_key, shard_id
 from retinue.runs.control import JobRow, JobState
 from retinue.runs.errors import InvalidInput
 from retinue.runs.journal import DeadLetter
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _PAGE = 500
 _MOST_DEAD = 1_000_000
@@ -22,7 +22,7 @@ _MOST_DEAD = 1_000_000
 class JobReading(Controls):
     """`Controls`, and the rows of jobs."""
 
-    def __init__(self, settings: Settings, store: SqliteStore) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
         super().__init__(settings, store)
         self._keys: dict[str, str] = {}
 
@@ -35,9 +35,10 @@ class JobReading(Controls):
 
         InvalidInput for a job over many files: `ordered` reads it, and its parts hold the same rows.
         """
-        if await self._holders(job_id) != [job_id]:
+        [found, *more] = await self._holders(job_id)
+        if more or found != (await self.get(job_id)).run_id:
             raise InvalidInput(f"job {job_id} is over many files: read its parts, or its rows with `ordered`")
-        async for row in self._rows(job_id, await self._rows_key(job_id), after, ordered=False):
+        async for row in self._rows(found, await self._rows_key(job_id), after, ordered=False):
             yield row
 
     async def ordered(self, job_id: str) -> AsyncIterator[JobRow]:
@@ -54,6 +55,7 @@ class JobReading(Controls):
 
     async def _holders(self, job_id: str) -> list[str]:
         """The runs whose children are the rows of a job: itself, or its shards."""
+        job_id = (await self.get(job_id)).run_id
         shards = [group.total for group in await self._store.groups(job_id) if group.key == rows_key(JOB)]
         return [shard_id(job_id, index) for index in range(shards[0])] if shards else [job_id]
 
@@ -65,7 +67,7 @@ class JobReading(Controls):
 
     async def _rows_key(self, job_id: str) -> str:
         if job_id not in self._keys:
-            async for frame in self._store.read(job_id):
-                self._keys[job_id] = rows_key(str((frame.entries[0].content or {}).get("target", "")))
-                break
+            found = (await self.get(job_id)).run_id
+            given = (await self._store.inputs([found]))[found] or {}
+            self._keys[job_id] = rows_key(str(given.get("target", "")))
         return self._keys[job_id]

@@ -5,22 +5,16 @@ Operations of one transaction, shared by owners and by everyone else. Knows no t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import apsw
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
 from retinue.runs.journal import ENTRIES, SCHEMA, Finish, Finished
-from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.engine import Connection
+from retinue.store.frames import Encoded, FrameCodec, bound_to
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
-
-
-def bound_to(run_id: str, position: int) -> str:
-    """What a frame is sealed to: a frame moved to another place does not open."""
-    return f"{run_id}:{position}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +31,14 @@ FrameRow = tuple[int, str, tuple[int, int], Encoded]
 """A frame with its place: the run's number and tenant, (position, epoch)."""
 
 
-def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
+def write_frame(connection: Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
     """Insert a frame at (position, epoch) with the shared contents it refers to; returns its number."""
     _write_shared(connection, tenant_id, frame)
-    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
-    return connection.last_insert_rowid()
+    values = (num, *place, SCHEMA, frame.facts, frame.sealed)
+    return int(one(connection, f"{sql('insert_frame')} RETURNING seq", values)[0])
 
 
-def write_frames(connection: apsw.Connection, rows: Sequence[FrameRow]) -> None:
+def write_frames(connection: Connection, rows: Sequence[FrameRow]) -> None:
     """Insert many frames, in this order."""
     for _, tenant_id, _, frame in rows:
         _write_shared(connection, tenant_id, frame)
@@ -52,14 +46,14 @@ def write_frames(connection: apsw.Connection, rows: Sequence[FrameRow]) -> None:
     connection.executemany(sql("insert_frame"), values)
 
 
-def _write_shared(connection: apsw.Connection, tenant_id: str, frame: Encoded) -> None:
+def _write_shared(connection: Connection, tenant_id: str, frame: Encoded) -> None:
     if frame.shared:
         connection.executemany(
             sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
         )
 
 
-def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> None:
+def finish(connection: Connection, num: int, end: Finish, where: End) -> None:
     """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
     usage = end.usage
     spent = {
@@ -79,37 +73,57 @@ def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> No
     ok = int(end.status is Status.completed)
     settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
     parent, pending, low, need, done, exhausted = one(connection, sql("settle_group"), settled)
-    decided = need is not None and (done >= need or (exhausted and done + pending < need))
-    if pending <= low or decided:
+    if stirs(pending, low, need, done, exhausted):
         wake(connection, parent)
 
 
-def wake(connection: apsw.Connection, num: int) -> bool:
+def stirs(pending: int, low: int, need: int | None, done: int, exhausted: int) -> bool:
+    """Whether a group is such that its parent has to know: few are pending, or it is decided."""
+    decided = need is not None and (done >= need or (bool(exhausted) and done + pending < need))
+    return pending <= low or decided
+
+
+def wake(connection: Connection, num: int) -> bool:
     """Count news for a run that has not ended and queue it if it waits. False when it has ended."""
     return connection.execute(sql("wake"), (num,)).fetchone() is not None
 
 
-def cancel_runs(
-    connection: apsw.Connection,
-    codec: FrameCodec,
-    rows: list[tuple[int, str, str, int, int, str]],
-    cause: tuple[str, int],
-) -> int:
-    """Mark runs (number, id, tenant, epoch, position, status); those that nobody owns end here, in this order."""
-    for num, *_ in rows:
-        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (cause[0], num))
+Standing = tuple[int, str, str, int, int, str]
+"""A run as it stands: number, id, tenant, epoch, position, status."""
+
+
+def cancel_all(connection: Connection, codec: FrameCodec, query: str, top: str | int, cause: tuple[str, int]) -> int:
+    """Cancel what a query finds under `top`; `cause` is who and when (Unix ns). Returns how many runs."""
+    return sum(_cancel(connection, codec, rows, cause) for rows in standing(connection, query, top))
+
+
+def standing(connection: Connection, query: str, top: str | int) -> Iterator[list[Standing]]:
+    """The runs that a query finds under `top`, children first; then those that came there meanwhile.
+
+    Who has been found is to be written to before the next are asked for: then its owner can add no more.
+    """
+    found: set[int] = set()
+    while rows := [row for row in many(connection, query, (top,)) if row[0] not in found]:
+        found.update(row[0] for row in rows)
+        yield rows
+
+
+def _cancel(connection: Connection, codec: FrameCodec, rows: list[Standing], cause: tuple[str, int]) -> int:
+    """Mark runs; those that nobody owns end here, in this order."""
+    by, at = cause
+    for num, *_ in sorted(rows):
+        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (by, num))
     for num, run_id, tenant_id, epoch, position, status in rows:
         if status == Status.in_progress:
             wake(connection, num)
         else:
-            by, at = cause
             entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
             end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), entry)
     return len(rows)
 
 
 def end_unowned(
-    connection: apsw.Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], entry: Finished
+    connection: Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], entry: Finished
 ) -> None:
     """End a run (number, id, tenant, epoch, position) that nobody drives, under a new epoch; its usage is found."""
     num, run_id, tenant_id, epoch, position = run
@@ -121,7 +135,7 @@ def end_unowned(
     finish(connection, num, Finish(entry.status, entry.reason, usage), End(position + 1, position + 1, seq, entry.at))
 
 
-def _spent(connection: apsw.Connection, num: int) -> Usage:
+def _spent(connection: Connection, num: int) -> Usage:
     """What a run has spent by its journal, with what is held for paid calls that nobody saw end, and its children."""
     history = History()
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from retinue.host.answers import row_of
+from retinue.host.answers import dollars, row_of
 from retinue.host.files import names_many, source_of
 from retinue.host.parts import DEAD
 from retinue.host.presence import find_runtime
@@ -30,7 +30,7 @@ from retinue.ingress.inputs import check_input
 from retinue.ingress.jobs import JobNote, keep, note_for, settle
 from retinue.ingress.outputs import PartialRows, check_output, dead_letters_of, replace_with, write_whole
 from retinue.ingress.progress import Progress, ended
-from retinue.ingress.render import dollars, duration, money, short
+from retinue.ingress.render import duration, money, short
 from retinue.ingress.shards import check_folder, clear_parts, plan_parts, whole
 from retinue.ingress.terminal import Terminal, as_line
 from retinue.ingress.verb import Dollars, verb

@@ -4,7 +4,8 @@ holders (num) AS (
   SELECT num FROM job
   UNION ALL SELECT runs.num FROM runs
   WHERE runs.grp = (SELECT num FROM groups WHERE run = (SELECT num FROM job) AND key = '0/retinue.batch#0'))
-SELECT sum(total), sum(pending), sum(ok), sum(failed), sum(rejected), min(exhausted), sum(micros),
+SELECT CAST(sum(total) AS BIGINT), CAST(sum(pending) AS BIGINT), CAST(sum(ok) AS BIGINT), CAST(sum(failed) AS BIGINT),
+  CAST(sum(rejected) AS BIGINT), min(exhausted), CAST(sum(micros) AS BIGINT),
   (SELECT count(*) FROM requests JOIN runs r ON r.num = requests.run, job
    WHERE requests.status = 'open' AND (r.num = job.num OR r.root = job.root))
 FROM groups WHERE key = :key AND run IN (SELECT num FROM holders) HAVING count(*) > 0

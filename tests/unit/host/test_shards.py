@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.doubles.places import Place, Places
 from tests.doubles.worlds import World, world
 
 from retinue.host.files import shards_of
@@ -24,7 +26,7 @@ from retinue.runs.errors import PermanentError, StoreFull, StoreUnreachable
 from retinue.runs.retries import Retry
 from retinue.store.objects import Objects, split_url
 from retinue.store.places import open_objects
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 pytestmark = [pytest.mark.promise("B5"), pytest.mark.promise("K2")]
 broken: set[str] = set()
@@ -43,12 +45,25 @@ async def row(ctx: Context, given: dict[str, Any]) -> Any:
     return await ctx.step(work, given["text"])
 
 
-@pytest.fixture(params=["file", "s3"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=[("sqlite", "file"), ("sqlite", "s3"), ("postgres", "s3")], ids="-".join)
+def kinds(request: pytest.FixtureRequest) -> Any:
+    """Which store, and which place for files."""
+    return request.param
+
+
+@pytest.fixture
+def place(kinds: tuple[str, str], places: Places) -> Iterator[Place]:
+    """A new place for a store."""
+    with places.new(kinds[0]) as made:
+        yield made
+
+
+@pytest.fixture
+def shared(request: pytest.FixtureRequest, kinds: tuple[str, str], tmp_path: Path) -> str:
     """A place that all machines reach, as the URL of a folder."""
     broken.clear()
     made.clear()
-    if request.param == "file":
+    if kinds[1] == "file":
         return f"file://{tmp_path}/shared/"
     return f"{request.getfixturevalue('bucket')}/jobs/"
 
@@ -90,27 +105,27 @@ def job_over(shared: str, **changes: Any) -> dict[str, Any]:
     return BatchJob(target="row", source=shards[0], window=3, parts=made).model_dump(mode="json", exclude_none=True)
 
 
-def make_world(folder: Path) -> Any:
-    return world("sqlite", folder, row)
+def make_world(place: Place) -> Any:
+    return world(place.kind, place.folder, row, url=place.url)
 
 
-def store_of(here: World) -> SqliteStore:
-    assert isinstance(here.store, SqliteStore)
+def store_of(here: World) -> Store:
+    assert isinstance(here.store, Store)
     here.use(parts=StoredParts(here.store))
     return here.store
 
 
-async def counters(store: SqliteStore, job: str) -> tuple[int, int, int, int]:
+async def counters(store: Store, job: str) -> tuple[int, int, int, int]:
     state: JobState = await store.job(job, rows_key("row"))
     return state.pending, state.ok, state.failed, state.rejected
 
 
-async def test_each_file_becomes_a_part_and_the_counters_add_up(shared: str, tmp_path: Path) -> None:
+async def test_each_file_becomes_a_part_and_the_counters_add_up(shared: str, place: Place) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 5), b"{half\n")
     put(f"{shared}in/b.parquet", texts("b", 7))
     put(f"{shared}in/c.jsonl", texts("c", 1))
     broken.add("a1")
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store = store_of(here)
         branch = await here.run(JOB, job_over(shared))
         assert branch.value == {"total": 13, "ok": 12, "failed": 1, "rejected": 1}, branch.error
@@ -128,10 +143,10 @@ async def test_each_file_becomes_a_part_and_the_counters_add_up(shared: str, tmp
     }
 
 
-async def test_parts_may_be_parquet(shared: str, tmp_path: Path) -> None:
+async def test_parts_may_be_parquet(shared: str, place: Place) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 4))
     broken.add("a2")
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store_of(here)
         assert (await here.run(JOB, job_over(shared, format="parquet"))).ok
     objects, path = at(f"{shared}out/part-00000.parquet")
@@ -145,10 +160,10 @@ async def test_parts_may_be_parquet(shared: str, tmp_path: Path) -> None:
     assert json.loads(table[2]["error"])["message"].endswith("a2 is broken") and table[0]["citations"] == "[]"
 
 
-async def test_a_crash_repeats_no_finished_row_and_the_part_is_the_same(shared: str, tmp_path: Path) -> None:
+async def test_a_crash_repeats_no_finished_row_and_the_part_is_the_same(shared: str, place: Place) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 9))
     put(f"{shared}in/b.jsonl", texts("b", 9))
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store = store_of(here)
         job = await here.submit(JOB, job_over(shared))
         await here.until(lambda: len(made) >= 4)
@@ -166,11 +181,11 @@ async def test_a_crash_repeats_no_finished_row_and_the_part_is_the_same(shared: 
 
 
 async def test_a_death_between_the_part_and_its_outcome_writes_it_again(
-    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 3))
     written: list[dict[str, int]] = []
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store_of(here)
         job = await here.submit(JOB, job_over(shared))
         original = StoredParts.write
@@ -189,13 +204,11 @@ async def test_a_death_between_the_part_and_its_outcome_writes_it_again(
     assert answers(f"{shared}out/") == {"part-00000.jsonl": ["A0", "A1", "A2"]}
 
 
-async def test_redriven_rows_of_shards_count_for_the_job_and_parts_are_written_again(
-    shared: str, tmp_path: Path
-) -> None:
+async def test_redriven_rows_of_shards_count_for_the_job_and_parts_are_written_again(shared: str, place: Place) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 3))
     put(f"{shared}in/b.jsonl", texts("b", 3))
     broken.update({"a0", "b2"})
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store = store_of(here)
         given = job_over(shared)
         job = (await here.run(JOB, given)).run_id
@@ -213,12 +226,12 @@ async def test_redriven_rows_of_shards_count_for_the_job_and_parts_are_written_a
     assert answers(f"{shared}out/") == {"part-00000.jsonl": ["A0", "A1", "A2"], "part-00001.jsonl": ["B0", "B1", "B2"]}
 
 
-async def test_a_file_that_changed_fails_its_shard_and_the_job_names_it(shared: str, tmp_path: Path) -> None:
+async def test_a_file_that_changed_fails_its_shard_and_the_job_names_it(shared: str, place: Place) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 2))
     put(f"{shared}in/b.jsonl", texts("b", 2))
     given = job_over(shared)
     put(f"{shared}in/b.jsonl", texts("c", 3))
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store_of(here)
         branch = await here.run(JOB, given)
         assert branch.status is Status.failed
@@ -227,10 +240,10 @@ async def test_a_file_that_changed_fails_its_shard_and_the_job_names_it(shared: 
 
 
 async def test_an_output_that_cannot_be_fails_the_shard_and_a_retry_goes_on(
-    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 3))
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store = store_of(here)
         with monkeypatch.context() as full:
             for kind in ("folders.FolderObjects", "s3.S3Objects"):
@@ -245,12 +258,10 @@ async def test_an_output_that_cannot_be_fails_the_shard_and_a_retry_goes_on(
     assert len(made) == 3 and answers(f"{shared}out/") == {"part-00000.jsonl": ["A0", "A1", "A2"]}
 
 
-async def test_a_place_that_is_silent_fails_nothing(
-    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_place_that_is_silent_fails_nothing(shared: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     put(f"{shared}in/a.jsonl", texts("a", 6))
     given = job_over(shared)
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store_of(here)
         job = await here.submit(JOB, given)
         with monkeypatch.context() as silent:
@@ -270,10 +281,10 @@ def _silent(*_: object) -> Any:
     raise StoreUnreachable("nobody answers")
 
 
-async def test_the_money_of_a_job_is_shared_by_all_its_shards(shared: str, tmp_path: Path) -> None:
+async def test_the_money_of_a_job_is_shared_by_all_its_shards(shared: str, place: Place) -> None:
     for name in "abcd":
         put(f"{shared}in/{name}.jsonl", texts(name, 1))
-    async with make_world(tmp_path) as here:
+    async with make_world(place) as here:
         store = store_of(here)
         job = await here.submit(JOB, job_over(shared), budget=Budget(usd="0.40"))
         await here.finish(job)
@@ -281,7 +292,7 @@ async def test_the_money_of_a_job_is_shared_by_all_its_shards(shared: str, tmp_p
     assert str(requests[0].usd) == "0.100000" and all(one.steps is None for one in requests)
 
 
-async def _budget(store: SqliteStore, run_id: str) -> Budget:
+async def _budget(store: Store, run_id: str) -> Budget:
     async for frame in store.read(run_id):
         budget: Budget = frame.entries[0].request.budget  # type: ignore[union-attr]
         return budget
