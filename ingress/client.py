@@ -165,7 +165,7 @@ class Client(Controls):
             self._check(definition, plan.made.input, request.model)
         version = plan.version if pinned else definition.version
         limits = (budget or Budget()).within(request.budget)
-        new = new_run(plan, record, target_version=version, pool=self._pool, budget=limits)
+        new = new_run(plan, record, target_version=version, pool=self._pool_of(definition), budget=limits)
         await self._store.submit([new])
         return Forked(
             run_id=new.request.run_id,
@@ -260,13 +260,17 @@ class Client(Controls):
             idempotency_key=said.idempotency_key,
             input_id=said.input_id,
             model=said.model,
-            pool=self._pool,
+            pool=self._pool_of(definition),
             queue=definition.queue if said.queue is None else said.queue,
             priority=said.priority,
             deadline=None if said.deadline is None else clock.now_ns() + int(seconds(said.deadline) * 1e9),
             budget=self._budget(definition, said),
             effect_scope=run_id,
         )
+
+    def _pool_of(self, definition: Definition) -> str:
+        """Where the run is queued: this process hosts none that needs what only a pool of its own has."""
+        return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
         """What was said, then the definition's limits, then the configuration's; a job has only what was said."""

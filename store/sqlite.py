@@ -23,7 +23,17 @@ import apsw
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import (
+    DeadInput,
+    GroupState,
+    JobRow,
+    JobState,
+    QueueState,
+    Redriven,
+    Rows,
+    RunQuery,
+    RunTree,
+)
 from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import (
     Append,
@@ -180,10 +190,15 @@ class SqliteStore:
         )
         return self._peek.execute(query, (host_id,)).fetchone() is not None
 
-    async def release(self, leased: LeasedRun) -> None:
-        """Give one lease back without writing to its journal: the run is queued again."""
-        query = "UPDATE runs SET status = 'queued', host = NULL WHERE num = ? AND epoch = ? AND status = 'in_progress'"
-        await self._writer.submit(lambda c: c.execute(query, (leased.num, leased.epoch)).fetchall())
+    async def release(self, leased: LeasedRun, pool: str | None = None) -> None:
+        """Give one lease back without writing to its journal: the run is queued again, in another pool if one is
+        named."""
+        values = (pool, leased.num, leased.epoch)
+        await self._writer.submit(lambda connection: connection.execute(sql("release"), values).fetchall())
+
+    async def queues(self) -> list[QueueState]:
+        """What waits, by pool: bounded, by index. Pools in which nothing waits are left out."""
+        return await self._read(lambda c: [QueueState(*row) for row in many(c, sql("queues"))])
 
     def stream(self, deltas: Sequence[tuple[str, str, int, str]]) -> asyncio.Future[None]:
         """Keep pieces of streamed text: (run id, step key, attempt, text). They are not the journal."""
