@@ -29,7 +29,8 @@ import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is import
 import ray  # noqa: E402
 from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
 
-from retinue.actors.placement import anywhere_here  # noqa: E402
+from retinue.actors.placement import supervisor_options  # noqa: E402
+from retinue.actors.pools import RUNS, WORKERS  # noqa: E402
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
 from retinue.host.settings import Settings  # noqa: E402
@@ -130,6 +131,14 @@ def status(settings: Settings) -> dict[str, Any] | None:
     return _connected(settings, runtime.address, lambda: _status(_supervised(settings, None)))
 
 
+def drain(settings: Settings, name: str) -> list[str]:
+    """Drain an actor, a pool or a node of the live runtime; the names of the actors that leave. RuntimeFailed."""
+    runtime = find_runtime(settings.data_folder)
+    if runtime is None:
+        raise RuntimeFailed(f"no runtime serves {settings.data_folder}: there is nothing to drain")
+    return _connected(settings, runtime.address, lambda: _drain(_supervised(settings, None), name))
+
+
 def down(settings: Settings) -> bool:
     """Stop the live runtime, and the Ray head that `up` started for it. False when there is none."""
     runtime = find_runtime(settings.data_folder)
@@ -197,11 +206,10 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
         name=SUPERVISOR,
         lifetime="detached",
         get_if_exists=True,
-        num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=8,
-        label_selector=anywhere_here(),
+        **supervisor_options(bound=True),
     )
     supervisor: Any = make.remote(settings.model_dump_json(), address, head_pid)
     try:
@@ -233,9 +241,15 @@ def _status(attachment: Attachment) -> dict[str, Any]:
     deadline = time.monotonic() + _CHILDREN_TIMEOUT
     while True:
         said: dict[str, Any] = dict(ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT))
-        if all("pid" in child for child in said["actors"]) or time.monotonic() > deadline:
+        expected = [child for child in said["actors"] if child["pool"] in ("", RUNS, WORKERS)]
+        if all("pid" in child for child in expected) or time.monotonic() > deadline:
             return said
         time.sleep(0.1)
+
+
+def _drain(attachment: Attachment, name: str) -> list[str]:
+    leaving: list[str] = ray.get(attachment.supervisor.drain.remote(name), timeout=_START_TIMEOUT)
+    return leaving
 
 
 def _stop(attachment: Attachment) -> None:

@@ -60,6 +60,7 @@ class Host:
         self.info = info
         self._duties = duties
         self._shape = shape
+        self._pools = list(shape.pools)
         self._store = store
         self._services = services
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
@@ -112,6 +113,11 @@ class Host:
         if self._failure is not None:
             raise self._failure
 
+    def serve_also(self, pools: Sequence[str]) -> None:
+        """Take from these pools too, to run what is in them or pass it on."""
+        self._pools += [pool for pool in pools if pool not in self._pools]
+        self.hint()
+
     def stop(self) -> None:
         """Ask `serve` to end."""
         self._stopping = True
@@ -144,7 +150,7 @@ class Host:
                 continue
 
     async def _look(self) -> None:
-        for pool in self._shape.pools:
+        for pool in self._pools:
             free = (1 if self._shape.once else self._shape.capacity) - len(self._active)
             if free > 0 and self._taking:
                 for leased in await self._store.lease(self.info, pool, free, now_ns()):
@@ -158,7 +164,7 @@ class Host:
         """Begin a run, or pass it on to the pool that has what its definition needs: a retry, or one whose definition
         has changed since it was queued, may have come here."""
         wanted = self._services.registry.pool_of(leased.request.target)
-        if not self._taking or (wanted is not None and wanted not in self._shape.pools):
+        if not self._taking or (wanted is not None and wanted not in self._pools):
             await self._store.release(leased, pool=wanted)
             return
         self._taking = not self._shape.once

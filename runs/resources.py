@@ -118,10 +118,15 @@ def amounts(needs: Resources) -> dict[str, float]:
     return {"cpus": needs.cpus, "gpus": needs.gpus, "memory": int(needs.memory), **needs.custom}
 
 
+def in_words(name: str, amount: float) -> str:
+    """An amount as a person says it: `2 cpus`, `4 GiB of memory`."""
+    return f"{amount / 1024**3:.3g} GiB of memory" if name == "memory" else f"{amount:g} {name}"
+
+
 def lacking(has: Resources, wants: Resources) -> list[str]:
     """What of `wants` a process made for `has` is not sure to have, in words; empty when nothing."""
     there = amounts(has)
-    missing = [f"{amount:g} {name}" for name, amount in amounts(wants).items() if amount > there.get(name, 0)]
+    missing = [in_words(name, amount) for name, amount in amounts(wants).items() if amount > there.get(name, 0)]
     missing += [f"label {key}={value}" for key, value in wants.labels.items() if has.labels.get(key) != value]
     missing += [f"runtime_env {key}" for key, value in wants.runtime_env.items() if has.runtime_env.get(key) != value]
     return missing + (["dedicated"] if wants.dedicated and not has.dedicated else [])
