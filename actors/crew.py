@@ -269,8 +269,8 @@ def _member(kept: Kept) -> Member:
             kept.child.number, "leaving" if kept.leaving else "starting", idle=time.monotonic() - kept.made_at
         )
     if kept.leaving:
-        return Member(kept.child.number, "leaving", kept.seen["active"], kept.seen["idle"])
-    return Member(kept.child.number, "serving", kept.seen["active"], kept.seen["idle"])
+        return Member(kept.child.number, "leaving", kept.seen["active"], kept.seen.get("idle", 0.0))
+    return Member(kept.child.number, "serving", kept.seen["active"], kept.seen.get("idle", 0.0))
 
 
 def _is_on(name: str, hostname: str, node_id: str) -> bool:
