@@ -155,7 +155,7 @@ class Host:
             if free > 0 and self._taking:
                 for leased in await self._store.lease(self.info, pool, free, now_ns()):
                     await self._take(leased)
-        if self._active and self._store.has_news(self.info.host_id):
+        if self._active and await self._store.has_news(self.info.host_id):
             for run_id, news in (await self._store.news(self.info.host_id)).items():
                 if run_id in self._active:
                     self._active[run_id][0].take(news)

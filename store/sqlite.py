@@ -21,14 +21,14 @@ from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store import leasing
-from retinue.store.blobs import Blobs
+from retinue.store.blobs import open_blobs
 from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
 from retinue.store.opening import connect, migrate, watch_log
 from retinue.store.rows import many, one
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite_pen import SqlitePen
 from retinue.store.statements import migrations
 from retinue.store.store import BREAKERS, Store
@@ -50,11 +50,12 @@ class SqliteStore(Store):
         patience: float = 10.0,
         limits: Limits = NO_QUOTAS,
         breakers: BreakerPolicy = BREAKERS,
+        blobs: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        vault = Vault(folder / "keys")
-        codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
+        vault = Vault(KeyFolder(folder / "keys"))
+        codec = FrameCodec(vault, open_blobs(blobs, folder / "blobs", vault))
         super().__init__(SqliteEngine(folder, patience), codec, limits, breakers)
 
 
@@ -110,12 +111,12 @@ class SqliteEngine:
         others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
         return await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
 
-    def has_queued(self, pool: str) -> bool:
+    async def has_queued(self, pool: str) -> bool:
         """See Engine."""
         query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
         return self._peek.execute(query, (pool,)).fetchone() is not None
 
-    def has_news(self, host_id: str) -> bool:
+    async def has_news(self, host_id: str) -> bool:
         """See Engine."""
         query = (
             "SELECT 1 FROM runs WHERE host = (SELECT num FROM hosts WHERE host_id = ?)"

@@ -10,6 +10,7 @@ from retinue.runs.errors import PermanentError, TransientError
 
 done: list[str] = []
 gates: dict[str, asyncio.Event] = {}
+full = False
 
 
 @tool(side_effect="read")
@@ -35,6 +36,27 @@ def post(text: str) -> str:
 
 
 clerk = agent("clerk", "Serve.", tools=[look, stamp, post], asks=True)
+
+
+@workflow
+async def filed(ctx: Context, told: dict[str, Any]) -> None:
+    """Files an answer that was given, unless the cabinet is full."""
+    await ctx.step(_file, told["output"])
+
+
+def _file(answer: str) -> None:
+    if full:
+        raise PermanentError("the cabinet is full", code="full")
+    done.append(answer)
+
+
+teller = agent("teller", "Answer.", follow_ups=[filed])
+
+
+@workflow
+async def hires(ctx: Context, question: str) -> Any:
+    """Leaves the work to the clerk."""
+    return await ctx.run(clerk, question)
 
 
 @workflow
