@@ -44,7 +44,7 @@ class Deaths:
     def note(self, error: Exception) -> None:
         """One more, and of what."""
         self.times.append(time.monotonic())
-        self.error = str(error).splitlines()[0]
+        self.error = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
 
     @property
     def many(self) -> bool:

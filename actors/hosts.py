@@ -22,6 +22,7 @@ from retinue.host.collector import calm_collector
 from retinue.host.composition import load_project, make_host, open_store
 from retinue.host.hosting import Host, HostShape
 from retinue.host.settings import Settings
+from retinue.runs.errors import ConfigError
 
 _LOG = logging.getLogger("retinue.actors")
 
@@ -31,6 +32,11 @@ class RunHost:
 
     def __init__(self, settings_json: str, kind: str, pools: list[str], capacity: int, once: bool) -> None:
         self._settings = Settings.model_validate_json(settings_json)
+        if not self._settings.folder.is_dir():
+            raise ConfigError(
+                f"node {socket.gethostname()} has no folder {self._settings.folder}: the project has to be at the same "
+                "path on every node (in the image, a shared folder, or Ray's working_dir)"
+            )
         self._kind = kind
         self._shape = HostShape(tuple(pools), capacity, self._settings.actors.lease_seconds, once=once)
         self._declared: dict[str, Any] = {}

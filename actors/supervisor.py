@@ -39,9 +39,10 @@ _BESIDES = 2.0
 class Keeper:
     """The body of the supervisor actor."""
 
-    def __init__(self, settings_json: str, address: str, head_pid: int | None) -> None:
+    def __init__(self, settings_json: str, address: str, head_pid: int | None, roams: bool) -> None:
         self._settings = Settings.model_validate_json(settings_json)
-        self._presence = Presence(self._settings.data_folder)
+        # One that may be on any node has no folder of its own: its name in Ray is its claim.
+        self._presence = None if roams else Presence(self._settings.data_folder)
         self._refused: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -59,11 +60,12 @@ class Keeper:
             head_started=None if head_pid is None else owner_of(head_pid).started,
         )
         try:
-            self._presence.claim(self._info)
+            if self._presence is not None:
+                self._presence.claim(self._info)
         except StoreBusy as error:
             self._refused = str(error)
             return
-        self._crew = Crew(self._settings, bound=True)
+        self._crew = Crew(self._settings, bound=not roams)
         self._crew.begin()
         self._thread = start_thread(self._watch(), "retinue-supervisor")
 
@@ -91,7 +93,8 @@ class Keeper:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout=5)
         self._crew.stop()
-        self._presence.leave()
+        if self._presence is not None:
+            self._presence.leave()
 
     async def _watch(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -130,7 +130,7 @@ def test_a_drained_actor_loses_no_step_and_repeats_none(yard: tuple[CommandLine,
     [(_, pid)] = begin(line, 1)
     [name] = [actor["name"] for actor in line.json("status")["actors"] if actor.get("pid") == pid]
     assert line.json("drain", name)["draining"] == [name]
-    time.sleep(1)
+    until(lambda: pool_of(line, "crane1-")["leaving"], "it takes no run any more")
     assert psutil.pid_exists(pid), "the step in flight is finished first"
     (line.folder / "d-first").touch()
     steps = begin(line, 2)
