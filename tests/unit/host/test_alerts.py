@@ -377,6 +377,7 @@ async def test_every_look_is_by_an_index(watch: Watch) -> None:
     connection.close()
     short = (
         "SCAN json_each",
+        "SCAN CONSTANT ROW",
         "SCAN breakers",
         "SCAN alerts USING INDEX alerts_standing",
         "SCAN q USING INDEX requests_doubt",
