@@ -73,8 +73,10 @@ def postgres(cluster: Machines, password: str) -> Iterator[None]:
     except NoServer as error:
         pytest.skip(str(error))
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    cluster.run(*as_postgres, str(programs / "initdb"), "-D", "/tmp/pg", "--auth-local=peer", "-E", "UTF8", folder="/tmp")
-    cluster.run("bash", "-c", f"echo 'host retinue retinue 192.0.2.0/24 scram-sha-256' >> /tmp/pg/pg_hba.conf")
+    cluster.run(
+        *as_postgres, str(programs / "initdb"), "-D", "/tmp/pg", "--auth-local=peer", "-E", "UTF8", folder="/tmp"
+    )
+    cluster.run("bash", "-c", "echo 'host retinue retinue 192.0.2.0/24 scram-sha-256' >> /tmp/pg/pg_hba.conf")
     places = ["-c", f"listen_addresses={LAPTOP}", "-c", "unix_socket_directories=/tmp"]
     server = cluster.start([*as_postgres, str(programs / "postgres"), "-D", "/tmp/pg", *places], folder="/tmp")
     try:
