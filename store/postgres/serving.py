@@ -11,7 +11,9 @@ from retinue.store.postgres.pen import translate
 _NEWEST = """SELECT node, pid, pid_started, boot_id FROM hosts
 WHERE state = 'alive' AND kind = %s AND beat > extract(epoch FROM clock_timestamp()) - %s ORDER BY num LIMIT 1"""
 
-_PATIENCE = 5.0
+_PATIENCE = 10.0
+"""Seconds that a server may be silent."""
+
 Serving = tuple[str, int, float, str]
 """Of a host its node's name, process id, the moment that started (s) and the machine's boot id."""
 
