@@ -19,6 +19,7 @@ from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
 from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
+from retinue.host.parts import StoredParts
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
@@ -149,6 +150,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
             patience=settings.requests,
         ),
         endpoint=ModelEndpoint(),
+        parts=StoredParts(store),
     )
 
 

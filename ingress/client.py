@@ -23,19 +23,18 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
-from retinue.ingress.controls import Controls
 from retinue.ingress.events import RunEvent
+from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
-from retinue.runs.batch import JOB, BatchJob, rows_key
+from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, RunRequest
-from retinue.runs.control import JobRow, JobState
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
-from retinue.runs.journal import DeadLetter, NewRun
+from retinue.runs.journal import NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.sources import Source
 from retinue.store.store import Store
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("retinue.ingress")
 _WATCH = 1.0
-_PAGE = 500
 Ask = Callable[[str, float], Awaitable["pa.Table"]]
 
 
@@ -72,8 +70,8 @@ class Submission:
     deadline: float | str | timedelta | None = None
 
 
-class Client(Controls):
-    """Made by `connect`: `Controls`, and what needs a project or a process that runs runs.
+class Client(JobReading):
+    """Made by `connect`: `Controls`, the rows of jobs, and what needs a project or a process that runs runs.
 
     All methods may be called from one event loop; errors are RetinueError.
     """
@@ -83,7 +81,6 @@ class Client(Controls):
         self._pool = pool
         self._ask = ask
         self._endings = Endings(store)
-        self._keys: dict[str, str] = {}
 
     async def close(self) -> None:
         """Stop waiting for anything; `connect` does it."""
@@ -114,18 +111,29 @@ class Client(Controls):
         return RunHandle(self, record.run_id, definition)
 
     async def batch(
-        self, target: str, source: Source, *, window: int, idempotency_key: str, **options: Any
+        self,
+        target: str,
+        source: Source,
+        *,
+        window: int,
+        idempotency_key: str | None = None,
+        parts: Parts | None = None,
+        of: str | None = None,
+        **options: Any,
     ) -> RunHandle:
         """Accept a job: `target` for every row, at most `window` at a time. The key finds it again on resume.
 
-        `budget` among the options is that of the whole job; its money is shared by the rows.
+        `budget` among the options is that of the whole job; its money is shared by the rows. With `parts` it is a job
+        over many files, `window` is that of each, and the hosts write the rows; `of` names an earlier one whose rows
+        are written again, and nothing is run.
         """
         definition = self.project.registry.get(target)
         said = Submission(idempotency_key=idempotency_key, **options)
         self._check_model(definition, said.model)
-        job = BatchJob(target=definition.name, source=source, window=window)
+        job = BatchJob(target=definition.name, source=source, window=window, parts=parts, of=of)
         request = self._request(self.project.registry.get(JOB), said)
-        [record] = await self._store.submit([NewRun(request, job.model_dump(mode="json"), clock.now_ns())])
+        given = job.model_dump(mode="json", exclude_none=True)
+        [record] = await self._store.submit([NewRun(request, given, clock.now_ns())])
         return RunHandle(self, record.run_id, self.project.registry.get(JOB))
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
@@ -177,26 +185,6 @@ class Client(Controls):
             version=version,
         )
 
-    # -- jobs --------------------------------------------------------------------------------------------
-
-    async def progress(self, job_id: str) -> JobState:
-        """How far a job is."""
-        return await self._store.job(job_id, await self._rows_key(job_id))
-
-    async def results(self, job_id: str, after: int = 0) -> AsyncIterator[JobRow]:
-        """Rows of a job that ended after a commit number, in that order; ends at the newest."""
-        async for row in self._rows(job_id, after, ordered=False):
-            yield row
-
-    async def ordered(self, job_id: str) -> AsyncIterator[JobRow]:
-        """All ended rows of a job in input order."""
-        async for row in self._rows(job_id, -1, ordered=True):
-            yield row
-
-    async def dead_letters(self, job_id: str) -> list[DeadLetter]:
-        """Inputs of a job that could not become a row."""
-        return await self._store.dead_letters(job_id, limit=1_000_000)
-
     # -- traces ------------------------------------------------------------------------------------------
 
     async def query(self, sql: str, timeout: float = 30.0) -> pa.Table:
@@ -212,20 +200,6 @@ class Client(Controls):
             await traces.close()
 
     # -- inside ------------------------------------------------------------------------------------------
-
-    async def _rows(self, job_id: str, after: int, ordered: bool) -> AsyncIterator[JobRow]:
-        key = await self._rows_key(job_id)
-        while page := await self._store.rows(job_id, key, after, _PAGE, ordered):
-            for row in page:
-                yield row
-            after = page[-1].branch.index if ordered else page[-1].seq
-
-    async def _rows_key(self, job_id: str) -> str:
-        if job_id not in self._keys:
-            found = (await self.get(job_id)).run_id
-            given = (await self._store.inputs([found]))[found] or {}
-            self._keys[job_id] = rows_key(str(given.get("target", "")))
-        return self._keys[job_id]
 
     def _check(self, definition: Definition, input: Json, model: str | None) -> None:
         if definition.input is not None:

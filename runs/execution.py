@@ -24,7 +24,14 @@ from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
 from retinue.runs.effects import gates, perform
-from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
+from retinue.runs.errors import (
+    DeadlineExceeded,
+    ReplayMismatch,
+    RetinueError,
+    RunCanceled,
+    StoreError,
+    StoreUnreachable,
+)
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
 from retinue.runs.identity import digest_of
@@ -306,6 +313,9 @@ class Execution:
             ended = known or await perform(self, command)
         except asyncio.CancelledError:
             raise
+        except StoreUnreachable as error:  # that is nobody's outcome: the run waits in its queue until it answers
+            self._failed(error)
+            return
         except Exception as error:  # an effect's error is its outcome
             ended = Done(result="error", error=error_info(error))
         finally:

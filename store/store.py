@@ -30,6 +30,8 @@ from retinue.store.writer import Writer
 
 T = TypeVar("T")
 BREAKERS = BreakerPolicy()
+_FEW = 4
+"""Runs that are accepted in a transaction which keeps nobody waiting."""
 
 
 class Store:
@@ -169,11 +171,15 @@ class Store:
         """See Control."""
         encoded = [(new, encoding.encode_new(self._codec, new)) for new in runs]
 
-        def prepare() -> None:
-            for new, frames in encoded:
-                self._codec.keep(new.request.tenant_id, [blob for frame in frames for blob in frame.blobs])
+        large = [(new.request.tenant_id, frame.blobs) for new, frames in encoded for frame in frames if frame.blobs]
 
-        accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
+        def prepare() -> None:
+            for tenant_id, blobs in large:
+                self._codec.keep(tenant_id, blobs)
+
+        accepted = await self._writer.submit(
+            lambda connection: control.submit(connection, encoded), prepare if large else None, brief=len(runs) <= _FEW
+        )
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
 
     async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
