@@ -1,0 +1,204 @@
+"""Raw probes of a PostgreSQL server: what a commit, a row, a held lock and a NOTIFY cost there, without an engine.
+
+The statements have the shape of an append of the store: a guarded UPDATE of the run's row and an INSERT into a journal.
+The server's CPU is read from /proc, so the server must run on this machine. Knows neither Retinue nor the model.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+TABLES = """
+CREATE TABLE run (num bigint PRIMARY KEY, position bigint NOT NULL, epoch bigint NOT NULL, news bigint NOT NULL);
+CREATE TABLE journal (seq bigserial PRIMARY KEY, run bigint NOT NULL, position bigint NOT NULL, epoch bigint NOT NULL,
+  facts text NOT NULL, sealed bytea NOT NULL, UNIQUE (run, position));
+CREATE TABLE fan_out (num bigint PRIMARY KEY, pending bigint NOT NULL);
+CREATE TABLE queue (num bigint PRIMARY KEY, status text NOT NULL, host bigint);
+CREATE INDEX queue_waiting ON queue (num) WHERE status = 'queued';
+INSERT INTO fan_out VALUES (1, 0);
+"""
+FENCE = "UPDATE run SET position = position + 1 WHERE num = %s AND epoch = 1 RETURNING news"
+INSERT = "INSERT INTO journal (run, position, epoch, facts, sealed) VALUES (%s, %s, 1, %s, %s)"
+SETTLE = "UPDATE fan_out SET pending = pending - %s WHERE num = 1"
+LEASE = (
+    "UPDATE queue SET status = 'taken', host = 1 WHERE num IN (SELECT num FROM queue WHERE status = 'queued'"
+    " ORDER BY num LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING num"
+)
+FACTS, SEALED = "f" * 200, b"s" * 150
+RUNS_EACH = 1_000
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Load:
+    """`writers` processes, each with one transaction of `rows` appends in flight; `settles`: all hit one row first."""
+
+    writers: int
+    rows: int
+    settles: bool = False
+    seconds: float = 1.5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a load did: transactions per second, CPU seconds of the server and of the client per transaction."""
+
+    commits: float
+    server_cpu: float
+    client_cpu: float
+
+
+def prepare(url: str) -> None:
+    """The tables of the probes, in an empty database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(TABLES)
+        connection.execute("INSERT INTO run SELECT n, 0, 1, 0 FROM generate_series(0, 99999) AS n")
+        connection.execute("VACUUM ANALYZE")
+
+
+def fsync_seconds(folder: Path, rounds: int = 400) -> float:
+    """Median seconds to write 8 KiB and flush it to the disk under `folder`."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(b"\0" * (8_192 * rounds))
+        file.flush()
+        os.fsync(file.fileno())
+        times = []
+        for number in range(rounds):
+            started = time.perf_counter()
+            os.pwrite(file.fileno(), b"x" * 8_192, 8_192 * number)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def round_trip(url: str, rounds: int = 3_000) -> float:
+    """Median seconds of the shortest statement there is."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        times = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            connection.execute("SELECT 1", prepare=True)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def run_load(url: str, load: Load) -> Seen:
+    """The load, all writers at once, each a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    start, answers = context.Barrier(load.writers), context.SimpleQueue()
+    writers = [
+        context.Process(target=_write, args=(url, load, number, start, answers)) for number in range(load.writers)
+    ]
+    for writer in writers:
+        writer.start()
+    parts = [answers.get() for _ in writers]
+    for writer in writers:
+        writer.join(30)
+    done = sum(part[0] for part in parts)
+    elapsed = statistics.mean(part[1] for part in parts)
+    return Seen(done / elapsed, sum(part[2] for part in parts) / done, sum(part[3] for part in parts) / done)
+
+
+def _write(url: str, load: Load, number: int, start: Barrier, answers: Any) -> None:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        place = number * RUNS_EACH
+        for _ in range(20):
+            _transaction(connection, load, place)
+        start.wait(60)
+        pid, done, position = connection.info.backend_pid, 0, place
+        server, client, started = cpu_of(pid), time.process_time(), time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < load.seconds:
+            _transaction(connection, load, position)
+            position = place + (position - place + load.rows) % RUNS_EACH
+            done += 1
+        answers.put((done, elapsed, cpu_of(pid) - server, time.process_time() - client))
+
+
+def _transaction(connection: psycopg.Connection[Any], load: Load, first: int) -> None:
+    """BEGIN, the appends and COMMIT in one pipeline: one round trip."""
+    with connection.pipeline():
+        connection.execute("BEGIN")
+        if load.settles:
+            connection.execute(SETTLE, (load.rows,))
+        stamp = time.perf_counter_ns()
+        for row in range(load.rows):
+            connection.execute(FENCE, (first + row,))
+            connection.execute(INSERT, (first + row, stamp + row, FACTS, SEALED))
+        connection.execute("COMMIT")
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds a process of this machine has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def bytes_per_row(url: str, appends: int = 20_000) -> tuple[float, float]:
+    """(write-ahead log, table and indexes) in bytes for one append, in transactions of 100."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        before, size = _log_and_size(connection)
+        for _ in range(appends // 100):
+            _transaction(connection, Load(1, 100), 50_000)
+        after, grown = _log_and_size(connection)
+    return (after - before) / appends, (grown - size) / appends
+
+
+def _log_and_size(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+    row = connection.execute(
+        "SELECT (pg_current_wal_lsn() - '0/0')::bigint, pg_total_relation_size('journal')"
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def lease_cpu(url: str, size: int, rounds: int = 60) -> float:
+    """Server CPU seconds to lease `size` of a queue that holds enough of them."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        connection.execute("TRUNCATE queue")
+        connection.execute("INSERT INTO queue SELECT n, 'queued' FROM generate_series(1, %s) AS n", (size * rounds * 2,))
+        return _server_cpu(connection, rounds, lambda: connection.execute(LEASE, (size,)).fetchall())
+
+
+def notify_cpu(url: str, listeners: int, rounds: int = 2_000) -> float:
+    """Server CPU seconds of one NOTIFY, those of the sessions that listen included."""
+    sessions = [psycopg.connect(url, autocommit=True) for _ in range(listeners)]
+    try:
+        for session in sessions:
+            session.execute("LISTEN probe")
+        pids = [session.info.backend_pid for session in sessions]
+        with psycopg.connect(url, autocommit=True) as connection:
+            before = sum(map(cpu_of, pids))
+            own = _server_cpu(connection, rounds, lambda: connection.execute("NOTIFY probe"))
+            return own + (sum(map(cpu_of, pids)) - before) / rounds
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def _server_cpu(connection: psycopg.Connection[Any], rounds: int, act: Callable[[], object]) -> float:
+    before = cpu_of(connection.info.backend_pid)
+    for _ in range(rounds):
+        act()
+    return (cpu_of(connection.info.backend_pid) - before) / rounds
+
+
+def line(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """(value at nothing, slope) of the straight line nearest to the points, relative errors weighing alike."""
+    weights = [1 / (value * value) for _, value in points]
+    total = sum(weights)
+    mean_x = sum(weight * x for weight, (x, _) in zip(weights, points, strict=True)) / total
+    mean_y = sum(weight * y for weight, (_, y) in zip(weights, points, strict=True)) / total
+    spread = sum(weight * (x - mean_x) ** 2 for weight, (x, _) in zip(weights, points, strict=True))
+    slope = sum(weight * (x - mean_x) * (y - mean_y) for weight, (x, y) in zip(weights, points, strict=True)) / spread
+    return max(0.0, mean_y - slope * mean_x), slope

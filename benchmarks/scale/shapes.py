@@ -1,0 +1,71 @@
+"""The nouns of the model: a cluster's shape, the work it is given, a run, and what is counted. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A cluster; times in seconds. `shared`: hosts and database on the cores of one machine, as where it was checked.
+
+    Design: `lanes` writers a process; `cheaper` divides the CPU of an append on both sides; `slots` counter rows a
+    fan-out; `settle_last`: the rows of fan-outs are taken at the end of a transaction; `tick` seconds between the hints
+    of one process (0: one with each transaction that has something to tell); `judges`: every host looks at all others
+    each second; `projectors`, each with its part of the journal.
+    """
+
+    nodes: int
+    round_trip: float
+    flush: float
+    processes: int = 2
+    capacity: int = 256
+    node_cores: int = 2
+    db_cores: int = 16
+    shared: bool = False
+    lanes: int = 1
+    cheaper: float = 1.0
+    slots: int = 1
+    settle_last: bool = False
+    tick: float = 0.05
+    judges: bool = True
+    projectors: int = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What runs do: `steps` of `latency` seconds, `commits` each, and one commit to end.
+
+    They are children of `groups` fan-outs that are filled up again (0: runs of their own); `total` runs in all (None:
+    without end); `parks`: the share of runs that waits once, for `wait` seconds on average, held by no process.
+    """
+
+    steps: int
+    latency: float
+    commits: int = 1
+    groups: int = 0
+    total: int | None = None
+    parks: float = 0.0
+    wait: float = 1.0
+
+
+@dataclass(slots=True)
+class Run:
+    """A run: its number and fan-out, how many commits are left, and at how many it parks (-1: never)."""
+
+    number: int
+    group: int
+    left: int
+    parks_at: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the last reset."""
+
+    ended: int = 0
+    commits: int = 0
+    steps: int = 0
+    parked: int = 0
+    parked_seconds: float = 0.0
+    transactions: int = 0
