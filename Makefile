@@ -16,7 +16,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
-	@echo "make test      set up, then run all tests"
+	@echo "make test      set up, then run all tests (those of PostgreSQL are skipped where no server is installed)"
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
@@ -70,7 +70,7 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 
 # PostgreSQL for DBOS is taken from the system (Debian: apt-get install postgresql) and skipped where it is absent.
 bench-peers: $(PEERS)/.ready
-	$(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
 
 # One seed draws the same faults, users and rows again; when they meet what, the machine decides.
 chaos: SECONDS ?= 600

@@ -17,7 +17,7 @@ from retinue.host.composition import open_store, open_traces
 from retinue.host.projecting import ask, catch_up, project_until
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 from retinue.traces.room import Traces
 
 
@@ -27,7 +27,7 @@ class TraceKeeper:
     def __init__(self, settings_json: str) -> None:
         self._settings = Settings.model_validate_json(settings_json)
         self._traces: Traces | None = None
-        self._store: SqliteStore | None = None
+        self._store: Store | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread = start_thread(self._serve(), "retinue-traces")

@@ -18,7 +18,7 @@ from retinue.host.settings import Settings
 from retinue.host.telling import Body, NotTold, Tell, channels_of
 from retinue.runs.alerts import Alert, Changes
 from retinue.runs.errors import StoreError
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 TRIES = 8
 """How often somebody is tried to be told of one alert."""
@@ -43,7 +43,7 @@ class AlertDesk:
     def __init__(
         self,
         settings: Settings,
-        store: SqliteStore,
+        store: Store,
         projected: Projected | None = None,
         channels: Mapping[str, Tell] | None = None,
         now_ns: Callable[[], int] = clock.now_ns,

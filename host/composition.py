@@ -35,7 +35,7 @@ from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
 from retinue.store.liveness import boot_id, current_owner
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 from retinue.traces.export import OtlpSettings
 from retinue.traces.file import FileSettings
 from retinue.traces.redaction import Redactor
@@ -94,7 +94,7 @@ def _forget_namesake(name: str, folder: str) -> None:
         del sys.modules[known]
 
 
-def open_traces(settings: Settings, store: SqliteStore) -> Traces:
+def open_traces(settings: Settings, store: Store) -> Traces:
     """The trace tables of the data folder, not opened yet."""
     secrets = [os.environ[name] for name in settings.redact if os.environ.get(name)]
     otlp = OtlpSettings(settings.otlp) if settings.otlp else None
@@ -102,7 +102,7 @@ def open_traces(settings: Settings, store: SqliteStore) -> Traces:
     return Traces(settings.data_folder / "traces", store, Redactor(secrets), otlp, file)
 
 
-def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Services:
+def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services:
     """The collaborators of the executions in one host."""
     settings = project.settings
     budget = settings.budget.within(DEFAULT_BUDGET)
@@ -137,7 +137,7 @@ def services_of(project: Project, store: SqliteStore, deltas: DeltaBuffer) -> Se
 
 def make_host(
     project: Project,
-    store: SqliteStore,
+    store: Store,
     shape: HostShape,
     kind: str,
     actor_id: str | None = None,

@@ -19,7 +19,7 @@ from retinue.runs.errors import Fenced, StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.journal import HostInfo, LeasedRun
 from retinue.runs.ports import Services
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _LOG = logging.getLogger("retinue.host")
 _POLL = 0.005
@@ -51,7 +51,7 @@ class Host:
         self,
         info: HostInfo,
         shape: HostShape,
-        store: SqliteStore,
+        store: Store,
         services: Services,
         duties: Sequence[Duty] = (),
     ) -> None:

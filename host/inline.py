@@ -20,7 +20,7 @@ from retinue.host.hosting import HostShape
 from retinue.host.projecting import project_until
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import guest_pool
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 from retinue.traces.room import Traces
 
 _LOG = logging.getLogger("retinue.host")
@@ -28,7 +28,7 @@ _PATIENCE = 5.0
 
 
 @asynccontextmanager
-async def inline_host(project: Project, store: SqliteStore, *, alone: bool) -> AsyncIterator[tuple[str, Traces | None]]:
+async def inline_host(project: Project, store: Store, *, alone: bool) -> AsyncIterator[tuple[str, Traces | None]]:
     """A serving host: the pool that runs should be submitted to, and the traces if it keeps them.
 
     When the host cannot go on, the task that is inside is cancelled and leaves with the host's error, StoreFull
@@ -64,7 +64,7 @@ def _interrupt(inside: asyncio.Task[None] | None, serving: asyncio.Task[None]) -
         inside.cancel()
 
 
-async def _traces(project: Project, store: SqliteStore) -> Traces | None:
+async def _traces(project: Project, store: Store) -> Traces | None:
     traces = open_traces(project.settings, store)
     try:
         await traces.open()

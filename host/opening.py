@@ -8,9 +8,10 @@ from __future__ import annotations
 from retinue.host.settings import Settings
 from retinue.runs.errors import StoreError
 from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 
-def open_store(settings: Settings) -> SqliteStore:
+def open_store(settings: Settings) -> Store:
     """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
     try:
         return SqliteStore(settings.data_folder, limits=settings.limits, breakers=settings.breakers)

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pyarrow as pa
 
 from retinue.runs.errors import StoreError
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 from retinue.traces.room import Traces
 
 _LOG = logging.getLogger("retinue.host")
@@ -47,7 +47,7 @@ async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event
                 await stopping.wait()
 
 
-async def ask(traces: Traces, store: SqliteStore, sql: str, timeout: float) -> pa.Table:
+async def ask(traces: Traces, store: Store, sql: str, timeout: float) -> pa.Table:
     """Answer a query over tables that hold what was in the journal when it came, if that takes not too long."""
     newest = await store.newest()
     with suppress(TimeoutError):

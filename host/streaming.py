@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _LOG = logging.getLogger("retinue.host")
 _EVERY = 0.1
@@ -18,7 +18,7 @@ _EVERY = 0.1
 class DeltaBuffer:
     """Collects pieces of one process; `add` never blocks."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._pieces: list[tuple[str, str, int, str]] = []
 

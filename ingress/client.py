@@ -38,7 +38,7 @@ from retinue.runs.joins import seconds
 from retinue.runs.journal import DeadLetter, NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.sources import Source
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ class Client(Controls):
     All methods may be called from one event loop; errors are RetinueError.
     """
 
-    def __init__(self, settings: Settings, store: SqliteStore, pool: str = "runs", ask: Ask | None = None) -> None:
+    def __init__(self, settings: Settings, store: Store, pool: str = "runs", ask: Ask | None = None) -> None:
         super().__init__(settings, store)
         self._pool = pool
         self._ask = ask
@@ -330,12 +330,12 @@ async def connect(
         yield client
 
 
-def _client(settings: Settings, store: SqliteStore, runtime: RuntimeInfo | None, stack: AsyncExitStack) -> Client:
+def _client(settings: Settings, store: Store, runtime: RuntimeInfo | None, stack: AsyncExitStack) -> Client:
     keeps = runtime is not None and settings.telemetry.emit_structured_events
     return Client(settings, store, "runs", _ask_later(settings, runtime, stack) if runtime and keeps else None)
 
 
-async def _local(settings: Settings, store: SqliteStore, stack: AsyncExitStack) -> Client:
+async def _local(settings: Settings, store: Store, stack: AsyncExitStack) -> Client:
     project = load_project(settings)
     alone = find_runtime(settings.data_folder) is None
     pool, traces = await stack.enter_async_context(inline_host(project, store, alone=alone))

@@ -29,7 +29,7 @@ from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, Stat
 from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree
 from retinue.runs.errors import InvalidInput
 from retinue.runs.retries import Retry
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _POLL = 0.02
 _CHUNK = 500
@@ -38,7 +38,7 @@ _CHUNK = 500
 class Controls:
     """Made by `open_controls`. All methods may be called from one event loop; errors are RetinueError."""
 
-    def __init__(self, settings: Settings, store: SqliteStore) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self._store = store
 

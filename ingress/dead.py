@@ -15,7 +15,7 @@ from retinue.runs.control import DeadInput
 from retinue.runs.errors import UnknownName
 from retinue.runs.history import fold
 from retinue.runs.machine import REMEDY
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 LIMIT = 50
 """Dead letters that are listed, unless said otherwise."""
@@ -61,7 +61,7 @@ def is_input(dead_id: str) -> bool:
     return _INPUT.fullmatch(dead_id) is not None
 
 
-async def dead_list(store: SqliteStore, job_id: str | None, limit: int) -> DeadList:
+async def dead_list(store: Store, job_id: str | None, limit: int) -> DeadList:
     """Dead letters of one job or of all, at most so many."""
     inputs, all_inputs = await store.dead_inputs(job_id, None, limit)
     runs, all_runs = await store.dead_runs(job_id, limit)
@@ -72,7 +72,7 @@ async def dead_list(store: SqliteStore, job_id: str | None, limit: int) -> DeadL
     return DeadList(letters=tuple(letters), more=all_inputs + all_runs - len(letters))
 
 
-async def dead_one(store: SqliteStore, dead_id: str) -> Dead:
+async def dead_one(store: Store, dead_id: str) -> Dead:
     """One dead letter with its input. UnknownName when there is none, or the run has not failed."""
     found = _INPUT.fullmatch(dead_id)
     if found is None:
@@ -92,7 +92,7 @@ def _at(one: DeadInput | RunRecord) -> int:
     return one.letter.at if isinstance(one, DeadInput) else one.finished_at or 0
 
 
-async def _agents(store: SqliteStore, inputs: Sequence[DeadInput]) -> dict[str, str]:
+async def _agents(store: Store, inputs: Sequence[DeadInput]) -> dict[str, str]:
     """What the refused inputs were for, by the run that refused them: the target of a job, else that run's own."""
     jobs = sorted({one.job_id for one in inputs if one.job_id is not None})
     records, given = await store.lineage(jobs), await store.inputs(jobs)
@@ -120,7 +120,7 @@ def _of_input(one: DeadInput, agents: dict[str, str]) -> Dead:
     )
 
 
-async def _of_run(store: SqliteStore, record: RunRecord) -> Dead:
+async def _of_run(store: Store, record: RunRecord) -> Dead:
     """A failed run; its last frames have the error and count the retries."""
     result = await store.result(record.run_id)
     change = fold(await store.recent(record.run_id), 0).amendment

@@ -11,7 +11,7 @@ from retinue.ingress.alignment import Comparison, Step, Story, compare, story_of
 from retinue.runs.contracts import Frozen, RunRecord
 from retinue.runs.errors import InvalidInput
 from retinue.runs.identity import child_id
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 CHILDREN = 50
 """Children of one group that are compared."""
@@ -54,7 +54,7 @@ class _Group:
     named: dict[int, str]
 
 
-async def diff_runs(store: SqliteStore, one: str, other: str, children: bool = False) -> Difference:
+async def diff_runs(store: Store, one: str, other: str, children: bool = False) -> Difference:
     """Compare two runs. UnknownName when there is none; InvalidInput when they are the same one."""
     first, second = await store.get(one), await store.get(other)
     if first.run_id == second.run_id:
@@ -62,7 +62,7 @@ async def diff_runs(store: SqliteStore, one: str, other: str, children: bool = F
     return await _difference(store, first, second, DEEPEST if children else 0)
 
 
-async def _difference(store: SqliteStore, one: RunRecord, other: RunRecord, levels: int) -> Difference:
+async def _difference(store: Store, one: RunRecord, other: RunRecord, levels: int) -> Difference:
     stories = await _story(store, one), await _story(store, other)
     compared = compare((one, stories[0]), (other, stories[1]))
     if levels == 0:
@@ -79,7 +79,7 @@ async def _difference(store: SqliteStore, one: RunRecord, other: RunRecord, leve
     return Difference(comparison=compared, children=tuple(found), left_out=left_out)
 
 
-async def _story(store: SqliteStore, record: RunRecord) -> Story:
+async def _story(store: Store, record: RunRecord) -> Story:
     return story_of([frame async for frame in store.read(record.run_id)])
 
 
@@ -87,7 +87,7 @@ def _group(record: RunRecord, step: Step, story: Story) -> _Group:
     return _Group(record.run_id, step.key, story.branches.get(step.key, {}))
 
 
-async def _children(store: SqliteStore, groups: tuple[_Group, _Group], levels: int) -> tuple[list[ChildPair], int]:
+async def _children(store: Store, groups: tuple[_Group, _Group], levels: int) -> tuple[list[ChildPair], int]:
     sides = [await _ids(store, group) for group in groups]
     width = max(len(side) for side in sides)
     records = await store.lineage([run_id for side in sides for run_id in side[:CHILDREN]])
@@ -104,7 +104,7 @@ async def _children(store: SqliteStore, groups: tuple[_Group, _Group], levels: i
     return found, max(width - CHILDREN, 0)
 
 
-async def _ids(store: SqliteStore, group: _Group) -> list[str]:
+async def _ids(store: Store, group: _Group) -> list[str]:
     """The children of a group by index: as the outcome names them (a fork's are its original's), else computed."""
     totals = [state.total for state in await store.groups(group.run_id) if state.key == group.key]
     width = max([*totals, *(index + 1 for index in group.named)], default=0)

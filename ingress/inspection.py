@@ -12,7 +12,7 @@ from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, St
 from retinue.runs.control import GroupState
 from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
 from retinue.runs.machine import REMEDY, WAITING
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 
 class Cursor(Frozen):
@@ -163,7 +163,7 @@ def _pairs(entry: Record) -> list[tuple[str, str]]:
     return [(str(name), str(meaning)) for name, meaning in entry.facts["boundaries"]]
 
 
-async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
+async def inspect_run(store: Store, run_id: str) -> Inspection:
     """Look at a run. UnknownName when there is none."""
     record = await store.get(run_id)
     reading = _Reading()
@@ -191,7 +191,7 @@ async def inspect_run(store: SqliteStore, run_id: str) -> Inspection:
     )
 
 
-async def with_joins(store: SqliteStore, run_id: str, waits: tuple[Awaited, ...]) -> tuple[Awaited, ...]:
+async def with_joins(store: Store, run_id: str, waits: tuple[Awaited, ...]) -> tuple[Awaited, ...]:
     """The waits, those for children with how far their groups are."""
     if all(one.kind != "child" for one in waits):
         return waits

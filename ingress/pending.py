@@ -11,7 +11,7 @@ from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, reason_of, r
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
 from retinue.runs.machine import WAITING
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 LIMIT = 200
 """How many runs or requests are looked at, unless said otherwise."""
@@ -70,7 +70,7 @@ _Found = tuple[str, Awaited, PendingRequest | None]
 """The run that waits, what for, and the request if it asks a person."""
 
 
-async def pending(store: SqliteStore, run_id: str | None, everything: bool, limit: int) -> Pending:
+async def pending(store: Store, run_id: str | None, everything: bool, limit: int) -> Pending:
     """What the tree of a run waits for, or (None) what is asked anywhere: with `everything` what any run waits for.
 
     UnknownName when there is no such run.
@@ -85,7 +85,7 @@ async def pending(store: SqliteStore, run_id: str | None, everything: bool, limi
     return await _surrounded(store, found, total - len(requests))
 
 
-async def _of_tree(store: SqliteStore, root: str, limit: int) -> Pending:
+async def _of_tree(store: Store, root: str, limit: int) -> Pending:
     tree = await store.below(root, limit, DEEPEST)
     parked = [record for record in tree.records if record.status in WAITING]
     shown = sum(not record.status.terminal for record in tree.records if record.run_id != root)
@@ -93,7 +93,7 @@ async def _of_tree(store: SqliteStore, root: str, limit: int) -> Pending:
     return await _of_runs(store, parked, below - shown)
 
 
-async def _of_runs(store: SqliteStore, records: list[RunRecord], more: int) -> Pending:
+async def _of_runs(store: Store, records: list[RunRecord], more: int) -> Pending:
     requests, _ = await store.asked([record.run_id for record in records], 10 * LIMIT)
     open_ones = {request.request_id: request for request in requests}
     found: list[_Found] = []
@@ -123,7 +123,7 @@ def _of_request(request: PendingRequest) -> Awaited:
     )
 
 
-async def _surrounded(store: SqliteStore, found: list[_Found], more: int) -> Pending:
+async def _surrounded(store: Store, found: list[_Found], more: int) -> Pending:
     records = await store.lineage(sorted({run_id for run_id, _, _ in found}))
     roots = list(dict.fromkeys(records[run_id].root_run_id for run_id, _, _ in found))
     goals = await store.inputs(roots)

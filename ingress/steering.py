@@ -14,7 +14,7 @@ from retinue.runs.errors import InvalidInput
 from retinue.runs.forking import Fork, Given, Original, fork
 from retinue.runs.journal import Accepted, AnyEntry, Checkpoint, NewRun, Outcome, Record, Retried
 from retinue.runs.retries import Retry
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _SHOWN = 20
 
@@ -58,7 +58,7 @@ class Plan:
     repeats: tuple[str, ...]
 
 
-async def retake(store: SqliteStore, run_id: str, wanted: Retry) -> Retaking:
+async def retake(store: Store, run_id: str, wanted: Retry) -> Retaking:
     """Queue a failed run again. Raises as `Control.retry`."""
     before = await store.get(run_id)
     queued = await store.retry(before.run_id, wanted)
@@ -77,14 +77,14 @@ async def retake(store: SqliteStore, run_id: str, wanted: Retry) -> Retaking:
     return Retaking(run_id=before.run_id, queued=tuple(queued), runs=tuple(runs))
 
 
-async def _again(store: SqliteStore, run_id: str, after: int | None) -> str | None:
+async def _again(store: Store, run_id: str, after: int | None) -> str | None:
     """The step of the newest retry, by the frames after a position, or (None) since the newest checkpoint."""
     frames = await store.recent(run_id) if after is None else [frame async for frame in store.read(run_id, after)]
     marks = [entry for frame in frames for entry in frame.entries if isinstance(entry, Retried)]
     return marks[-1].again if marks else None
 
 
-async def plan_fork(store: SqliteStore, record: RunRecord, at: str, given: Given | None) -> Plan:
+async def plan_fork(store: Store, record: RunRecord, at: str, given: Given | None) -> Plan:
     """Share the past of a run up to a step. UnknownName, InvalidInput as `forking.fork`."""
     entries = [entry async for frame in store.read(record.run_id) for entry in frame.entries]
     accepted = entries[0]
@@ -132,7 +132,7 @@ def shared_steps(plan: Plan) -> int:
     return len([entry for entry in outcomes if entry.activation and entry.key != plan.made.at])
 
 
-async def _filled(store: SqliteStore, run_id: str, entry: AnyEntry) -> AnyEntry:
+async def _filled(store: Store, run_id: str, entry: AnyEntry) -> AnyEntry:
     """An outcome of a large fan-out with the branches that stayed in the children's table."""
     if not (isinstance(entry, Outcome) and entry.facts.get("stored")):
         return entry

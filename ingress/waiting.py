@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _EVERY = 0.01
 
@@ -15,7 +15,7 @@ _EVERY = 0.01
 class Endings:
     """Tells those who wait that a run has ended."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._watching: asyncio.Task[None] | None = None

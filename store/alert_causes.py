@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import apsw
-
 from retinue.runs.alerts import MOST, Alert, Asked, Cursor, Failure, Job, Look, OnEvent
 from retinue.runs.breakers import Breaker
 from retinue.runs.journal import ENTRIES, Parked
+from retinue.store.engine import Connection
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -20,7 +19,7 @@ _PAGE = 1_000
 _WAITS = 5
 
 
-def look(connection: apsw.Connection, standing: tuple[Alert, ...], cursor: Cursor, before: int) -> Look:
+def look(connection: Connection, standing: tuple[Alert, ...], cursor: Cursor, before: int) -> Look:
     """One look for a round of the rules: what is new since the cursor, what lasts, and what became of what stands."""
     failures = many(connection, sql("alert_failures"), {"after": cursor.failed, "limit": _PAGE})
     refused = many(connection, sql("alert_refused"), {"after": cursor.refused, "limit": _PAGE})
@@ -55,7 +54,7 @@ def look(connection: apsw.Connection, standing: tuple[Alert, ...], cursor: Curso
     )
 
 
-def _asked(connection: apsw.Connection, before: int, most: int) -> tuple[Asked, ...]:
+def _asked(connection: Connection, before: int, most: int) -> tuple[Asked, ...]:
     """Open requests: the oldest that are old, those passed on, and those about a doubt; each at most once."""
     found: dict[str, Asked] = {}
     for index, where, order in (
@@ -70,7 +69,7 @@ def _asked(connection: apsw.Connection, before: int, most: int) -> tuple[Asked, 
     return tuple(found.values())
 
 
-def _on_event(connection: apsw.Connection, before: int, most: int) -> tuple[OnEvent, ...]:
+def _on_event(connection: Connection, before: int, most: int) -> tuple[OnEvent, ...]:
     rows = many(connection, sql("alert_events"), {"before": before, "limit": most})
     return tuple(
         OnEvent(run_id, root, tenant_id, target, since, _waits(facts))
@@ -83,7 +82,7 @@ def _waits(facts: bytes) -> tuple[str, ...]:
     return last.waits[:_WAITS] if isinstance(last, Parked) else ()
 
 
-def _breakers(connection: apsw.Connection, most: int) -> tuple[Breaker, ...]:
+def _breakers(connection: Connection, most: int) -> tuple[Breaker, ...]:
     query = (
         "SELECT name, state, failures, since, until, openings, reason FROM breakers WHERE state != 'closed'"
         " ORDER BY name LIMIT ?"
@@ -91,7 +90,7 @@ def _breakers(connection: apsw.Connection, most: int) -> tuple[Breaker, ...]:
     return tuple(Breaker(*row) for row in many(connection, query, (most,)))
 
 
-def _jobs(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, Job]:
+def _jobs(connection: Connection, job_ids: Iterable[str]) -> dict[str, Job]:
     rows = many(connection, sql("alert_jobs"), (json.dumps(sorted(job_ids)),))
     return {run_id: Job(tenant_id, failed, refused) for run_id, tenant_id, failed, refused in rows}
 
@@ -102,7 +101,7 @@ def _named(standing: Iterable[Alert], name: str) -> set[str]:
     return {each for value in values for each in (value if isinstance(value, list) else [value])}
 
 
-def _still(connection: apsw.Connection, what: str, ids: set[str]) -> frozenset[str]:
+def _still(connection: Connection, what: str, ids: set[str]) -> frozenset[str]:
     """Which of these ids a query (all but its values) finds."""
     rows = many(connection, f"SELECT {what} IN (SELECT value FROM json_each(?))", (json.dumps(sorted(ids)),))
     return frozenset(row[0] for row in rows)

@@ -10,12 +10,11 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import apsw
-
 from retinue.runs.alert_text import said
 from retinue.runs.alerts import MOST, OTHERS, Alert, Cause, Changes, Cursor, Look, came_back, joined
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.store import alert_causes
+from retinue.store.engine import Connection
 from retinue.store.rows import many, one
 
 _COLUMNS = (
@@ -24,7 +23,7 @@ _COLUMNS = (
 )
 _STANDING = "INDEXED BY alerts_standing"
 
-Operation = Callable[[apsw.Connection], Any]
+Operation = Callable[[Connection], Any]
 Apply = Callable[[Operation], Awaitable[Any]]
 """Reads through the store's reader, or applies in a transaction of its writer."""
 
@@ -70,8 +69,9 @@ class StoreAlerts:
     async def tried(self, alert: Alert, left: tuple[str, ...], at: int, due_at: int | None) -> None:
         """One try is over: who has still to be told, and when to try again (None: never). An acknowledgement wins."""
         query = (
-            "UPDATE alerts SET tries = tries + 1, channels = :left, sent_at = iif(:left = '', :at, sent_at),"
-            " due_at = iif(acked_at IS NULL, :due, NULL) WHERE num = :num"
+            "UPDATE alerts SET tries = tries + 1, channels = :left,"
+            " sent_at = CASE :left WHEN '' THEN :at ELSE sent_at END,"
+            " due_at = CASE WHEN acked_at IS NULL THEN :due END WHERE num = :num"
         )
         values = {"left": " ".join(left), "at": at, "due": due_at, "num": alert.id}
         await self._submit(lambda connection: connection.execute(query, values).fetchall())
@@ -89,24 +89,25 @@ class StoreAlerts:
         return known
 
 
-def take_turn(connection: apsw.Connection, by: str, at: int, until: int) -> bool:
+def take_turn(connection: Connection, by: str, at: int, until: int) -> bool:
     """See StoreAlerts. A turn longer than one taken now dates from before the clock was set back: it is over."""
     query = (
         "INSERT INTO meta (name, value) VALUES ('alerts_turn', :turn) ON CONFLICT (name) DO UPDATE SET value = :turn"
-        " WHERE value ->> '$.by' = :by OR value ->> '$.until' <= :at OR value ->> '$.until' > :until RETURNING 1"
+        " WHERE meta.value ->> '$.by' = :by OR CAST(meta.value ->> '$.until' AS BIGINT) <= :at"
+        " OR CAST(meta.value ->> '$.until' AS BIGINT) > :until RETURNING 1"
     )
     turn = json.dumps({"by": by, "until": until})
     return bool(many(connection, query, {"turn": turn, "by": by, "at": at, "until": until}))
 
 
-def look(connection: apsw.Connection, before: int) -> Look:
+def look(connection: Connection, before: int) -> Look:
     """See StoreAlerts."""
     query = f"SELECT {_COLUMNS} {_STANDING} WHERE cleared_at IS NULL ORDER BY num"
     standing = tuple(_alert(row) for row in many(connection, query))
     return alert_causes.look(connection, standing, _cursor(connection), before)
 
 
-def change(connection: apsw.Connection, changes: Changes) -> None:
+def change(connection: Connection, changes: Changes) -> None:
     """See StoreAlerts."""
     for num in changes.clear:
         connection.execute("UPDATE alerts SET cleared_at = ? WHERE num = ? AND cleared_at IS NULL", (changes.at, num))
@@ -116,7 +117,7 @@ def change(connection: apsw.Connection, changes: Changes) -> None:
         connection.execute("UPDATE meta SET value = ? WHERE name = ?", (str(value), name))
 
 
-def acknowledge(connection: apsw.Connection, alert_id: int, by: str, at: int) -> Alert:
+def acknowledge(connection: Connection, alert_id: int, by: str, at: int) -> Alert:
     """See StoreAlerts."""
     rows = many(connection, f"SELECT {_COLUMNS} WHERE num = ?", (alert_id,))
     if not rows:
@@ -130,7 +131,7 @@ def acknowledge(connection: apsw.Connection, alert_id: int, by: str, at: int) ->
     return _alert(one(connection, f"SELECT {_COLUMNS} WHERE num = ?", (alert_id,)))
 
 
-def _raise(connection: apsw.Connection, cause: Cause, changes: Changes) -> None:
+def _raise(connection: Connection, cause: Cause, changes: Changes) -> None:
     """Insert an alert; into the one that stands for the subject, or for all others, what more there is to count."""
     standing = _standing(connection, cause.kind, cause.subject)
     if standing is None and _stand(connection, cause.kind) >= MOST:
@@ -149,7 +150,7 @@ def _raise(connection: apsw.Connection, cause: Cause, changes: Changes) -> None:
         connection.execute("UPDATE alerts SET facts = ?, message = ? WHERE num = ?", values)
 
 
-def _insert(connection: apsw.Connection, cause: Cause, changes: Changes) -> None:
+def _insert(connection: Connection, cause: Cause, changes: Changes) -> None:
     query = (
         "INSERT INTO alerts (kind, subject, message, facts, raised_at, channels, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
     )
@@ -167,18 +168,18 @@ def _insert(connection: apsw.Connection, cause: Cause, changes: Changes) -> None
     connection.execute(query, values)
 
 
-def _standing(connection: apsw.Connection, kind: str, subject: str) -> Alert | None:
+def _standing(connection: Connection, kind: str, subject: str) -> Alert | None:
     query = f"SELECT {_COLUMNS} WHERE kind = ? AND subject = ? AND cleared_at IS NULL"
     rows = many(connection, query, (kind, subject))
     return _alert(rows[0]) if rows else None
 
 
-def _stand(connection: apsw.Connection, kind: str) -> int:
+def _stand(connection: Connection, kind: str) -> int:
     query = "SELECT count(*) FROM alerts WHERE kind = ? AND subject != ? AND cleared_at IS NULL AND acked_at IS NULL"
     return int(one(connection, query, (kind, OTHERS))[0])
 
 
-def _cursor(connection: apsw.Connection) -> Cursor:
+def _cursor(connection: Connection) -> Cursor:
     found = dict(connection.execute("SELECT name, value FROM meta WHERE name IN ('alerts_failed', 'alerts_refused')"))
     return Cursor(int(found["alerts_failed"]), int(found["alerts_refused"]))
 

@@ -9,28 +9,27 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import apsw
-
 from retinue.runs.breakers import Breaker, BreakerPolicy
-from retinue.store.rows import many, one
+from retinue.store.engine import Connection
+from retinue.store.rows import many
+from retinue.store.statements import sql
 
 T = TypeVar("T")
 _PROBE_LOOK = 2_000_000_000
 """After how long (ns) others look again how a probe went."""
-_MOMENT = 0.005
-"""Seconds for which a look counts: as long as a host may take to hear any other news."""
 _COLUMNS = "name, state, failures, since, until, openings, reason"
 _READ = f"SELECT {_COLUMNS} FROM breakers"
 
-Submit = Callable[[Callable[[apsw.Connection], Any]], Awaitable[Any]]
-"""Applies an operation in a transaction of the store's writer."""
+Apply = Callable[[Callable[[Connection], Any]], Awaitable[Any]]
+"""Has an operation applied to a connection of the store."""
 
 
 class StoreBreakers:
-    """`peek` is a connection for short looks on the host's loop, `submit` the way to the writer."""
+    """`peek` is for looks at a few rows, which count for a `moment` (s); `submit` is the way to the writer."""
 
-    def __init__(self, peek: apsw.Connection, submit: Submit, policy: BreakerPolicy) -> None:
+    def __init__(self, peek: Apply, submit: Apply, policy: BreakerPolicy, moment: float) -> None:
         self._peek = peek
+        self._moment = moment
         self._submit = submit
         self._policy = policy
         self._rows: dict[str, tuple[Any, ...]] = {}
@@ -38,7 +37,7 @@ class StoreBreakers:
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
-        row = self._look().get(name)
+        row = (await self._look()).get(name)
         if row is None or row[1] == "closed":
             return None
         if at < row[4]:
@@ -53,7 +52,7 @@ class StoreBreakers:
 
     async def succeeded(self, name: str) -> bool:
         """See Breakers."""
-        if name not in self._look():
+        if name not in await self._look():
             return False
         query = "DELETE FROM breakers WHERE name = ? RETURNING state"
         rows: list[Any] = await self._change(lambda connection: many(connection, query, (name,)))
@@ -61,23 +60,25 @@ class StoreBreakers:
 
     async def listed(self) -> list[Breaker]:
         """See Breakers."""
-        return [Breaker(*row) for row in many(self._peek, f"{_READ} ORDER BY name")]
+        rows: list[Any] = await self._peek(lambda connection: many(connection, f"{_READ} ORDER BY name"))
+        return [Breaker(*row) for row in rows]
 
-    def _look(self) -> dict[str, tuple[Any, ...]]:
+    async def _look(self) -> dict[str, tuple[Any, ...]]:
         """The rows by name, as they were a moment ago: many steps share a look. Letting a probe through is no look."""
         now = time.monotonic()
         if now >= self._look_again:
-            self._rows = {row[0]: row for row in many(self._peek, _READ)}
-            self._look_again = now + _MOMENT
+            rows: list[Any] = await self._peek(lambda connection: many(connection, _READ))
+            self._rows = {row[0]: row for row in rows}
+            self._look_again = now + self._moment
         return self._rows
 
-    async def _change(self, operation: Callable[[apsw.Connection], Any]) -> Any:
+    async def _change(self, operation: Callable[[Connection], Any]) -> Any:
         changed = await self._submit(operation)
         self._look_again = 0.0
         return changed
 
 
-def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:
+def admit(connection: Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:
     """Let the first who comes after the pause through as the probe; the others are told when to ask again."""
     query = "UPDATE breakers SET state = 'half_open', until = ? WHERE name = ? AND state != 'closed' AND until <= ?"
     if many(connection, f"{query} RETURNING 1", (at + policy.probe_ns, name, at)):
@@ -86,7 +87,7 @@ def admit(connection: apsw.Connection, policy: BreakerPolicy, name: str, at: int
     return int(rows[0][0]) if rows else None
 
 
-def fail(connection: apsw.Connection, policy: BreakerPolicy, what: tuple[str, str], at: int) -> Breaker:
+def fail(connection: Connection, policy: BreakerPolicy, what: tuple[str, str], at: int) -> Breaker:
     """Count a failure; open when there are too many in a row, or when the probe failed."""
     name, reason = what
     rows = many(connection, f"{_READ} WHERE name = ?", (name,))
@@ -100,5 +101,5 @@ def fail(connection: apsw.Connection, policy: BreakerPolicy, what: tuple[str, st
         openings = known.openings + 1
         changed = Breaker(name, "open", failures, at, at + policy.pause(openings), openings, reason)
     values = (name, changed.state, failures, changed.since, changed.until, changed.openings, reason)
-    one(connection, f"INSERT OR REPLACE INTO breakers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING 1", values)
+    connection.execute(sql("keep_breaker"), values)
     return changed

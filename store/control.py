@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import apsw
-
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
+from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.owning import insert_runs
 from retinue.store.rows import many
@@ -31,7 +30,7 @@ class Resolution:
     value: Json
 
 
-def submit(connection: apsw.Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
+def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
     """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
     accepted = []
     for new, frames in runs:
@@ -48,14 +47,12 @@ def submit(connection: apsw.Connection, runs: list[tuple[NewRun, tuple[Encoded, 
     return accepted
 
 
-def resolve(connection: apsw.Connection, codec: FrameCodec, said: Resolution) -> str:
+def resolve(connection: Connection, codec: FrameCodec, said: Resolution) -> str:
     """Close an open request and wake its run. Returns the full request id."""
     rows = many(
         connection,
-        "SELECT q.num, q.run, q.kind, q.status, q.request_id, q.expires_at, r.tenant_id"
-        " FROM requests q JOIN runs r ON r.num = q.run"
-        " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ?",
-        (said.request_id, said.request_id),
+        sql("request_to_resolve"),
+        {"request_id": said.request_id},
     )
     if len(rows) != 1:
         what = "no request has" if not rows else f"{len(rows)} requests match"
@@ -78,7 +75,7 @@ def resolve(connection: apsw.Connection, codec: FrameCodec, said: Resolution) ->
     return str(request_id)
 
 
-def signal(connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str], value: Json, at: int) -> None:
+def signal(connection: Connection, codec: FrameCodec, place: tuple[str, str], value: Json, at: int) -> None:
     """Send an event (name) to a run (id)."""
     run_id, name = place
     num, tenant_id = find(connection, run_id)
@@ -88,7 +85,7 @@ def signal(connection: apsw.Connection, codec: FrameCodec, place: tuple[str, str
     connection.execute("INSERT INTO events (run, name, at, sealed) VALUES (?, ?, ?, ?)", (num, name, at, sealed))
 
 
-def find(connection: apsw.Connection, run_id: str) -> tuple[int, str]:
+def find(connection: Connection, run_id: str) -> tuple[int, str]:
     """Row number and tenant of a run by its id, or by an unambiguous end or beginning of it."""
     row = connection.execute("SELECT num, tenant_id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is None and len(run_id) >= 4:
@@ -104,6 +101,6 @@ def find(connection: apsw.Connection, run_id: str) -> tuple[int, str]:
     return int(row[0]), str(row[1])
 
 
-def cancel(connection: apsw.Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
+def cancel(connection: Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
     """Mark a run and all below it, children first."""
     return cancel_runs(connection, codec, many(connection, sql("tree"), (run_id,)), (by, at))

@@ -43,6 +43,11 @@ class Encoded:
     blobs: list[tuple[str, bytes]] = field(default_factory=list)
 
 
+def bound_to(run_id: str, position: int) -> str:
+    """What a frame is sealed to: a frame moved to another place does not open."""
+    return f"{run_id}:{position}"
+
+
 class FrameCodec:
     """Encodes and decodes frames for any tenant. Thread-safe; encoding touches no disk."""
 

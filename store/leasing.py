@@ -8,21 +8,19 @@ has not shown itself for longer than the lease. Operations of one transaction; n
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
-
-import apsw
 
 from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun, guest_pool
 from retinue.runs.limits import NO_QUOTAS, Limits
-from retinue.store.frames import FrameCodec
+from retinue.store.engine import Connection
+from retinue.store.frames import FrameCodec, bound_to
 from retinue.store.liveness import Owner, current_owner, is_alive, kill
 from retinue.store.rows import many, one
-from retinue.store.settling import bound_to, end_unowned
+from retinue.store.settling import end_unowned
 from retinue.store.sharing import Place, take
 from retinue.store.statements import sql
 
@@ -37,7 +35,7 @@ class Wanted:
     limits: Limits = NO_QUOTAS
 
 
-def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
+def register(connection: Connection, host: HostInfo, beat: float) -> None:
     """Announce a host."""
     connection.execute(
         "INSERT INTO hosts (host_id, kind, actor_id, pid, pid_started, boot_id, node, beat)"
@@ -46,20 +44,19 @@ def register(connection: apsw.Connection, host: HostInfo, beat: float) -> None:
     )
 
 
-def beat(connection: apsw.Connection, host_id: str) -> float:
-    """A host shows itself, now: waiting for the lock or for room on the disk is no silence. Returns when (s)."""
-    now = time.monotonic()
+def beat(connection: Connection, host_id: str, now: float) -> float:
+    """A host shows itself, now (s): waiting for the lock or for room on the disk is no silence."""
     connection.execute("UPDATE hosts SET beat = ? WHERE host_id = ?", (now, host_id))
     return now
 
 
-def host_number(connection: apsw.Connection, host_id: str) -> int | None:
+def host_number(connection: Connection, host_id: str) -> int | None:
     """The row of a host that is alive."""
     row = connection.execute("SELECT num FROM hosts WHERE host_id = ? AND state = 'alive'", (host_id,)).fetchone()
     return row[0] if row else None
 
 
-def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted: Wanted, at: int) -> list[LeasedRun]:
+def lease(connection: Connection, codec: FrameCodec, host: HostInfo, wanted: Wanted, at: int) -> list[LeasedRun]:
     """Take runs for a host; each gets a new epoch."""
     num = host_number(connection, host.host_id)
     if num is None:
@@ -76,7 +73,7 @@ def lease(connection: apsw.Connection, codec: FrameCodec, host: HostInfo, wanted
 _Stored = list[tuple[Json, ...]]
 
 
-def _stored_frames(connection: apsw.Connection, rows: list[tuple[Json, ...]]) -> dict[int, _Stored]:
+def _stored_frames(connection: Connection, rows: list[tuple[Json, ...]]) -> dict[int, _Stored]:
     """What it takes to continue leased runs, by number: the first frame of each and those since its checkpoint."""
     stored: dict[int, _Stored] = {row[0]: [] for row in rows}
     for num, *frame in many(connection, sql("frames_for_lease"), {"nums": json.dumps(list(stored))}) if rows else ():
@@ -85,7 +82,7 @@ def _stored_frames(connection: apsw.Connection, rows: list[tuple[Json, ...]]) ->
 
 
 def _load_or_end(
-    connection: apsw.Connection, codec: FrameCodec, leased: tuple[tuple[Json, ...], _Stored], at: int
+    connection: Connection, codec: FrameCodec, leased: tuple[tuple[Json, ...], _Stored], at: int
 ) -> LeasedRun | None:
     """A run whose journal cannot be read ends here; else it would stop every host that leases it."""
     row, stored = leased
@@ -100,7 +97,7 @@ def _load_or_end(
         return None
 
 
-def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...], stored: _Stored) -> LeasedRun:
+def _load(connection: Connection, codec: FrameCodec, row: tuple[Json, ...], stored: _Stored) -> LeasedRun:
     num, run_id, tenant_id, epoch, position, news, cancel, started_at = row
     fresh = position == 1 and news == 0
     frames = [
@@ -122,7 +119,7 @@ def _load(connection: apsw.Connection, codec: FrameCodec, row: tuple[Json, ...],
 
 
 def decode(
-    connection: apsw.Connection,
+    connection: Connection,
     codec: FrameCodec,
     place: tuple[str, str, int],
     stored: tuple[Json, ...] | list[Json],
@@ -138,7 +135,7 @@ def decode(
     return codec.decode(tenant_id, bound_to(run_id, position), (schema, facts, sealed), fetch)
 
 
-def load_news(connection: apsw.Connection, codec: FrameCodec, row: tuple[int, str, int, str | None, int]) -> News:
+def load_news(connection: Connection, codec: FrameCodec, row: tuple[int, str, int, str | None, int]) -> News:
     """All that has arrived for a run; `row` is (number, tenant, counter, cancel, held)."""
     num, tenant_id, seq, cancel, held = row
     groups = {found[0]: _group(found) for found in many(connection, sql("groups_of"), (num,))}
@@ -174,7 +171,7 @@ def _group(row: tuple[Json, ...]) -> Group:
     )
 
 
-def retire(connection: apsw.Connection, host_id: str) -> int:
+def retire(connection: Connection, host_id: str) -> int:
     """A host stops: its runs are queued again, and those of its own pool are anybody's from now on."""
     num = host_number(connection, host_id)
     if num is None:

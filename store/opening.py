@@ -18,7 +18,8 @@ from retinue.store.statements import migrations
 
 OLDEST_SQLITE = (3, 51, 3)
 """Older ones may corrupt a WAL that is reset under a reader (reported for 3.7.0 to 3.51.2)."""
-_BUSY_MS = 20_000
+BUSY_MS = 20_000
+"""How long a connection waits for another process's transaction."""
 _LOG = logging.getLogger("retinue.store")
 LOG_BYTES = 256_000_000
 """Size of the write-ahead log that is an alarm; checkpoints keep it at a tenth of that."""
@@ -29,7 +30,7 @@ def connect(path: Path) -> apsw.Connection:
     refuse_old_sqlite(apsw.sqlite_lib_version())
     try:
         connection = apsw.Connection(str(path), statementcachesize=200)
-        connection.set_busy_timeout(_BUSY_MS)
+        connection.set_busy_timeout(BUSY_MS)
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",

@@ -8,91 +8,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import apsw
+from dataclasses import replace
 
 from retinue.runs.contracts import NOTHING, Usage
 from retinue.runs.errors import Fenced
 from retinue.runs.joins import canceler
 from retinue.runs.journal import (
-    Accepted,
     Append,
     Appended,
     DeadLetter,
     Finish,
     NewRun,
     Park,
-    Parked,
     Spawn,
     Yield,
 )
-from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.encoding import EncodedAppend
+from retinue.store.engine import Connection
+from retinue.store.frames import Encoded
 from retinue.store.rows import many, one
-from retinue.store.settling import End, bound_to, cancel_runs, finish, wake, write_frame, write_frames
+from retinue.store.settling import End, cancel_runs, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
 
 _NO_LINKS = (None, None, None, 0)
-_FEW_CHILDREN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedAppend:
-    """An append with everything expensive already done: frames encoded, children and prompts sealed."""
-
-    append: Append
-    codec: FrameCodec
-    frame: Encoded
-    parked: Encoded | None
-    children: tuple[tuple[Encoded, ...], ...]
-    rejected: tuple[bytes | None, ...]
-    prompt: bytes | None
-
-    @property
-    def brief(self) -> bool:
-        """Whether it touches only a few rows, so that nobody is kept waiting by it."""
-        spawn = self.append.spawn
-        return len(self.children) <= _FEW_CHILDREN and not (spawn is not None and spawn.cancel_rest)
-
-
-def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
-    """Do outside the transaction what needs no connection."""
-    entries = append.entries
-    parked = None
-    if entries and isinstance(entries[-1], Parked):
-        bound = bound_to(append.run_id, append.expected + len(entries))
-        parked = codec.encode(append.tenant_id, bound, entries[-1:])
-        entries = entries[:-1]
-    spawn = append.spawn or Spawn("")
-    request = append.request
-    return EncodedAppend(
-        append,
-        codec,
-        codec.encode(append.tenant_id, bound_to(append.run_id, append.expected + 1), entries),
-        parked,
-        tuple(encode_new(codec, child) for child in spawn.children),
-        tuple(seal_letter(codec, append.tenant_id, letter) for letter in spawn.rejected),
-        None if request is None else codec.seal(append.tenant_id, request.prompt, request.request_id),
-    )
-
-
-def encode_new(codec: FrameCodec, new: NewRun) -> tuple[Encoded, ...]:
-    """The first frame of a run, and one for the past it begins with."""
-    request = new.request
-    first = codec.encode(
-        request.tenant_id, bound_to(request.run_id, 1), (Accepted(at=new.at, content=new.input, request=request),)
-    )
-    if not new.past:
-        return (first,)
-    return (first, codec.encode(request.tenant_id, bound_to(request.run_id, 2), new.past))
-
-
-def seal_letter(codec: FrameCodec, tenant_id: str, letter: DeadLetter) -> bytes | None:
-    """The content of a dead letter, sealed under where it came from."""
-    return None if letter.content is None else codec.seal(tenant_id, letter.content, f"{letter.source}:{letter.line}")
-
-
-def append(connection: apsw.Connection, job: EncodedAppend) -> Appended:
+def append(connection: Connection, job: EncodedAppend) -> Appended:
     """Apply an append whole, or raise Fenced."""
     wanted = job.append
     position = wanted.expected + job.frame.count
@@ -132,19 +73,19 @@ NewRow = tuple[NewRun, Sequence[Encoded]]
 """A run to be inserted, with its first frame and perhaps one for its past."""
 
 
-def insert_runs(connection: apsw.Connection, rows: Sequence[NewRow], links: tuple[int | None, ...] = _NO_LINKS) -> None:
+def insert_runs(connection: Connection, rows: Sequence[NewRow], links: tuple[int | None, ...] = _NO_LINKS) -> None:
     """Insert runs with their frames; `links` are the row numbers of parent, root and group, and whether they are held.
 
-    Their numbers are given here, not asked back from each row: the transaction has the only pen.
+    Their numbers are drawn beforehand, not asked back from each row.
     """
-    first = one(connection, "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'runs'")[0]
-    numbered = list(enumerate(rows, first))
-    connection.executemany(sql("insert_run"), (_run_values(num, new, links) for num, (new, _) in numbered))
+    numbers = many(connection, sql("run_numbers"), {"count": len(rows)})
+    numbered = [(num, *row) for (num,), row in zip(numbers, rows, strict=True)]
+    connection.executemany(sql("insert_run"), (_run_values(num, new, links) for num, new, _ in numbered))
     write_frames(
         connection,
         [
             (num, new.request.tenant_id, (position, 0), frame)
-            for num, (new, frames) in numbered
+            for num, new, frames in numbered
             for position, frame in enumerate(frames, start=1)
         ],
     )
@@ -175,7 +116,7 @@ def _run_values(num: int, new: NewRun, links: tuple[int | None, ...]) -> tuple[o
     )
 
 
-def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -> Appended:
+def _recognise(connection: Connection, job: EncodedAppend, position: int) -> Appended:
     """After an ambiguous commit the same append may come again: found with its content, it was applied."""
     wanted = job.append
     parked = job.parked is not None and _holds(connection, wanted, position + 1, job.parked)
@@ -187,12 +128,12 @@ def _recognise(connection: apsw.Connection, job: EncodedAppend, position: int) -
     )
 
 
-def _holds(connection: apsw.Connection, wanted: Append, position: int, frame: Encoded) -> bool:
+def _holds(connection: Connection, wanted: Append, position: int, frame: Encoded) -> bool:
     found = connection.execute(sql("frame_at"), (wanted.num, position)).fetchone()
     return bool(found == (wanted.epoch, frame.facts))
 
 
-def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int, position: int) -> Appended:
+def _park(connection: Connection, job: EncodedAppend, park: Park, news: int, position: int) -> Appended:
     if news != job.append.seen or job.parked is None:
         return Appended(position, parked=False)
     write_frame(connection, job.append.num, job.append.tenant_id, (position + 1, job.append.epoch), job.parked)
@@ -208,7 +149,7 @@ def _park(connection: apsw.Connection, job: EncodedAppend, park: Park, news: int
     return Appended(position + 1, parked=True)
 
 
-def _spawn(connection: apsw.Connection, job: EncodedAppend, spawn: Spawn) -> None:
+def _spawn(connection: Connection, job: EncodedAppend, spawn: Spawn) -> None:
     parent = job.append.num
     root, cancel, held = one(connection, "SELECT coalesce(root, num), cancel, held FROM runs WHERE num = ?", (parent,))
     if cancel is not None:
@@ -242,7 +183,7 @@ def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, objec
     }
 
 
-def bury(connection: apsw.Connection, num: int | None, letter: DeadLetter, sealed: bytes | None) -> None:
+def bury(connection: Connection, num: int | None, letter: DeadLetter, sealed: bytes | None) -> None:
     """Insert a dead letter."""
     connection.execute(
         "INSERT INTO dead_letters (run, run_id, source, line, reason, message, at, sealed)"
@@ -251,7 +192,7 @@ def bury(connection: apsw.Connection, num: int | None, letter: DeadLetter, seale
     )
 
 
-def _ask(connection: apsw.Connection, job: EncodedAppend) -> None:
+def _ask(connection: Connection, job: EncodedAppend) -> None:
     request = job.append.request
     assert request is not None
     connection.execute(

@@ -9,25 +9,24 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import apsw
-
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.journal import DeadLetter, Finished, Frame
 from retinue.store.control import find
+from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec
 from retinue.store.leasing import decode
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 
 
-def record(connection: apsw.Connection, run_id: str) -> RunRecord:
+def record(connection: Connection, run_id: str) -> RunRecord:
     """The record of one run."""
     num, _ = find(connection, run_id)
     return record_of(one(connection, sql("record") + " WHERE r.num = ?", (num,)))
 
 
-def records(connection: apsw.Connection, query: RunQuery) -> list[RunRecord]:
+def records(connection: Connection, query: RunQuery) -> list[RunRecord]:
     """The records a query asks for, newest first."""
     clauses: list[str] = []
     values: list[Any] = []
@@ -71,12 +70,12 @@ def _usage(row: tuple[int, ...]) -> Usage:
     return Usage(steps=row[0], hops=row[1], input_tokens=row[2], output_tokens=row[3], micros=row[4])
 
 
-def branches(connection: apsw.Connection, codec: FrameCodec, run_id: str, key: str) -> list[Branch]:
+def branches(connection: Connection, codec: FrameCodec, run_id: str, key: str) -> list[Branch]:
     """The ended children of a group, in index order."""
     return [_branch(connection, codec, row) for row in connection.execute(sql("branches"), (run_id, key))]
 
 
-def result(connection: apsw.Connection, codec: FrameCodec, run_id: str) -> Branch | None:
+def result(connection: Connection, codec: FrameCodec, run_id: str) -> Branch | None:
     """The result of a run that ended."""
     num, _ = find(connection, run_id)
     row = connection.execute(
@@ -88,7 +87,7 @@ def result(connection: apsw.Connection, codec: FrameCodec, run_id: str) -> Branc
     return None if row is None else _branch(connection, codec, row)
 
 
-def _branch(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Branch:
+def _branch(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Branch:
     index, run_id, tenant_id, status, reason, *rest = row
     usage, position, stored = _usage(tuple(rest[:5])), rest[5], rest[6:]
     last = decode(connection, codec, (run_id, tenant_id, position), stored)[-1]
@@ -105,14 +104,14 @@ def _branch(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]
     )
 
 
-def requests(connection: apsw.Connection, codec: FrameCodec, open_only: bool) -> list[PendingRequest]:
+def requests(connection: Connection, codec: FrameCodec, open_only: bool) -> list[PendingRequest]:
     """What people are asked, oldest first."""
     where = " WHERE q.status = 'open'" if open_only else ""
     rows = connection.execute(sql("requests") + where + " ORDER BY q.num")
     return [request_of(codec, row) for row in rows]
 
 
-def request(connection: apsw.Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
+def request(connection: Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
     """One request by its full id."""
     row = one(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
     return request_of(codec, row)
@@ -141,12 +140,12 @@ def request_of(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
     )
 
 
-def frames_of(connection: apsw.Connection, codec: FrameCodec, run_id: str, after: int, limit: int) -> list[Frame]:
+def frames_of(connection: Connection, codec: FrameCodec, run_id: str, after: int, limit: int) -> list[Frame]:
     """Frames of one run after a position."""
     return [_frame(connection, codec, row) for row in connection.execute(sql("read_run"), (run_id, after, limit))]
 
 
-def tail(connection: apsw.Connection, codec: FrameCodec, after: int, limit: int) -> list[Frame]:
+def tail(connection: Connection, codec: FrameCodec, after: int, limit: int) -> list[Frame]:
     """Frames of all runs in commit order; fewer than the limit when they are big, none only when there are none."""
     frames: list[Frame] = []
     size = 0
@@ -158,7 +157,12 @@ def tail(connection: apsw.Connection, codec: FrameCodec, after: int, limit: int)
     return frames
 
 
-def _frame(connection: apsw.Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
+def newest(connection: Connection) -> int:
+    """The number of the newest commit."""
+    return int(one(connection, "SELECT coalesce(max(seq), 0) FROM journal")[0])
+
+
+def _frame(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
     seq, run_id, tenant_id, position, epoch, *stored = row
     entries = decode(connection, codec, (run_id, tenant_id, position), stored)
     return Frame(seq, run_id, tenant_id, position, epoch, entries)
@@ -179,7 +183,7 @@ class Rows:
     ordered: bool
 
 
-def rows(connection: apsw.Connection, codec: FrameCodec, page: Rows) -> list[JobRow]:
+def rows(connection: Connection, codec: FrameCodec, page: Rows) -> list[JobRow]:
     """Ended rows of a job in order of commit, or of index."""
     place = "runs.grp_index" if page.ordered else "runs.final_seq"
     query = f"{sql('ended')} AND runs.final_seq IS NOT NULL AND {place} > :after ORDER BY {place} LIMIT :limit"
@@ -190,7 +194,7 @@ def rows(connection: apsw.Connection, codec: FrameCodec, page: Rows) -> list[Job
     ]
 
 
-def job(connection: apsw.Connection, run_id: str, key: str) -> JobState:
+def job(connection: Connection, run_id: str, key: str) -> JobState:
     """Counters of a job's group; zeros before the first window."""
     found = many(connection, sql("job_state"), {"key": key, "run_id": run_id})
     total, pending, ok, failed, rejected, exhausted, micros, waiting = found[0] if found else (0,) * 8
@@ -206,9 +210,7 @@ def job(connection: apsw.Connection, run_id: str, key: str) -> JobState:
     )
 
 
-def dead_letters(
-    connection: apsw.Connection, codec: FrameCodec, parent_run_id: str | None, limit: int
-) -> list[DeadLetter]:
+def dead_letters(connection: Connection, codec: FrameCodec, parent_run_id: str | None, limit: int) -> list[DeadLetter]:
     """Dead letters of one job or of all, oldest first."""
     where = "WHERE r.run_id = ?" if parent_run_id else ""
     rows = connection.execute(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import apsw
-
 from retinue.runs.errors import StoreError
+from retinue.store.engine import Connection
 
 
-def one(connection: apsw.Connection, query: str, values: Any = ()) -> tuple[Any, ...]:
+def one(connection: Connection, query: str, values: Any = ()) -> tuple[Any, ...]:
     """The one row a statement returns; StoreError when there is none, which a correct store never shows."""
     row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
     if row is None:
@@ -17,6 +16,6 @@ def one(connection: apsw.Connection, query: str, values: Any = ()) -> tuple[Any,
     return row
 
 
-def many(connection: apsw.Connection, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+def many(connection: Connection, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
     """All rows of a statement."""
     return connection.execute(query, values).fetchall()

@@ -8,19 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import apsw
-
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
 from retinue.runs.journal import ENTRIES, SCHEMA, Finish, Finished
-from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.engine import Connection
+from retinue.store.frames import Encoded, FrameCodec, bound_to
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
-
-
-def bound_to(run_id: str, position: int) -> str:
-    """What a frame is sealed to: a frame moved to another place does not open."""
-    return f"{run_id}:{position}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +31,14 @@ FrameRow = tuple[int, str, tuple[int, int], Encoded]
 """A frame with its place: the run's number and tenant, (position, epoch)."""
 
 
-def write_frame(connection: apsw.Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
+def write_frame(connection: Connection, num: int, tenant_id: str, place: tuple[int, int], frame: Encoded) -> int:
     """Insert a frame at (position, epoch) with the shared contents it refers to; returns its number."""
     _write_shared(connection, tenant_id, frame)
-    connection.execute(sql("insert_frame"), (num, *place, SCHEMA, frame.facts, frame.sealed))
-    return connection.last_insert_rowid()
+    values = (num, *place, SCHEMA, frame.facts, frame.sealed)
+    return int(one(connection, f"{sql('insert_frame')} RETURNING seq", values)[0])
 
 
-def write_frames(connection: apsw.Connection, rows: Sequence[FrameRow]) -> None:
+def write_frames(connection: Connection, rows: Sequence[FrameRow]) -> None:
     """Insert many frames, in this order."""
     for _, tenant_id, _, frame in rows:
         _write_shared(connection, tenant_id, frame)
@@ -52,14 +46,14 @@ def write_frames(connection: apsw.Connection, rows: Sequence[FrameRow]) -> None:
     connection.executemany(sql("insert_frame"), values)
 
 
-def _write_shared(connection: apsw.Connection, tenant_id: str, frame: Encoded) -> None:
+def _write_shared(connection: Connection, tenant_id: str, frame: Encoded) -> None:
     if frame.shared:
         connection.executemany(
             sql("insert_content"), [(address, tenant_id, sealed) for address, sealed in frame.shared]
         )
 
 
-def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> None:
+def finish(connection: Connection, num: int, end: Finish, where: End) -> None:
     """End a run: its record, its parent's group and budget, the wake of its parent, its open requests."""
     usage = end.usage
     spent = {
@@ -84,13 +78,13 @@ def finish(connection: apsw.Connection, num: int, end: Finish, where: End) -> No
         wake(connection, parent)
 
 
-def wake(connection: apsw.Connection, num: int) -> bool:
+def wake(connection: Connection, num: int) -> bool:
     """Count news for a run that has not ended and queue it if it waits. False when it has ended."""
     return connection.execute(sql("wake"), (num,)).fetchone() is not None
 
 
 def cancel_runs(
-    connection: apsw.Connection,
+    connection: Connection,
     codec: FrameCodec,
     rows: list[tuple[int, str, str, int, int, str]],
     cause: tuple[str, int],
@@ -109,7 +103,7 @@ def cancel_runs(
 
 
 def end_unowned(
-    connection: apsw.Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], entry: Finished
+    connection: Connection, codec: FrameCodec, run: tuple[int, str, str, int, int], entry: Finished
 ) -> None:
     """End a run (number, id, tenant, epoch, position) that nobody drives, under a new epoch; its usage is found."""
     num, run_id, tenant_id, epoch, position = run
@@ -121,7 +115,7 @@ def end_unowned(
     finish(connection, num, Finish(entry.status, entry.reason, usage), End(position + 1, position + 1, seq, entry.at))
 
 
-def _spent(connection: apsw.Connection, num: int) -> Usage:
+def _spent(connection: Connection, num: int) -> Usage:
     """What a run has spent by its journal, with what is held for paid calls that nobody saw end, and its children."""
     history = History()
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):

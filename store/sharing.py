@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from typing import Any
 
-import apsw
-
 from retinue.runs.limits import Limit, Limits
+from retinue.store.engine import Connection
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -38,7 +37,7 @@ class Place:
     limits: Limits
 
 
-def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
+def take(connection: Connection, place: Place) -> list[tuple[Any, ...]]:
     """Move fairly chosen runs to the host; returns the rows of `lease.sql`."""
     lines = _lines(connection, place.pool)
     if len(lines) == 1 and not _limited(place.limits, lines[0]):
@@ -54,7 +53,7 @@ def take(connection: apsw.Connection, place: Place) -> list[tuple[Any, ...]]:
     return sorted(rows, key=lambda row: order[row[0]])
 
 
-def _lines(connection: apsw.Connection, pool: str) -> list[Line]:
+def _lines(connection: Connection, pool: str) -> list[Line]:
     """The lines with waiting runs. Of too many a part, which begins where the part before ended."""
 
     def page(tenant: str, queue: str) -> list[Line]:
@@ -68,7 +67,7 @@ def _lines(connection: apsw.Connection, pool: str) -> list[Line]:
         lines = list(dict.fromkeys([*lines, *page("", "")]))
     if len(lines) > _MOST_LINES:
         values = (name, json.dumps(lines[_MOST_LINES]))
-        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", values)
+        connection.execute(sql("keep_note"), values)
     elif kept:
         connection.execute("DELETE FROM meta WHERE name = ?", (name,))
     return lines[:_MOST_LINES]
@@ -97,7 +96,7 @@ class _Room:
 class _Shares:
     """The state of one choice. What a tenant or a queue has is looked up when its turn comes, not before."""
 
-    def __init__(self, connection: apsw.Connection, place: Place, lines: list[Line]) -> None:
+    def __init__(self, connection: Connection, place: Place, lines: list[Line]) -> None:
         self.rooms: dict[Line, _Room] = {}
         self.queues: dict[str, list[str]] = defaultdict(list)
         self._connection = connection
@@ -149,7 +148,7 @@ class _Shares:
         return self.rooms[name]
 
 
-def _choose(connection: apsw.Connection, place: Place, lines: list[Line]) -> list[int]:
+def _choose(connection: Connection, place: Place, lines: list[Line]) -> list[int]:
     """Hand out places one by one to the tenant that has the least for its weight."""
     shares = _Shares(connection, place, lines)
     waiting = [(shares.load(tenant), tenant) for tenant in shares.queues]
@@ -168,7 +167,7 @@ def _choose(connection: apsw.Connection, place: Place, lines: list[Line]) -> lis
     return chosen
 
 
-def _room(connection: apsw.Connection, place: Place, name: Line, active: int) -> _Room:
+def _room(connection: Connection, place: Place, name: Line, active: int) -> _Room:
     limit = _limit(place.limits, name)
     places = float("inf") if limit.concurrency is None else limit.concurrency - active
     if limit.rate is None:
@@ -178,13 +177,10 @@ def _room(connection: apsw.Connection, place: Place, name: Line, active: int) ->
     return _Room(places, min(limit.burst, tokens + max(place.at - at, 0) / _SECOND * limit.rate))
 
 
-def _save_buckets(connection: apsw.Connection, place: Place, shares: _Shares) -> None:
+def _save_buckets(connection: Connection, place: Place, shares: _Shares) -> None:
     for name, room in shares.rooms.items():
         if _limit(place.limits, name).rate is not None:
-            connection.execute(
-                "INSERT OR REPLACE INTO buckets (scope, name, tokens, at) VALUES (?, ?, ?, ?)",
-                (*name, room.starts, place.at),
-            )
+            connection.execute(sql("keep_bucket"), (*name, room.starts, place.at))
 
 
 def _limit(limits: Limits, name: Line) -> Limit:

@@ -1,67 +1,47 @@
 """The embedded store: one SQLite file that every process on the machine opens itself.
 
-Implements the ports `Journal` and `Control` of `runs.journal`. WAL, synchronous=FULL: what it acknowledges
-survives the death of every process and of the machine. Writes go through the process's writer thread, reads
-through a connection of their own; both are short. Only SQLite may open SQLite's files: copying them from
-inside a process that has them open would drop its locks.
+WAL, synchronous=FULL: what it acknowledges survives the death of every process and of the machine. Only SQLite may
+open SQLite's files: copying them from inside a process that has them open would drop its locks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import apsw
 
-from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
-from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, Redriven, Rows, RunQuery, RunTree
 from retinue.runs.errors import StoreBusy, StoreError
-from retinue.runs.journal import (
-    Append,
-    Appended,
-    DeadLetter,
-    Frame,
-    HostInfo,
-    LeasedRun,
-    NewRun,
-)
+from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
-from retinue.runs.retries import Retry
-from retinue.store import control, dead, leasing, owning, reading, steering, trees
-from retinue.store.alerts import StoreAlerts
+from retinue.store import leasing
 from retinue.store.blobs import Blobs
-from retinue.store.breakers import StoreBreakers
+from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
 from retinue.store.opening import connect, migrate, watch_log
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
-from retinue.store.statements import migrations, sql
-from retinue.store.writer import Writer
+from retinue.store.sqlite_pen import SqlitePen
+from retinue.store.statements import migrations
+from retinue.store.store import BREAKERS, Store
 
 T = TypeVar("T")
-_BREAKERS = BreakerPolicy()
 _LONGEST_READ = 10.0
 """Seconds: a reader holds the log of what was written since it began, so none is long."""
 _LOOK_EVERY = 100_000
 """Steps of SQLite's machine between two looks at the clock."""
 
 
-class SqliteStore:
-    """Journal and control of one data folder. Open it in each process; close it when done.
-
-    Raises StoreBusy, StoreFull, SchemaMismatch and Fenced as their docstrings say.
-    """
+class SqliteStore(Store):
+    """The store of one data folder."""
 
     def __init__(
         self,
@@ -69,310 +49,87 @@ class SqliteStore:
         *,
         patience: float = 10.0,
         limits: Limits = NO_QUOTAS,
-        breakers: BreakerPolicy = _BREAKERS,
+        breakers: BreakerPolicy = BREAKERS,
     ) -> None:
-        self._limits = limits
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        vault = Vault(folder / "keys")
+        codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
+        super().__init__(SqliteEngine(folder, patience), codec, limits, breakers)
+
+
+class SqliteEngine:
+    """Implements `engine.Engine`: a writing connection for the pen, one for reads, one for looks on the loop."""
+
+    moment = 0.005
+
+    def __init__(self, folder: Path, patience: float) -> None:
         path = folder / "store.db"
-        self._vault = Vault(folder / "keys")
-        self._codec = FrameCodec(self._vault, Blobs(folder / "blobs", self._vault))
+        self._folder = folder
         self._lock = WriterLock(folder / "store.lock", patience)
-        self._incarnation = migrate(path, self._lock)
-        self._writer = Writer(lambda: connect(path), self._lock, len(migrations()))
+        self.incarnation = migrate(path, self._lock)
+        self.pen: Pen = SqlitePen(lambda: connect(path), self._lock, len(migrations()))
         self._reader = connect(path)
         self._read_until = math.inf
         self._reader.set_progress_handler(lambda: time.monotonic() > self._read_until, _LOOK_EVERY)
         self._peek = connect(path)
-        self._beats: dict[str, float] = {}
-        self.breakers = StoreBreakers(self._peek, self._writer.submit, breakers)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retinue-reader")
-        self.alerts = StoreAlerts(self._read, self._writer.submit, self._incarnation)
 
-    async def close(self) -> None:
-        """Finish what was submitted, then let go of every file."""
-        await asyncio.to_thread(self._writer.close)
-        self._readers.shutdown()
-        self._reader.close()
-        self._peek.close()
-        await asyncio.to_thread(self._lock.close)
+    async def read(self, read: Callable[[Connection], T]) -> T:
+        """See Engine. Interrupted when it takes too long."""
 
-    # -- owning runs: the port Journal ------------------------------------------------------------------
-
-    async def register(self, host: HostInfo) -> None:
-        """See Journal."""
-        beat = time.monotonic()
-        await self._writer.submit(lambda connection: leasing.register(connection, host, beat))
-
-    async def retire(self, host_id: str) -> None:
-        """See Journal."""
-        await self._writer.submit(lambda connection: leasing.retire(connection, host_id))
-
-    async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
-        """See Journal. Free when nothing is queued: it only looks."""
-        if only is None and not self.has_queued(pool):
-            return []
-        wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
-
-    def append(self, append: Append) -> asyncio.Future[Appended]:
-        """See Journal. Submitted at once, in order; the future resolves when it is durable."""
-        job = owning.encode_append(self._codec, append)
-        encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
-        blobs = [blob for frame in encoded for blob in frame.blobs]
-        prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
-        return self._writer.submit(lambda connection: owning.append(connection, job), prepare, brief=job.brief)
-
-    async def news(self, host_id: str) -> dict[str, News]:
-        """See Journal."""
-
-        def read(connection: apsw.Connection) -> dict[str, News]:
-            num = leasing.host_number(connection, host_id)
-            rows = many(connection, sql("news_of_host"), (num,))
-            return {
-                run_id: leasing.load_news(connection, self._codec, (run, tenant_id, seq, cancel, held))
-                for run, run_id, tenant_id, seq, cancel, held in rows
-            }
-
-        return await self._read(read)
-
-    async def look(self, run_id: str) -> News:
-        """See Journal."""
-
-        def read(connection: apsw.Connection) -> News:
-            query = "SELECT num, tenant_id, news, cancel, held FROM runs WHERE run_id = ?"
-            num, tenant_id, seq, cancel, held = one(connection, query, (run_id,))
-            return leasing.load_news(connection, self._codec, (num, tenant_id, seq, cancel, held))
-
-        return await self._read(read)
-
-    async def branches(self, run_id: str, key: str) -> list[Branch]:
-        """See Journal."""
-        return await self._read(lambda connection: reading.branches(connection, self._codec, run_id, key))
-
-    async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
-        """See Journal. Proof of death is sought outside the transaction."""
-        own_beat = self._beats.get(host.host_id)
-        self._beats[host.host_id] = await self._writer.submit(lambda c: leasing.beat(c, host.host_id))
-        rows = await self._read(
-            lambda c: many(c, "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'")
-        )
-        others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
-        dead = await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
-
-        def write(connection: apsw.Connection) -> int:
-            queued = len(connection.execute(sql("due"), (at,)).fetchall())
-            return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
-
-        watch_log(self.folder / "store.db-wal")
-        return await self._writer.submit(write)
-
-    def has_queued(self, pool: str) -> bool:
-        """Whether a lease could find something; a look of some microseconds."""
-        query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
-        return self._peek.execute(query, (pool,)).fetchone() is not None
-
-    def has_news(self, host_id: str) -> bool:
-        """Whether any run of this host has news it has not seen; a look of some microseconds."""
-        query = (
-            "SELECT 1 FROM runs WHERE host = (SELECT num FROM hosts WHERE host_id = ?)"
-            " AND status = 'in_progress' AND news > seen LIMIT 1"
-        )
-        return self._peek.execute(query, (host_id,)).fetchone() is not None
-
-    async def release(self, leased: LeasedRun) -> None:
-        """Give one lease back without writing to its journal: the run is queued again."""
-        query = "UPDATE runs SET status = 'queued', host = NULL WHERE num = ? AND epoch = ? AND status = 'in_progress'"
-        await self._writer.submit(lambda c: c.execute(query, (leased.num, leased.epoch)).fetchall())
-
-    def stream(self, deltas: Sequence[tuple[str, str, int, str]]) -> asyncio.Future[None]:
-        """Keep pieces of streamed text: (run id, step key, attempt, text). They are not the journal."""
-
-        def write(connection: apsw.Connection) -> None:
-            for run_id, key, attempt, text in deltas:
-                num, tenant_id = control.find(connection, run_id)
-                sealed = self._codec.seal(tenant_id, text, f"delta:{run_id}")
-                connection.execute(
-                    "INSERT INTO deltas (run, key, attempt, sealed) VALUES (?, ?, ?, ?)", (num, key, attempt, sealed)
-                )
-
-        return self._writer.submit(write)
-
-    async def deltas(self, run_id: str, after: int) -> list[tuple[int, str, int, str]]:
-        """Streamed pieces of a run after a sequence number: (sequence, step key, attempt, text)."""
-        query = (
-            "SELECT deltas.seq, deltas.key, deltas.attempt, runs.tenant_id, deltas.sealed FROM deltas"
-            " JOIN runs ON runs.num = deltas.run WHERE runs.run_id = ? AND deltas.seq > ?"
-            " ORDER BY deltas.seq LIMIT 1000"
-        )
-        rows = await self._read(lambda connection: many(connection, query, (run_id, after)))
-        return [
-            (seq, key, attempt, self._codec.open(tenant, sealed, f"delta:{run_id}") or "")
-            for seq, key, attempt, tenant, sealed in rows
-        ]
-
-    def version(self) -> int:
-        """A number that changes when any process has committed; a look of some microseconds."""
-        return int(one(self._peek, "PRAGMA data_version")[0])
-
-    # -- everyone else: the port Control ---------------------------------------------------------------
-
-    async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
-        """See Control."""
-        encoded = [(new, owning.encode_new(self._codec, new)) for new in runs]
-
-        def prepare() -> None:
-            for new, frames in encoded:
-                self._codec.keep(new.request.tenant_id, [blob for frame in frames for blob in frame.blobs])
-
-        accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
-        return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
-
-    async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
-        """See Control."""
-        said = control.Resolution(request_id, status, by, at, value)
-        full_id = await self._writer.submit(lambda connection: control.resolve(connection, self._codec, said))
-        return await self._read(lambda connection: reading.request(connection, self._codec, full_id))
-
-    async def signal(self, run_id: str, name: str, value: Json, at: int) -> None:
-        """See Control."""
-        await self._writer.submit(lambda c: control.signal(c, self._codec, (run_id, name), value, at))
-
-    async def cancel(self, run_id: str, by: str, at: int) -> int:
-        """See Control."""
-        found = await self.get(run_id)
-        return await self._writer.submit(lambda c: control.cancel(c, self._codec, found.run_id, by, at))
-
-    async def hold(self, run_id: str, held: bool) -> int:
-        """See Control."""
-        return await self._writer.submit(lambda c: steering.hold(c, run_id, held))
-
-    async def retry(self, run_id: str, wanted: Retry) -> list[str]:
-        """See Control."""
-        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
-
-    async def redrive(self, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
-        """Queue a page of the failed rows of a job again, in one transaction."""
-        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, job_id, rows, wanted))
-
-    async def get(self, run_id: str) -> RunRecord:
-        """See Control."""
-        return await self._read(lambda connection: reading.record(connection, run_id))
-
-    async def result(self, run_id: str) -> Branch | None:
-        """See Control."""
-        return await self._read(lambda connection: reading.result(connection, self._codec, run_id))
-
-    async def ended(self, run_ids: Sequence[str]) -> list[str]:
-        """Which of these runs have ended."""
-        query = "SELECT run_id FROM runs WHERE run_id IN (SELECT value FROM json_each(?)) AND final IS NOT NULL"
-        ids = json.dumps(list(run_ids))
-        return await self._read(lambda connection: [row[0] for row in many(connection, query, (ids,))])
-
-    async def list_runs(self, query: RunQuery) -> list[RunRecord]:
-        """See Control."""
-        return await self._read(lambda connection: reading.records(connection, query))
-
-    async def requests(self, open_only: bool = True) -> list[PendingRequest]:
-        """See Control."""
-        return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
-
-    async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
-        """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
-        return await self._read(lambda connection: trees.asked(connection, self._codec, run_ids, most))
-
-    async def asked_below(self, root_run_id: str) -> list[PendingRequest]:
-        """Open requests of a root and of everything below it, oldest first."""
-        return await self._read(lambda connection: trees.asked_below(connection, self._codec, root_run_id))
-
-    async def waiting(self, most: int) -> tuple[list[RunRecord], int]:
-        """At most so many parked runs, oldest first, and how many there are."""
-        return await self._read(lambda connection: trees.waiting(connection, most))
-
-    async def below(self, run_id: str, most: int, deepest: int) -> RunTree:
-        """A run and what is below it: at most so many runs and levels, what has not ended first."""
-        return await self._read(lambda connection: trees.below(connection, run_id, most, deepest))
-
-    async def lineage(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
-        """Records of these runs and of all above them, by id."""
-        return await self._read(lambda connection: trees.lineage(connection, run_ids))
-
-    async def groups(self, run_id: str) -> list[GroupState]:
-        """The join state of each of a run's groups."""
-        return await self._read(lambda connection: trees.groups(connection, run_id))
-
-    async def inputs(self, run_ids: Sequence[str]) -> dict[str, Json]:
-        """What these runs were given, by id."""
-        return await self._read(lambda connection: trees.inputs(connection, self._codec, run_ids))
-
-    async def recent(self, run_id: str) -> list[Frame]:
-        """The frames of a run since its newest checkpoint, read in pages."""
-        after = await self._read(lambda connection: trees.boundary(connection, run_id))
-        return [frame async for frame in self.read(run_id, after)]
-
-    async def dead_letters(self, parent_run_id: str | None = None, limit: int = 1_000) -> list[DeadLetter]:
-        """Inputs and runs that could not be completed, oldest first."""
-        return await self._read(lambda c: reading.dead_letters(c, self._codec, parent_run_id, limit))
-
-    async def dead_inputs(self, job_id: str | None, number: int | None, limit: int) -> tuple[list[DeadInput], int]:
-        """Refused inputs of a job (or of all, or the one of a number), newest first, and how many there are."""
-        return await self._read(lambda c: dead.inputs(c, self._codec, job_id, number, limit))
-
-    async def dead_runs(self, job_id: str | None, limit: int) -> tuple[list[RunRecord], int]:
-        """Failed top-level runs and rows (or only the rows of a job), newest first, and how many there are."""
-        return await self._read(lambda c: dead.runs(c, job_id, limit))
-
-    async def job(self, run_id: str, key: str) -> JobState:
-        """The join state of a job's rows while it runs."""
-        return await self._read(lambda connection: reading.job(connection, run_id, key))
-
-    async def rows(self, run_id: str, key: str, after: int, limit: int, ordered: bool) -> list[JobRow]:
-        """Ended rows of a job after a place: their commit number, or (ordered) their index; in that order."""
-        page = reading.Rows(run_id, key, after, limit, ordered)
-        return await self._read(lambda connection: reading.rows(connection, self._codec, page))
-
-    async def read(self, run_id: str, after: int = 0) -> AsyncIterator[Frame]:
-        """See Control. Reads in pages, so that no read is long."""
-        found = await self.get(run_id)
-        while frames := await self._frames_of(found.run_id, after):
-            for frame in frames:
-                yield frame
-            after = frames[-1].position
-
-    async def _frames_of(self, run_id: str, after: int) -> list[Frame]:
-        return await self._read(lambda connection: reading.frames_of(connection, self._codec, run_id, after, 200))
-
-    async def tail(self, after_seq: int, limit: int) -> list[Frame]:
-        """See Control."""
-        return await self._read(lambda connection: reading.tail(connection, self._codec, after_seq, limit))
-
-    async def incarnation(self) -> str:
-        """The id of this store: another one after a restore from a backup."""
-        return self._incarnation
-
-    async def newest(self) -> int:
-        """The newest commit's number: where a tail from now on begins."""
-        return await self._read(lambda c: int(one(c, "SELECT coalesce(max(seq), 0) FROM journal")[0]))
-
-    async def hosts(self) -> list[tuple[str, str, int, str, str | None]]:
-        """The hosts that are alive: (id, kind, pid, node, actor id)."""
-        query = "SELECT host_id, kind, pid, node, actor_id FROM hosts WHERE state = 'alive' ORDER BY num"
-        rows = await self._read(lambda connection: many(connection, query))
-        return [(host_id, kind, pid, node, actor_id) for host_id, kind, pid, node, actor_id in rows]
-
-    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
         def guarded() -> T:
             self._read_until = time.monotonic() + _LONGEST_READ
             try:
                 return read(self._reader)
             except apsw.InterruptError:
                 raise StoreBusy(
-                    f"a read of the store in {self.folder} took longer than {_LONGEST_READ:g} s and was ended, since "
+                    f"a read of the store in {self._folder} took longer than {_LONGEST_READ:g} s and was ended, since "
                     "readers keep the log from being cut: ask for less at once"
                 ) from None
             except apsw.BusyError as error:
-                raise StoreBusy(f"the store in {self.folder} stayed locked for too long: {error}") from None
+                raise StoreBusy(f"the store in {self._folder} stayed locked for too long: {error}") from None
             except apsw.Error as error:
-                raise StoreError(f"the store in {self.folder} cannot be read: {error}") from None
+                raise StoreError(f"the store in {self._folder} cannot be read: {error}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, guarded)
+
+    async def glance(self, read: Callable[[Connection], T]) -> T:
+        """See Engine. At once, on the loop: a few microseconds."""
+        return read(self._peek)
+
+    def clock(self, connection: Connection) -> float:
+        """See Engine. All processes are on one machine, and its clock never goes back."""
+        return time.monotonic()
+
+    async def judge(self, host: HostInfo, own_beat: float | None, lease_seconds: float) -> list[str]:
+        """See Engine. Who is silent for too long is killed first: its leases are free when it is gone."""
+        watch_log(self._folder / "store.db-wal")
+        query = "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive'"
+        rows = await self.read(lambda connection: many(connection, query))
+        others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
+        return await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
+
+    def has_queued(self, pool: str) -> bool:
+        """See Engine."""
+        query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
+        return self._peek.execute(query, (pool,)).fetchone() is not None
+
+    def has_news(self, host_id: str) -> bool:
+        """See Engine."""
+        query = (
+            "SELECT 1 FROM runs WHERE host = (SELECT num FROM hosts WHERE host_id = ?)"
+            " AND status = 'in_progress' AND news > seen LIMIT 1"
+        )
+        return self._peek.execute(query, (host_id,)).fetchone() is not None
+
+    def version(self) -> int:
+        """See Engine. Changes with every commit of another connection."""
+        return int(one(self._peek, "PRAGMA data_version")[0])
+
+    def close(self) -> None:
+        """See Engine."""
+        self._readers.shutdown()
+        self._reader.close()
+        self._peek.close()
+        self._lock.close()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import apsw
-
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Status
 from retinue.runs.control import Redriven, Rows
@@ -18,15 +16,16 @@ from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Retried
 from retinue.runs.machine import IllegalTransition
 from retinue.runs.retries import Retry, last_of, retried, stands
 from retinue.store.control import find
-from retinue.store.frames import FrameCodec
+from retinue.store.engine import Connection
+from retinue.store.frames import FrameCodec, bound_to
 from retinue.store.rows import many, one
-from retinue.store.settling import bound_to, wake, write_frame
+from retinue.store.settling import wake, write_frame
 from retinue.store.statements import sql
 
 _MOST = 5_000
 
 
-def hold(connection: apsw.Connection, run_id: str, held: bool) -> int:
+def hold(connection: Connection, run_id: str, held: bool) -> int:
     """Hold a run and all below it, or let them go; returns how many were changed."""
     num, _ = find(connection, run_id)
     full_id = one(connection, "SELECT run_id FROM runs WHERE num = ?", (num,))[0]
@@ -53,7 +52,7 @@ class _Failed:
     entry: Retried
 
 
-def retry(connection: apsw.Connection, codec: FrameCodec, run_id: str, wanted: Retry) -> list[str]:
+def retry(connection: Connection, codec: FrameCodec, run_id: str, wanted: Retry) -> list[str]:
     """Queue a failed run again, and before it those below it that made it fail; returns their ids, deepest first."""
     num, _ = find(connection, run_id)
     _refuse_behind_a_parent(connection, num, run_id)
@@ -63,7 +62,7 @@ def retry(connection: apsw.Connection, codec: FrameCodec, run_id: str, wanted: R
     return [each.run_id for each in found]
 
 
-def redrive(connection: apsw.Connection, codec: FrameCodec, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
+def redrive(connection: Connection, codec: FrameCodec, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
     """Queue failed rows of a job again, a page of them; one that cannot go on is named and left as it is."""
     job, _ = find(connection, job_id)
     page = many(
@@ -83,7 +82,7 @@ def redrive(connection: apsw.Connection, codec: FrameCodec, job_id: str, rows: R
     return Redriven(tuple(queued), tuple(refused), page[-1][0] if page else None)
 
 
-def _refuse_behind_a_parent(connection: apsw.Connection, num: int, run_id: str) -> None:
+def _refuse_behind_a_parent(connection: Connection, num: int, run_id: str) -> None:
     """A parent that goes on, or may be retried, has heard of the failure: only it can ask for the child again."""
     query = "SELECT p.run_id, p.status, p.target FROM runs r JOIN runs p ON p.num = r.parent WHERE r.num = ?"
     for parent, status, target in many(connection, query, (num,)):
@@ -95,7 +94,7 @@ def _refuse_behind_a_parent(connection: apsw.Connection, num: int, run_id: str) 
             )
 
 
-def _collect(connection: apsw.Connection, top: int, wanted: Retry) -> list[_Failed]:
+def _collect(connection: Connection, top: int, wanted: Retry) -> list[_Failed]:
     found: list[_Failed] = []
     pending = [top]
     while pending:
@@ -120,7 +119,7 @@ def _not_failed(run_id: str, status: Status) -> Exception:
     return InvalidInput(f"run {run_id} is {status} and goes on by itself: only a failed run can be retried")
 
 
-def _past(connection: apsw.Connection, num: int, run_id: str) -> tuple[History, Finished]:
+def _past(connection: Connection, num: int, run_id: str) -> tuple[History, Finished]:
     history = History()
     entries: list[AnyEntry] = []
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
@@ -130,7 +129,7 @@ def _past(connection: apsw.Connection, num: int, run_id: str) -> tuple[History, 
     return history, last_of(entries, run_id)
 
 
-def _failed_below(connection: apsw.Connection, num: int, heard: frozenset[str]) -> list[int]:
+def _failed_below(connection: Connection, num: int, heard: frozenset[str]) -> list[int]:
     """The failed children whose group the run will hear again."""
     query = (
         "SELECT r.num, g.key FROM runs r JOIN groups g ON g.num = r.grp WHERE r.parent = ? AND r.status = 'failed'"
@@ -139,7 +138,7 @@ def _failed_below(connection: apsw.Connection, num: int, heard: frozenset[str]) 
     return [child for child, key in many(connection, query, (num, _MOST + 1)) if key not in heard]
 
 
-def _queue(connection: apsw.Connection, codec: FrameCodec, run: _Failed) -> None:
+def _queue(connection: Connection, codec: FrameCodec, run: _Failed) -> None:
     frame = codec.encode(run.tenant_id, bound_to(run.run_id, run.position + 1), (run.entry,))
     write_frame(connection, run.num, run.tenant_id, (run.position + 1, run.epoch + 1), frame)
     group, *usage = one(connection, sql("queue_again"), (run.num,))

@@ -1,11 +1,30 @@
-"""Marks that tie a test to what it shows: `promise("A5")` and `rule("R3")`, ids of docs/promises.md."""
+"""Marks that tie a test to what it shows: `promise("A5")` and `rule("R3")`, ids of docs/promises.md; the PostgreSQL
+server that all tests share.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
+from tests.doubles.postgres import NoServer, PostgresServer, programs_folder
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "promise(id): shows a promise of docs/promises.md, e.g. promise('A5')")
     config.addinivalue_line("markers", "rule(id): shows an engine rule of docs/promises.md, e.g. rule('R3')")
     config.addinivalue_line("markers", "llm: needs a real language model (make test-llm)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session. Where none is installed the test is skipped, under CI it fails."""
+    try:
+        programs_folder()
+    except NoServer as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with PostgresServer() as server:
+        yield server

@@ -33,7 +33,7 @@ from measure import (
     report,
     runs_within_the_limit,
 )
-from postgres import NoServer, server
+from tests.doubles.postgres import NoServer, PostgresServer
 
 POLL = 0.01  # seconds
 PILOT_CHILDREN = 100
@@ -139,7 +139,8 @@ def fan_out(way: Callable[[int], int], count: int) -> float:
 def store_of(engine: str) -> Iterator[tuple[str, int, Callable[[], int]]]:
     """(address, connections, the store's bytes as a function) of a fresh store."""
     if engine == "postgres":
-        with server() as address:
+        with PostgresServer() as server:
+            address = server.fresh()
             yield address.replace("postgresql:", "postgresql+psycopg:"), 20, lambda: postgres_bytes(address)
     else:
         with tempfile.TemporaryDirectory() as folder:

@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from postgres import NoServer, programs_folder
 from table import Figure, Figures, best_of, goals_table, merged, results_table, rows_of, ways_table
+from tests.doubles.postgres import NoServer, programs_folder
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 ROOT = BENCHMARKS.parent

@@ -1,4 +1,4 @@
 -- Runs that failed for good: top-level ones, and rows of jobs; of one job if :job is given.
 SELECT r.num FROM runs r LEFT JOIN runs p ON p.num = r.parent
-WHERE r.status = 'failed' AND (r.parent IS NULL OR r.job_id = p.run_id) AND (:job IS NULL OR p.run_id = :job)
+WHERE r.status = 'failed' AND (r.parent IS NULL OR r.job_id = p.run_id) AND (CAST(:job AS TEXT) IS NULL OR p.run_id = :job)
 ORDER BY r.finished_at DESC, r.num DESC LIMIT :limit

@@ -1,1 +1,1 @@
-INSERT OR IGNORE INTO contents (hash, tenant_id, sealed) VALUES (?, ?, ?)
+INSERT INTO contents (hash, tenant_id, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING

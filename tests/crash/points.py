@@ -2,12 +2,12 @@
 
 A point is a place in the code where an operation on the durable state is called:
 
-- `port`: outside of the store, a call of a method of the port `Journal`, or of a method of `SqliteStore` that
+- `port`: outside of the store, a call of a method of the port `Journal`, or of a method of `Store` that
   submits to its writer, on something named `store`, `_store`, `journal` or `_journal`; and in `runs/` every call
   of a method `write`. A function that is itself named `write` only passes on what its callers write: they are
   the points. `note` is none: it keeps entries in memory until one of the others flushes them.
-- `facade`: a call of the writer's `submit` in `store/sqlite.py`: between the store's caller and group commit.
-- `transaction`: a statement in `store/writer.py` that begins, ends or divides a transaction.
+- `facade`: a call of the writer's `submit` in `store/store.py`: between the store's caller and group commit.
+- `transaction`: a statement in `store/sqlite_pen.py` that begins, ends or divides a transaction.
 
 A point is named `room.module.function:operation#ordinal` and has two moments: `before`, when nothing of the
 operation is done, and `after`, when it is durable and its caller has not gone on. Knows no scenario.
@@ -27,7 +27,7 @@ from typing import Literal
 from tests.doubles.processes import ROOT
 
 from retinue.runs.journal import Journal
-from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 Kind = Literal["port", "facade", "transaction"]
 MOMENTS = ("before", "after")
@@ -50,8 +50,8 @@ class Point:
 @cache
 def operations() -> frozenset[str]:
     """The methods of the port, and the store's methods that submit to its writer."""
-    tree = ast.parse((ROOT / "store" / "sqlite.py").read_text("utf-8"))
-    [facade] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == SqliteStore.__name__]
+    tree = ast.parse((ROOT / "store" / "store.py").read_text("utf-8"))
+    [facade] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == Store.__name__]
     writing = {
         method.name
         for method in facade.body
@@ -123,9 +123,9 @@ def _operation(module: str, function: str, call: ast.Call) -> tuple[Kind, str] |
     if not isinstance(call.func, ast.Attribute):
         return None
     called, receiver = call.func.attr, _last(call.func.value)
-    if module == "store.sqlite":
+    if module == "store.store":
         return ("facade", called) if _is_submit(call) else None
-    if module == "store.writer":
+    if module == "store.sqlite_pen":
         word = _word(call) if called == "execute" else None
         return ("transaction", word) if word else None
     if module.startswith("store.") or function == "write":

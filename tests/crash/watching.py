@@ -23,11 +23,12 @@ from tests.crash.outside import OUTSIDE
 from tests.crash.points import Finder, operations
 from tests.doubles.processes import ROOT
 
-from retinue.store import sqlite
+from retinue.store import sqlite, sqlite_pen
 from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 _TESTS = str(ROOT / "tests")
-_WRITER = sqlite.Writer.submit.__code__.co_filename
+_PEN = sqlite_pen.SqlitePen.commit.__code__.co_filename
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Watch:
 class WatchedStore:
     """The store as a host and a client see it."""
 
-    def __init__(self, store: SqliteStore, watch: Watch) -> None:
+    def __init__(self, store: Store, watch: Watch) -> None:
         self._watched = store
         for name in operations():
             method = getattr(store, name)
@@ -107,7 +108,7 @@ class _WatchedWriter:
 
 
 class _WatchedConnection:
-    """The writing connection as the writer sees it; its disk is full when the outside says so."""
+    """The writing connection as the pen sees it; its disk is full when the outside says so."""
 
     def __init__(self, connection: apsw.Connection, watch: Watch) -> None:
         self._connection = connection
@@ -115,7 +116,7 @@ class _WatchedConnection:
 
     def execute(self, statement: str, *arguments: Any) -> Any:
         caller = sys._getframe(1)
-        if caller.f_code.co_filename != _WRITER or statement.startswith("PRAGMA"):
+        if caller.f_code.co_filename != _PEN or statement.startswith("PRAGMA"):
             return self._connection.execute(statement, *arguments)
         point = self._watch.find("transaction", caller)
         self._watch.pass_by(point, "before")
@@ -133,12 +134,12 @@ def open_watched(folder: Path, watch: Watch) -> WatchedStore:
     """The store of a data folder, watched on all three levels. For a process that opens one store and dies."""
     connect, opened = sqlite.connect, []
 
-    def first_is_the_writers(path: Path) -> Any:
+    def first_is_the_pens(path: Path) -> Any:
         connection = connect(path)
         opened.append(connection)
         return _WatchedConnection(connection, watch) if len(opened) == 1 else connection
 
-    sqlite.connect = first_is_the_writers  # type: ignore[assignment]
+    sqlite.connect = first_is_the_pens  # type: ignore[assignment]
     try:
         store = SqliteStore(folder)
     finally:

@@ -22,4 +22,4 @@ def memory_breakers() -> StoreBreakers:
     async def submit(operation: Callable[[apsw.Connection], Any]) -> Any:
         return operation(connection)
 
-    return StoreBreakers(connection, submit, BreakerPolicy())
+    return StoreBreakers(submit, submit, BreakerPolicy(), 0.005)

@@ -103,6 +103,7 @@ from pathlib import Path
 from retinue.runs.errors import SchemaMismatch
 from retinue.store.lock import WriterLock
 from retinue.store.opening import connect
+from retinue.store.sqlite_pen import SqlitePen
 from retinue.store.writer import Writer
 
 data, go = Path(sys.argv[1]), Path(sys.argv[2])
@@ -111,7 +112,7 @@ def touch(connection):
     connection.execute("UPDATE runs SET priority = priority + 1").fetchall()
 
 async def main():
-    writer = Writer(lambda: connect(data / "store.db"), WriterLock(data / "store.lock", 10.0), 1)
+    writer = Writer(SqlitePen(lambda: connect(data / "store.db"), WriterLock(data / "store.lock", 10.0), 1))
     await writer.submit(touch)
     print("wrote", flush=True)
     while not go.exists():

@@ -15,8 +15,7 @@ from retinue.runs.context import Context
 from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.sessions.native import tool
-from retinue.store import breakers
-from retinue.store.sqlite import SqliteStore
+from retinue.store.sqlite import SqliteEngine, SqliteStore
 
 pytestmark = [pytest.mark.promise("C5")]
 
@@ -99,7 +98,7 @@ async def test_one_probe_at_a_time_and_a_longer_pause_after_each_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hosts of one store: whoever comes first after the pause probes, the other waits."""
-    monkeypatch.setattr(breakers, "_MOMENT", 0.0)
+    monkeypatch.setattr(SqliteEngine, "moment", 0.0)
     policy = BreakerPolicy(failures=2, cooldown=10, longest=30, probe=60)
     one, two = (SqliteStore(tmp_path / "data", breakers=policy) for _ in range(2))
     try:

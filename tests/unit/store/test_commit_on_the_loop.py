@@ -209,7 +209,7 @@ async def test_a_full_disk_on_the_loop_fails_the_round_as_one_and_the_next_goes_
 async def test_the_log_is_copied_by_the_thread_and_stays_bounded(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retinue.store.writer._CHECKPOINT", 20)
+    monkeypatch.setattr("retinue.store.sqlite_pen._CHECKPOINT", 20)
     owner = await lead(store)
     for _ in range(60):
         await owner.append(said("x", "y" * 2_000))

@@ -16,8 +16,9 @@ from tests.doubles.processes import python
 from tests.doubles.shapes import Owner, entries_of, host, new_run, own, said
 
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreError, StoreFull
+from retinue.store.lock import WriterLock
 from retinue.store.sqlite import SqliteStore
-from retinue.store.writer import Writer
+from retinue.store.sqlite_pen import SqlitePen
 
 pytestmark = pytest.mark.rule("R3")
 
@@ -248,4 +249,4 @@ def test_a_store_that_cannot_be_opened_says_so_at_once(tmp_path: Path) -> None:
         raise StoreError("no such file")
 
     with pytest.raises(StoreError, match="no such file"):
-        Writer(refuse, None, 1)
+        SqlitePen(refuse, WriterLock(tmp_path / "store.lock", 5.0), 1)
