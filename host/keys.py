@@ -115,6 +115,7 @@ class Keys(Frozen):
 
     modules: tuple[str, ...] = ()
     data: Path = Path(".retinue")
+    blobs: str | None = Field(default=None, pattern=r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$")
     default_model: str = Field(default="builtin:extractive", min_length=1)
     tenant: str = Field(default="default", min_length=1)
     principal: str = Field(default_factory=_user, min_length=1)

@@ -119,7 +119,10 @@ _SHAPES = {
     "dict_type": "must hold `name: value` lines, indented below it",
     "missing": "a value is missing",
 }
+_NEVER_SHOWN = {"blobs"}
+"""Keys whose refused values may hold a secret."""
 _PATTERNS: dict[str | int, str] = {
+    "blobs": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
     "otlp": "must be an address such as http://localhost:4318",
     "webhook": "must be an address such as https://hooks.example.com/services/T1",
     "memory_limit": "must be a size such as 512MB or 1GB",
@@ -151,6 +154,8 @@ def _tell(read: YamlFile, item: Any) -> str:
     said = _SHAPES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
         said = _PATTERNS[place[-1]]
+    if place[0] in _NEVER_SHOWN:
+        got = "a value that is not shown"
     return f"{where}: key {name!r}: {said} (got {got[:100]}); correct it or remove it for the default"
 
 

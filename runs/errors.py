@@ -12,7 +12,7 @@ and what to do. Knows nothing of who raises or catches them.
     │   ├── BudgetExhausted / PolicyDenied / ReplayMismatch / InvalidDecision / OutputRejected
     │   └── SideEffectUnknown an effect may have happened though no outcome was recorded
     ├── EffectError           a model or a capability failed: Transient (may be retried) or Permanent
-    └── StoreError            Fenced, StoreFull, StoreBusy, SchemaMismatch
+    └── StoreError            Fenced, StoreFull, StoreBusy, StoreUnreachable, SchemaMismatch
 """
 
 from __future__ import annotations
@@ -151,6 +151,10 @@ class StoreFull(StoreError):
 
 class StoreBusy(StoreError):
     """Another process holds the store longer than the bound, or another runtime owns the folder."""
+
+
+class StoreUnreachable(StoreError):
+    """A part of the store that is not on this machine does not answer, or does not let us in; it may later."""
 
 
 class SchemaMismatch(StoreError):

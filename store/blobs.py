@@ -1,44 +1,87 @@
-"""Blobs: content too large for a journal row, as sealed files addressed by the tenant's keyed hash.
+"""Blobs: content too large for a journal row, sealed, addressed by the tenant's keyed hash.
 
-A blob and its folder are on disk before anything that names it is committed. Knows no entries.
+A blob is durable before anything that names it is committed: files of the data folder, or of a place that several
+machines share. Knows no entries.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Protocol
 
-from retinue.store.sealing import Vault, sync_folder
+from retinue.runs.errors import StoreError
+from retinue.store.folders import FolderObjects
+from retinue.store.objects import Objects, resolve, split_url
+from retinue.store.places import open_objects
+from retinue.store.sealing import Vault
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of JSON above which content becomes a blob."""
+PATIENCE = 3.0
+"""Seconds a shared place may be silent: a lease reads blobs inside its transaction."""
 
 
-class Blobs:
-    """Sealed files under one folder. Safe for many processes: equal content has one name."""
+class Blobs(Protocol):
+    """Where blobs are kept. Blocking; safe for many writers, since equal content of a tenant has one address.
 
-    def __init__(self, folder: Path, vault: Vault) -> None:
-        self._folder = folder
+    Raises StoreError; StoreUnreachable when a shared place does not answer, which may pass.
+    """
+
+    def put(self, tenant_id: str, address: str, plain: bytes) -> None:
+        """Keep the bytes under the vault's address of them (40 hex digits); durable when this returns."""
+        ...
+
+    def get(self, tenant_id: str, address: str) -> bytes | None:
+        """The plain bytes; None when the tenant's key was destroyed. StoreError when there is no such blob."""
+        ...
+
+
+def open_blobs(url: str | None, folder: Path, vault: Vault) -> Blobs:
+    """The blobs of a store: in `folder`, or at `s3://bucket/prefix` or `file:///shared/folder`.
+
+    `${NAME}` in the URL is this process's environment. InvalidInput, ConfigError.
+    """
+    if url is None:
+        return FolderBlobs(folder, vault)
+    place, prefix = split_url(resolve(url, "blobs"))
+    if place == "file:///":
+        return FolderBlobs(Path("/") / prefix, vault)
+    return ObjectBlobs(open_objects(place, PATIENCE), prefix, vault)
+
+
+class ObjectBlobs:
+    """Sealed files in a shared place, below a prefix. Implements `Blobs`.
+
+    Two writers of one content may both upload it: either file opens, and the last one stays.
+    """
+
+    def __init__(self, objects: Objects, prefix: str, vault: Vault) -> None:
+        self._objects = objects
+        self._prefix = prefix.strip("/")
         self._vault = vault
 
     def put(self, tenant_id: str, address: str, plain: bytes) -> None:
-        """Store durably under the vault's address of the bytes (40 hex digits). Blocking."""
+        """See Blobs."""
         path = self._path(address)
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
-        with draft.open("xb") as file:
-            file.write(self._vault.seal(tenant_id, plain, address.encode()))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_folder(path.parent)
-        sync_folder(self._folder)
+        if self._objects.head(path) is None:
+            self._objects.put(path, self._vault.seal(tenant_id, plain, address.encode()))
 
     def get(self, tenant_id: str, address: str) -> bytes | None:
-        """The plain bytes; None when the tenant's key was destroyed. FileNotFoundError when it never was."""
-        return self._vault.open(tenant_id, self._path(address).read_bytes(), address.encode())
+        """See Blobs."""
+        sealed = self._objects.get(self._path(address))
+        if sealed is None:
+            raise StoreError(
+                f"blob {address} is missing from {self._objects.place}: restore it from the backup that the journal is "
+                "from"
+            )
+        return self._vault.open(tenant_id, sealed, address.encode())
 
-    def _path(self, address: str) -> Path:
-        return self._folder / address[:2] / address
+    def _path(self, address: str) -> str:
+        return "/".join(part for part in (self._prefix, address[:2], address) if part)
+
+
+class FolderBlobs(ObjectBlobs):
+    """The same in a folder of this machine."""
+
+    def __init__(self, folder: Path, vault: Vault) -> None:
+        super().__init__(FolderObjects(folder), "", vault)

@@ -13,7 +13,7 @@ from typing import Any
 
 from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
-from retinue.runs.errors import StoreError
+from retinue.runs.errors import StoreError, StoreUnreachable
 from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun, guest_pool
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store.engine import Connection
@@ -88,7 +88,9 @@ def _load_or_end(
     row, stored = leased
     try:
         return _load(connection, codec, row, stored)
-    except (StoreError, FileNotFoundError) as error:
+    except StoreUnreachable:
+        raise
+    except StoreError as error:
         num, run_id, tenant_id, epoch, position, *_ = row
         message = f"run {run_id} cannot be read: {error}; restore the store, its blobs and keys from one backup"
         info = ErrorInfo(reason=StopReason.internal_error, code="unreadable", message=message)

@@ -21,7 +21,7 @@ from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store import leasing
-from retinue.store.blobs import Blobs
+from retinue.store.blobs import open_blobs
 from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
@@ -50,11 +50,12 @@ class SqliteStore(Store):
         patience: float = 10.0,
         limits: Limits = NO_QUOTAS,
         breakers: BreakerPolicy = BREAKERS,
+        blobs: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         vault = Vault(folder / "keys")
-        codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
+        codec = FrameCodec(vault, open_blobs(blobs, folder / "blobs", vault))
         super().__init__(SqliteEngine(folder, patience), codec, limits, breakers)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.doubles.postgres import NoServer, PostgresServer, programs_folder
+from tests.doubles.s3 import bucket as bucket
+from tests.doubles.s3 import s3_server as s3_server
 
 
 def pytest_configure(config: pytest.Config) -> None:

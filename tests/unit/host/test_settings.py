@@ -116,6 +116,8 @@ def test_the_policy_folder_is_used_when_it_is_there(project: Path) -> None:
         ("budget:\n  hops: 3\n", 1, ["`max_tool_hops`"]),
         ("durability: fast\n", 1, ["key 'durability'", "'normal' or 'strict'"]),
         ("otlp: here\n", 1, ["an address such as http://localhost:4318"]),
+        ("blobs: shared/folder\n", 1, ["'blobs'", "must be s3://bucket/prefix or file:///shared/folder"]),
+        ("blobs: s3://key:secret@bucket/x\n", 1, ["'blobs'", "without a key in it", "(got a value that is not shown)"]),
         ("alerts:\n  webhook: here\n", 2, ["an address such as https://hooks.example.com"]),
         ("alerts:\n  command: ['']\n", 2, ["must begin with a program"]),
         ("alerts:\n  every: soon\n", 2, ["key 'alerts.every'", "soon"]),

@@ -23,6 +23,8 @@ LAZY_IMPORTS = [
     ("src/retinue/__init__.py", "retinue.*"),
     ("ingress/client.py", "retinue.actors.runtime"),
     ("host/rows.py", "pyarrow.parquet"),
+    ("host/parts.py", "pyarrow*"),
+    ("store/places.py", "retinue.store.s3"),
     ("traces/*", "opentelemetry.exporter.*"),
 ]
 

@@ -16,7 +16,7 @@ from retinue.runs.agent_state import AgentState
 from retinue.runs.artifacts import Artifact
 from retinue.runs.contracts import Branch
 from retinue.runs.journal import AnyEntry, Checkpoint, Intent, Record
-from retinue.store.blobs import Blobs
+from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
 from retinue.store.sealing import Vault
 
@@ -128,7 +128,7 @@ async def test_no_turn_is_larger_than_the_limit_and_no_checkpoint_grows(
         assert len(note.content["dropped"]) == note.facts["count"]
 
     vault = Vault(tmp_path / "keys")
-    codec = FrameCodec(vault, Blobs(tmp_path / "blobs", vault))
+    codec = FrameCodec(vault, FolderBlobs(tmp_path / "blobs", vault))
     sizes, stored = [], []
     for mark in marks(entries):
         frame = codec.encode("acme", "here", [mark])

@@ -18,7 +18,7 @@ from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import Attempt, DeadLetter, Spawn
 from retinue.sessions.native import tool
-from retinue.store.blobs import Blobs
+from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
 from retinue.store.sealing import Vault
 from retinue.store.sqlite import SqliteStore
@@ -189,7 +189,7 @@ def test_a_damaged_key_is_told_and_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.rule("R16")
 def test_a_blob_is_stored_once_under_its_address(tmp_path: Path) -> None:
     vault = Vault(tmp_path / "keys")
-    blobs = Blobs(tmp_path / "blobs", vault)
+    blobs = FolderBlobs(tmp_path / "blobs", vault)
     address = vault.address("acme", b"data").hex()
     blobs.put("acme", address, b"data")
     [path] = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
@@ -197,7 +197,7 @@ def test_a_blob_is_stored_once_under_its_address(tmp_path: Path) -> None:
     blobs.put("acme", address, b"data")
     assert path.name == address and path.stat().st_mtime_ns == first
     assert blobs.get("acme", address) == b"data"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreError, match="0000 is missing from"):
         blobs.get("acme", "0" * 40)
 
 
@@ -235,7 +235,7 @@ marked = st.recursive(
 def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = tmp_path_factory.getbasetemp() / "codec"
     vault = Vault(folder / "keys")
-    codec = FrameCodec(vault, Blobs(folder / "blobs", vault))
+    codec = FrameCodec(vault, FolderBlobs(folder / "blobs", vault))
     failed = Attempt(at=START, key="k", number=1, error=wrong, not_before=START, content=value)
     encoded = codec.encode("acme", "run:1", (said("x", value), failed))
     codec.keep("acme", encoded.blobs)

@@ -1,0 +1,102 @@
+"""Tenants' keys and large contents in tables of the store itself, for all its nodes.
+
+A key is wrapped with the store's own key (`store_key`) when there is one, so that who has the database alone cannot
+open what is in it. Knows no entries.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from typing import Any
+
+import psycopg
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg_pool import ConnectionPool
+
+from retinue.runs.errors import StoreError
+from retinue.store.postgres.pen import translate
+from retinue.store.sealing import KEY_BYTES, Vault
+
+_NONCE = 12
+_PLAIN, _WRAPPED = b"\0", b"\1"
+
+
+class KeyTable:
+    """Implements `sealing.Keys`. Blocking; each call is short and bounded."""
+
+    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], store_key: str | None) -> None:
+        self._pool = pool
+        digest = blake2b((store_key or "").encode(), digest_size=32, person=b"retinue-store").digest()
+        self._cipher = None if store_key is None else AESGCM(digest)
+
+    def __str__(self) -> str:
+        return "the table `keys`"
+
+    def load(self, tenant_id: str) -> bytes | None:
+        """See Keys."""
+        found = _run(self._pool, "SELECT wrapped FROM keys WHERE tenant_id = %s", (tenant_id,))
+        return None if found is None else self._unwrapped(tenant_id, found)
+
+    def create(self, tenant_id: str) -> bytes:
+        """See Keys."""
+        made = self._wrapped(tenant_id, os.urandom(KEY_BYTES))
+        _run(self._pool, "INSERT INTO keys VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING wrapped", (tenant_id, made))
+        key = self.load(tenant_id)
+        if key is None:
+            raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self} while it was made")
+        return key
+
+    def destroy(self, tenant_id: str) -> bool:
+        """See Keys."""
+        return _run(self._pool, "DELETE FROM keys WHERE tenant_id = %s RETURNING wrapped", (tenant_id,)) is not None
+
+    def _wrapped(self, tenant_id: str, key: bytes) -> bytes:
+        if self._cipher is None:
+            return _PLAIN + key
+        nonce = os.urandom(_NONCE)
+        return _WRAPPED + nonce + self._cipher.encrypt(nonce, key, tenant_id.encode())
+
+    def _unwrapped(self, tenant_id: str, found: bytes) -> bytes:
+        if found[:1] == _PLAIN:
+            return found[1:]
+        if self._cipher is None:
+            raise StoreError("the keys of this store are wrapped: give `store_key` the key they were made with")
+        try:
+            return self._cipher.decrypt(found[1 : 1 + _NONCE], found[1 + _NONCE :], tenant_id.encode())
+        except InvalidTag:
+            raise StoreError(
+                f"the key of tenant {tenant_id!r} does not open with `store_key`: give the key it was made with"
+            ) from None
+
+
+class BlobTable:
+    """Large contents beside the journal, where no other place is named. Implements `blobs.Blobs`."""
+
+    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], vault: Vault) -> None:
+        self._pool = pool
+        self._vault = vault
+
+    def put(self, tenant_id: str, address: str, plain: bytes) -> None:
+        """See Blobs."""
+        query = "INSERT INTO blobs VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING sealed"
+        if _run(self._pool, "SELECT sealed FROM blobs WHERE address = %s", (address,)) is None:
+            _run(self._pool, query, (address, self._vault.seal(tenant_id, plain, address.encode())))
+
+    def get(self, tenant_id: str, address: str) -> bytes | None:
+        """See Blobs."""
+        sealed = _run(self._pool, "SELECT sealed FROM blobs WHERE address = %s", (address,))
+        if sealed is None:
+            raise FileNotFoundError(f"blob {address} is not in the store: restore it from a backup")
+        return self._vault.open(tenant_id, sealed, address.encode())
+
+
+def _run(pool: ConnectionPool[psycopg.Connection[Any]], query: str, values: tuple[Any, ...]) -> bytes | None:
+    """The first column of the row that a statement gives; in a transaction of its own."""
+    try:
+        with pool.connection() as connection:
+            row = connection.cursor(binary=True).execute(query, values).fetchone()
+    except psycopg.Error as error:
+        raise translate(error) from None
+    return None if row is None else row[0]

@@ -1,0 +1,110 @@
+"""Opening a PostgreSQL store: the address, the settings of a connection, migrations.
+
+A password is a reference, `${NAME}`, to a variable of the environment, taken in by the process that connects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg_pool import ConnectionPool
+
+from retinue.runs.errors import ConfigError, SchemaMismatch, StoreError
+from retinue.store.postgres.dialect import migrations
+from retinue.store.postgres.pen import translate
+
+CONNECT_SECONDS = 5
+_SETTINGS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "retinue",
+}
+_OPTIONS = "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MIGRATING = 4_611_686_018_427_387_903
+"""The advisory lock of whoever migrates."""
+
+
+def resolved(text: str, what: str) -> str:
+    """A text with its `${NAME}` taken from the environment. ConfigError names a variable that is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise ConfigError(f"{what} refers to the environment variable {match[1]}, which is not set here: set it")
+        return found
+
+    return _REFERENCE.sub(value, text)
+
+
+def identity(url: str) -> str:
+    """Which store it is, without who asks: host, port and database."""
+    parts = conninfo.conninfo_to_dict(_REFERENCE.sub("", url))
+    return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
+    return psycopg.connect(**_parameters(url))
+
+
+def open_pool(url: str, most: int, patience: float) -> ConnectionPool[psycopg.Connection[Any]]:
+    """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
+    return ConnectionPool(
+        kwargs=lambda: _parameters(url), min_size=1, max_size=most, open=True, timeout=patience, name="retinue"
+    )
+
+
+def _parameters(url: str) -> dict[str, Any]:
+    given = conninfo.conninfo_to_dict(resolved(url, "store"))
+    options = f"{_OPTIONS} {given.pop('options', '')}"
+    return _SETTINGS | given | {"options": options, "autocommit": True}
+
+
+def migrate(url: str) -> str:
+    """Bring the database to this version's schema, one transaction a step; returns the store's incarnation."""
+    try:
+        with connect(url) as connection:
+            return _migrate(connection)
+    except psycopg.Error as error:
+        said = translate(error)
+        raise StoreError(f"{said} (store {identity(url)})") from None
+
+
+def _migrate(connection: psycopg.Connection[Any]) -> str:
+    steps = migrations()
+    found = _schema(connection)
+    if found < len(steps):
+        connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATING,))
+        for number in range(_schema(connection), len(steps)):
+            with connection.transaction():
+                if number:
+                    connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+                connection.execute(steps[number])
+                connection.execute(
+                    "INSERT INTO meta (name, value) VALUES ('schema', %s), ('incarnation', md5(gen_random_uuid()::text))"
+                    " ON CONFLICT (name) DO UPDATE SET value ="
+                    " CASE meta.name WHEN 'schema' THEN excluded.value ELSE meta.value END",
+                    (str(number + 1),),
+                )
+        connection.execute("SELECT pg_advisory_unlock(%s)", (_MIGRATING,))
+    elif found > len(steps):
+        raise SchemaMismatch(f"the store has schema {found}, this version knows {len(steps)}: use the newer Retinue")
+    row = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _schema(connection: psycopg.Connection[Any]) -> int:
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    except errors.UndefinedTable:
+        return 0
+    return int(row[0]) if row else 0

@@ -1,0 +1,209 @@
+"""The pen of PostgreSQL: appends share a transaction and a few statements; any other operation has one of its own.
+
+A transaction that the server gave up (a deadlock, an end of the connection before COMMIT) is made again. When the
+connection ends while COMMIT is under way nobody knows what became of it: appends are made again, since a store that
+holds them already says so; who asked for anything else is told to look. Every wait has a bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
+from retinue.store.engine import Job
+from retinue.store.postgres.bulk import Bulk
+from retinue.store.postgres.connection import PostgresConnection
+
+Connect = Callable[[], psycopg.Connection[Any]]
+_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.UniqueViolation)
+"""What another transaction caused: after it is gone the same operation goes through, or says why not."""
+_TRIES = 5
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WRONG_SCHEMA = "RT001"
+
+
+class PostgresPen:
+    """Implements `engine.Pen`. `announce` is told of a commit that others may wait for."""
+
+    brisk = False
+
+    def __init__(self, connect: Connect, schema: int, patience: float, announce: Callable[[], None]) -> None:
+        self._connect = connect
+        self._begin = f"SELECT begin_write({schema})"
+        self._patience = patience
+        self._announce = announce
+        self._connection: PostgresConnection | None = None
+        self._since: float | None = None
+
+    def commit(self, batch: list[Job], wait: bool) -> bool:
+        """See Pen."""
+        for job in batch:
+            _prepare(job)
+        ready = [job for job in batch if job.error is None]
+        appends = [job for job in ready if job.append is not None]
+        if appends:
+            self._commit_appends(appends)
+        for job in ready:
+            if job.append is None:
+                self._commit_alone(job)
+        return True
+
+    def rest(self) -> None:
+        """See Pen. The server has duties of its own."""
+
+    def close(self) -> None:
+        """See Pen."""
+        self._let_go()
+
+    def break_off(self, longest: float) -> None:
+        """From another thread: cut the connection of a transaction that takes longer (s). The server is silent."""
+        since, connection = self._since, self._connection
+        if since is None or connection is None or time.monotonic() - since < longest:
+            return
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.raw.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    def _commit_appends(self, jobs: list[Job]) -> None:
+        bulk = Bulk(jobs)
+
+        def apply(connection: PostgresConnection) -> None:
+            with connection.pipelined():
+                connection.run("BEGIN")
+                connection.run(self._begin)
+                bulk.begin(connection)
+                if bulk.plain:
+                    connection.run("COMMIT")
+            bulk.finish(connection)
+
+        error = self._transact(apply, repeatable=True)
+        if error is None:
+            if bulk.heard:
+                self._announce()
+        elif len(jobs) == 1 or _of_the_server(error):
+            _fail(jobs, error)
+        else:
+            for job in jobs:
+                self._commit_appends([job])
+
+    def _commit_alone(self, job: Job) -> None:
+        def apply(connection: PostgresConnection) -> None:
+            with connection.pipelined():
+                connection.run("BEGIN")
+                connection.run(self._begin)
+            job.result = job.operation(connection)
+
+        error = self._transact(apply, repeatable=False)
+        if error is None:
+            self._announce()
+        else:
+            _fail([job], error)
+
+    def _transact(self, apply: Callable[[PostgresConnection], None], repeatable: bool) -> BaseException | None:
+        """Apply and commit, again where that can help; returns why it could not be done."""
+        until = time.monotonic() + self._patience
+        for tries in count(1):
+            committing = False
+            try:
+                connection = self._connected()
+                self._since = time.monotonic()
+                apply(connection)
+                committing = True
+                if connection.busy:
+                    connection.run("COMMIT")
+                return None
+            except Exception as error:  # each job has to hear of it, and the thread lives
+                lost = self._roll_back()
+                if lost and committing and not repeatable:
+                    return _unknown(error)
+                again = time.monotonic() < until if lost else isinstance(error, _AGAIN) and tries < _TRIES
+                if not again:
+                    return error
+                time.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
+            finally:
+                self._since = None
+        raise AssertionError("tries do not end by themselves")
+
+    def _connected(self) -> PostgresConnection:
+        if self._connection is None:
+            self._connection = PostgresConnection(self._connect())
+        return self._connection
+
+    def _roll_back(self) -> bool:
+        """Take the transaction back; True when the connection is lost, and it with it."""
+        connection = self._connection
+        if connection is None:
+            return True
+        try:
+            if connection.busy:
+                connection.run("ROLLBACK")
+        except psycopg.Error:
+            self._let_go()
+            return True
+        if connection.raw.closed:
+            self._let_go()
+        return self._connection is None
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.raw.close()
+            self._connection = None
+
+
+def translate(error: BaseException) -> BaseException:
+    """An error of the database or of the disk as the store's callers know it."""
+    if isinstance(error, RetinueError):
+        return error
+    if isinstance(error, errors.DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+        return StoreFull("the disk of the store is full: nothing was written; free space and resume")
+    if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
+        return SchemaMismatch(str(error.diag.message_primary))
+    if isinstance(error, (*_AGAIN, errors.QueryCanceled)):
+        return StoreBusy(f"the store is busy: {_said(error)}; nothing was acknowledged; try again")
+    if isinstance(error, psycopg.OperationalError | PoolTimeout):
+        return StoreError(f"the database of the store cannot be reached: {_said(error)}; nothing was acknowledged")
+    if isinstance(error, psycopg.Error):
+        return StoreError(f"the store refused an operation: {_said(error)}")
+    if isinstance(error, OSError):
+        return StoreError(f"the disk of the store failed: {error}; nothing was acknowledged; repair it and resume")
+    return error
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _unknown(error: BaseException) -> StoreError:
+    return StoreError(
+        f"the connection to the store ended while an operation was committed ({_said(error)}): look whether it was "
+        "done before you repeat it"
+    )
+
+
+def _of_the_server(error: BaseException) -> bool:
+    """Whether no member of the batch is to blame."""
+    return isinstance(error, psycopg.OperationalError) and not isinstance(error, _AGAIN)
+
+
+def _prepare(job: Job) -> None:
+    try:
+        if job.prepare is not None:
+            job.prepare()
+    except Exception as error:  # the member fails, the thread lives
+        job.error = translate(error)
+
+
+def _fail(jobs: Sequence[Job], error: BaseException) -> None:
+    for job in jobs:
+        job.error = job.error or translate(error)

@@ -1,0 +1,24 @@
+-- A batch of appends, each under its fence; those that are refused are not among the rows. One row a run.
+WITH wanted AS MATERIALIZED (
+  SELECT * FROM unnest(:num::bigint[], :epoch::bigint[], :expected::bigint[], :position::bigint[], :seen::bigint[],
+    :checkpoint::bigint[], :status::text[], :reason::text[], :at::bigint[], :steps::bigint[], :hops::bigint[],
+    :input_tokens::bigint[], :output_tokens::bigint[], :micros::bigint[], :facts::bytea[], :sealed::bytea[])
+    AS w (num, epoch, expected, position, seen, checkpoint, status, reason, at, steps, hops, input_tokens,
+      output_tokens, micros, facts, sealed)),
+fenced AS (
+  UPDATE runs r SET position = w.position, seen = coalesce(w.seen, r.seen),
+    checkpoint_at = coalesce(w.checkpoint, r.checkpoint_at), status = coalesce(w.status, r.status),
+    host = CASE w.status WHEN 'queued' THEN NULL ELSE r.host END, reason = coalesce(w.reason, r.reason),
+    finished_at = coalesce(w.at, r.finished_at),
+    final = CASE WHEN w.at IS NULL THEN r.final ELSE w.expected + 1 END,
+    final_seq = CASE WHEN w.at IS NULL THEN r.final_seq ELSE nextval('journal_seq') END,
+    wake_at = CASE WHEN w.at IS NULL THEN r.wake_at END, steps = coalesce(w.steps, r.steps),
+    hops = coalesce(w.hops, r.hops), input_tokens = coalesce(w.input_tokens, r.input_tokens),
+    output_tokens = coalesce(w.output_tokens, r.output_tokens), micros = coalesce(w.micros, r.micros)
+  FROM wanted w WHERE r.num = w.num AND r.epoch = w.epoch AND r.position = w.expected AND r.status = 'in_progress'
+  RETURNING r.num, r.grp, r.reserved_tokens, r.reserved_micros, CASE WHEN w.at IS NOT NULL THEN r.final_seq END AS seq),
+written AS (
+  INSERT INTO journal (seq, run, position, epoch, schema, facts, sealed)
+  SELECT coalesce(f.seq, nextval('journal_seq')), w.num, w.expected + 1, w.epoch, :schema, w.facts, w.sealed
+  FROM fenced f JOIN wanted w USING (num) WHERE w.facts IS NOT NULL)
+SELECT num, grp, reserved_tokens, reserved_micros FROM fenced

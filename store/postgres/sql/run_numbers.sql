@@ -1,0 +1,1 @@
+SELECT nextval('runs_num') FROM generate_series(1, :count)
