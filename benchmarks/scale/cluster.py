@@ -24,18 +24,19 @@ class Cluster:
     def __init__(self, costs: Costs, shape: Shape, work: Work, seed: int = 1, prefilled: bool = False) -> None:
         self.costs, self.shape, self.work = costs, shape, work
         self.simulation = Simulation(seed)
-        self.database = Database(self.simulation, costs, shape, work.groups * shape.slots)
+        self.database = Database(self.simulation, costs, shape, work.groups)
         self.frames = Frames(self.simulation)
         self.counts = Counts()
         self.queued: deque[Run] = deque()
         self._hungry: dict[Host, None] = {}
         self.made = self.ended = self.parked = 0
         self.hosts: list[Host] = []
+        self.feeders: list[Feeder] = []
         for cores in self._cores_of_nodes():
             self.hosts += [Host(self, cores) for _ in range(shape.processes)]
         if prefilled:
             self._fill()
-        self.feeders = [Feeder(self, group) for group in range(work.groups)]
+        self.feeders += [Feeder(self, group) for group in range(work.groups)]
         if not work.groups and work.total is not None:
             self.queue([self.new_run(0) for _ in range(work.total)])
         self.simulation.start(self.frames.project(costs.projector_frame / shape.projectors))
@@ -67,12 +68,8 @@ class Cluster:
         self._hungry[host] = None
 
     def rows_of(self, ending: Sequence[Run]) -> list[int]:
-        """The counter rows that ending runs settle on, in an order that all keep."""
-        if not self.work.groups:
-            return []
-        slots, random = self.shape.slots, self.simulation.random
-        slot = random.randrange(slots)
-        return sorted({run.group * slots + slot for run in ending})
+        """The parents' rows that ending runs lock, in an order that all keep."""
+        return sorted({run.group for run in ending}) if self.feeders and self.shape.locks else []
 
     def end(self, run: Run) -> None:
         """A run has ended; its parent hears of it, or another one takes its place."""
@@ -117,10 +114,11 @@ class Cluster:
     def _answer(self, run: Run, since: float) -> Process:
         """Somebody's answer: a transaction of a client's that queues the run."""
         self.counts.parked_seconds += self.simulation.now - since
-        wanted = Transaction(self.costs.db_commit + self.costs.db_append, self.costs.log_bytes)
+        wanted = Transaction(self.costs.db_commit + self.costs.db_append, size=self.costs.log_bytes)
         yield from self.database.transact(wanted)
         self.parked -= 1
         self.queue([run])
+        self.simulation.random.choice(self.hosts).tell()
 
 
 class Feeder:
@@ -132,8 +130,11 @@ class Feeder:
         self._bell = Bell(cluster.simulation)
         work, places = cluster.work, cluster.shape.capacity * len(cluster.hosts)
         self._left = None if work.total is None else (work.total + group) // work.groups
-        self._window = max(10_000, 2 * places // work.groups)
-        self._open = places // work.groups if cluster.made else 0
+        self._window = 2 * places // work.groups
+        self._open = 0
+        if cluster.made:
+            self._open = self._window
+            cluster.queue([cluster.new_run(group) for _ in range(self._window - places // work.groups)])
         cluster.simulation.start(self._feed())
 
     def child_ended(self) -> None:
@@ -145,15 +146,19 @@ class Feeder:
     def _feed(self) -> Process:
         cluster, costs, shape = self._cluster, self._cluster.costs, self._cluster.shape
         while self._left is None or self._left > 0:
-            count = min(CHUNK, self._window - self._open, self._left or CHUNK)
+            count = min(CHUNK, self._window - self._open, CHUNK if self._left is None else self._left)
             if count <= 0:
                 yield self._bell
                 continue
             self._open += count
             yield from self._host.spend(count * costs.loop_step)
-            wanted = Transaction(costs.db_commit + count * costs.db_spawn / shape.cheaper, count * 2 * costs.log_bytes)
-            yield from cluster.database.transact(wanted, self._host.spend(count * costs.client_append / shape.cheaper))
+            server = costs.db_commit + count * costs.db_spawn
+            client = costs.client_commit + count * costs.client_append
+            row = [self._group] if shape.locks else []
+            wanted = Transaction(server, client, count * 2 * costs.log_bytes, shape.lease_trips, row)
+            yield from cluster.database.transact(wanted, self._host)
             cluster.frames.add(count)
             cluster.queue([cluster.new_run(self._group) for _ in range(count)])
+            self._host.tell()
             if self._left is not None:
                 self._left -= count

@@ -25,15 +25,19 @@ class Costs:
     disk_flush: float
     db_commit: float
     db_append: float
+    db_trip: float
     db_settle: float
     db_lease: float
     db_lease_run: float
     db_spawn: float
+    db_look: float
     db_host_row: float
     db_notify: float
     db_listener: float
     client_commit: float
     client_append: float
+    client_trip: float
+    client_look: float
     loop_step: float
     loop_host_row: float
     log_bytes: float

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from benchmarks.scale.costs import Costs
-from benchmarks.scale.events import Both, Log, Pool, Process, Simulation
+from benchmarks.scale.events import All, Log, Pool, Process, Simulation
 from benchmarks.scale.shapes import Shape
 
 GATHER = 0.5
@@ -20,12 +21,21 @@ FRAMES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What the server has to do: `cpu` seconds, `size` bytes of log, `rows` locked for `row_cpu` seconds each."""
+    """What has to be done: CPU seconds of `client` and `server`, bytes of log, round trips, rows to lock for it all."""
 
-    cpu: float
-    size: float
+    server: float
+    client: float = 0.0
+    size: float = 0.0
+    trips: int = 1
     rows: Sequence[int] = ()
-    row_cpu: float = 0.0
+
+
+class Client(Protocol):
+    """Who sends a transaction."""
+
+    def spend(self, seconds: float) -> Process:
+        """Use CPU of the client's."""
+        ...
 
 
 class Database:
@@ -35,31 +45,58 @@ class Database:
         self.cores = Pool(simulation, shape.db_cores)
         self.log = Log(simulation, shape.flush, costs.log_bandwidth)
         self.rows = [Pool(simulation, 1) for _ in range(rows)]
+        self.hints = 0
+        self._waking = False
+        self._again = False
         self._simulation = simulation
+        self._costs = costs
         self._shape = shape
 
-    def transact(self, wanted: Transaction, client: Process | None = None) -> Process:
-        """One pipelined transaction: the client's sending and the server's work overlap; locks last until the commit."""
-        yield self._shape.round_trip / 2
-        if client is None:
-            yield from self._work(wanted)
+    def notify(self, listeners: int) -> Process:
+        """Tell all sessions that listen. One that has not come round to the hint before hears of both at once."""
+        yield self._shape.round_trip
+        yield from self.cores.use(self._costs.db_notify)
+        if self._waking:
+            self._again = True
         else:
-            yield Both(self._simulation, client, self._work(wanted))
+            self._simulation.start(self._wake(listeners))
+
+    def _wake(self, listeners: int) -> Process:
+        self._waking = True
+        width = min(listeners, self.cores.servers)
+        part = listeners * self._costs.db_listener / width
+        yield All(self._simulation, *(self.cores.use(part) for _ in range(width)))
+        self.hints += 1
+        self._waking = False
+        if self._again:
+            self._again = False
+            yield from self._wake(listeners)
+
+    def transact(self, wanted: Transaction, client: Client | None = None) -> Process:
+        """One transaction: of its first round trip sending and work overlap, and its locks last until the commit."""
+        yield self._shape.round_trip / 2
+        if not self._shape.late:
+            yield from self._lock(wanted)
+        if client is None:
+            yield from self.cores.use(wanted.server)
+        else:
+            yield All(self._simulation, client.spend(wanted.client), self.cores.use(wanted.server))
+        for _ in range(wanted.trips - 1):
+            yield self._shape.round_trip
+            if client is not None:
+                yield from client.spend(self._costs.client_trip)
+            yield from self.cores.use(self._costs.db_trip)
+        if self._shape.late:
+            yield from self._lock(wanted)
         self.log.write(wanted.size)
         yield self.log
         for row in wanted.rows:
             self.rows[row].give()
         yield self._shape.round_trip / 2
 
-    def _work(self, wanted: Transaction) -> Process:
-        """The locks come first, as what ends may stand anywhere among the members; or last, where the shape says so."""
-        if self._shape.settle_last:
-            yield from self.cores.use(wanted.cpu)
+    def _lock(self, wanted: Transaction) -> Process:
         for row in wanted.rows:
             yield self.rows[row]
-            yield from self.cores.use(wanted.row_cpu)
-        if not self._shape.settle_last:
-            yield from self.cores.use(wanted.cpu)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A small discrete-event kernel: a clock, processes, pools of servers, bells and a log with group commit.
 
 A process is a generator. It yields seconds to sleep, or a thing to wait for: a `Pool` (a place in it), a `Bell` (its
-ringing), a `Log` (its next flush), a `Both`. Everything is in order of time and, at one time, of request, so one seed
+ringing), a `Log` (its next flush), an `All`. Everything is in order of time and, at one time, of request, so one seed
 gives one history. Knows nothing of what is simulated.
 """
 
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from random import Random
+from types import GeneratorType
 from typing import Protocol
 
 SLICE = 0.005
@@ -20,8 +21,9 @@ SLICE = 0.005
 class Awaited(Protocol):
     """What a process may yield beside seconds."""
 
-    def wait(self, process: Process) -> None:
-        """Take the process on; start it again when the time has come."""
+    def wait(self, process: Process) -> bool:
+        """True: the process may go on at once. Else it is taken on and started again when the time has come."""
+        ...
 
 
 Process = Generator["float | Awaited", None, None]
@@ -49,7 +51,7 @@ class Simulation:
         """Let time pass until `until`, until nothing is due, or until `enough` says so."""
         while self._due and self._due[0][0] <= until and not (enough is not None and enough()):
             self.now, _, action = heappop(self._due)
-            if isinstance(action, Generator):
+            if isinstance(action, GeneratorType):
                 self._step(action)
             else:
                 action()
@@ -57,13 +59,12 @@ class Simulation:
             self.now = until
 
     def _step(self, process: Process) -> None:
-        wanted = next(process, None)
-        if wanted is None:
-            return
-        if isinstance(wanted, float):
-            self.call(wanted, process)
-        else:
-            wanted.wait(process)
+        for wanted in process:
+            if isinstance(wanted, float):
+                self.call(wanted, process)
+                return
+            if not wanted.wait(process):
+                return
 
 
 class Pool:
@@ -86,21 +87,26 @@ class Pool:
         self.busy = self.waited = self.queued = 0.0
         self.served = 0
 
-    def wait(self, process: Process) -> None:
+    def wait(self, process: Process) -> bool:
         """See Awaited."""
-        if self._free:
-            self._take(process, 0.0)
-        else:
-            self._count()
+        self._count()
+        if not self._free:
             self._queue.append((process, self._simulation.now))
+            return False
+        self._free -= 1
+        self.served += 1
+        return True
 
     def give(self) -> None:
         """Give a place back; the first in the queue has it at once."""
         self._count()
-        self._free += 1
-        if self._queue:
-            process, since = self._queue.popleft()
-            self._take(process, self._simulation.now - since)
+        if not self._queue:
+            self._free += 1
+            return
+        process, since = self._queue.popleft()
+        self.served += 1
+        self.waited += self._simulation.now - since
+        self._simulation.call(0.0, process)
 
     def use(self, seconds: float) -> Process:
         """Hold a place for so long, in slices."""
@@ -130,15 +136,10 @@ class Pool:
         """Seconds that one waited on average since the last reset."""
         return self.waited / self.served if self.served else 0.0
 
-    def _take(self, process: Process, waited: float) -> None:
-        self._count()
-        self._free -= 1
-        self.served += 1
-        self.waited += waited
-        self._simulation.call(0.0, process)
-
     def _count(self) -> None:
         passed = self._simulation.now - self._changed
+        if not passed:
+            return
         self.busy += passed * (self.servers - self._free)
         self.queued += passed * len(self._queue)
         self._changed = self._simulation.now
@@ -152,13 +153,13 @@ class Bell:
         self._waiting: deque[Process] = deque()
         self._rung = False
 
-    def wait(self, process: Process) -> None:
+    def wait(self, process: Process) -> bool:
         """See Awaited."""
         if self._rung:
             self._rung = False
-            self._simulation.call(0.0, process)
-        else:
-            self._waiting.append(process)
+            return True
+        self._waiting.append(process)
+        return False
 
     def ring(self) -> None:
         """Wake the first who waits."""
@@ -190,11 +191,12 @@ class Log:
         """Put bytes into the log; they are flushed with whoever waits next."""
         self._bytes += size
 
-    def wait(self, process: Process) -> None:
+    def wait(self, process: Process) -> bool:
         """See Awaited."""
         self._waiting.append(process)
         if not self._flushing:
             self._flush()
+        return False
 
     @property
     def utilisation(self) -> float:
@@ -221,18 +223,18 @@ class Log:
             self._flush()
 
 
-class Both:
-    """Two processes side by side; yield it to wait until both have ended."""
+class All:
+    """Processes side by side; yield it to wait until all have ended."""
 
-    def __init__(self, simulation: Simulation, first: Process, second: Process) -> None:
+    def __init__(self, simulation: Simulation, *processes: Process) -> None:
         self._bell = Bell(simulation)
-        self._open = 2
-        simulation.start(self._run(first))
-        simulation.start(self._run(second))
+        self._open = len(processes)
+        for process in processes:
+            simulation.start(self._run(process))
 
-    def wait(self, process: Process) -> None:
+    def wait(self, process: Process) -> bool:
         """See Awaited."""
-        self._bell.wait(process)
+        return self._bell.wait(process)
 
     def _run(self, process: Process) -> Process:
         yield from process

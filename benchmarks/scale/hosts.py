@@ -7,7 +7,6 @@ Knows its cluster as what is shared: the queue, the database, the counts.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.scale.database import Transaction
@@ -23,16 +22,6 @@ TEND = 1.0
 """Seconds between two looks at the other hosts, as in host/hosting.py."""
 
 
-@dataclass(slots=True)
-class Batch:
-    """The members of one transaction: commits of runs, runs that it leases, and CPU seconds to send it."""
-
-    runs: list[Run]
-    leased: list[Run]
-    work: Transaction
-    client: float
-
-
 class Host:
     """One process. `python` is what its threads share: one of them at a time."""
 
@@ -45,8 +34,10 @@ class Host:
         self._outbox: deque[Run] = deque()
         self._rung, self._posted = Bell(cluster.simulation), Bell(cluster.simulation)
         self._leasing = 0
-        self._hinted = -1.0
+        self._telling = Bell(cluster.simulation)
         cluster.simulation.start(self._loop())
+        cluster.simulation.start(self._tell())
+        cluster.simulation.call(cluster.simulation.random.random() * cluster.shape.look, self._look())
         for _ in range(cluster.shape.lanes):
             cluster.simulation.start(self._writer())
         cluster.simulation.call(cluster.simulation.random.random() * TEND, self._tend())
@@ -84,51 +75,67 @@ class Host:
             self._posted.ring()
 
     def _writer(self) -> Process:
+        """Commit what waits, then lease what there is room for: two transactions, as in store/postgres/pen.py."""
         cluster = self._cluster
         while True:
-            batch = self._gather()
-            if batch is None:
+            runs = [self._outbox.popleft() for _ in range(min(MOST, len(self._outbox)))]
+            if runs:
+                yield from cluster.database.transact(self._appends(runs), self)
+                cluster.counts.transactions += 1
+                if cluster.shape.tells_all:
+                    self.tell()
+                cluster.frames.add(len(runs))
+                for run in runs:
+                    self._committed(run)
+            leased = [cluster.queued.popleft() for _ in range(max(0, min(self.room, len(cluster.queued))))]
+            if leased:
+                self._leasing += len(leased)
+                yield from cluster.database.transact(self._lease(len(leased)), self)
+                self._leasing -= len(leased)
+                for run in leased:
+                    self.begin(run)
+            if not runs and not leased:
                 cluster.note_hungry(self)
                 yield self._posted
-                continue
-            yield from cluster.database.transact(batch.work, self.spend(batch.client))
-            cluster.counts.transactions += 1
-            cluster.frames.add(len(batch.runs))
-            self._leasing -= len(batch.leased)
-            for run in batch.runs:
-                self._committed(run)
-            for run in batch.leased:
-                self.begin(run)
 
-    def _gather(self) -> Batch | None:
-        """What waits, with what it costs; None when nothing does."""
+    def _appends(self, runs: list[Run]) -> Transaction:
+        """The transaction of some commits; where runs end, it locks their parents and settles with them."""
         cluster, costs, shape = self._cluster, self._cluster.costs, self._cluster.shape
-        runs = [self._outbox.popleft() for _ in range(min(MOST, len(self._outbox)))]
-        leased = [cluster.queued.popleft() for _ in range(max(0, min(self.room, len(cluster.queued))))]
-        if not runs and not leased:
-            return None
-        self._leasing += len(leased)
         ending = [run for run in runs if not run.left]
-        members = len(runs) + len(leased)
-        cpu = costs.db_commit + len(runs) * costs.db_append / shape.cheaper
-        if leased:
-            cpu += costs.db_lease + len(leased) * costs.db_lease_run
-        if ending and self._tells():
-            cpu += costs.db_notify + costs.db_listener * len(cluster.hosts)
-        rows = cluster.rows_of(ending)
-        settle = len(ending) * costs.db_settle
-        work = Transaction(
-            cpu + (0.0 if rows else settle), len(runs) * costs.log_bytes, rows, settle / len(rows) if rows else 0.0
-        )
-        return Batch(runs, leased, work, costs.client_commit + members * costs.client_append / shape.cheaper)
+        server = costs.db_commit + len(runs) * costs.db_append + len(ending) * costs.db_settle
+        client = costs.client_commit + len(runs) * costs.client_append
+        trips = shape.settle_trips if ending else 1
+        return Transaction(server, client, len(runs) * costs.log_bytes, trips, cluster.rows_of(ending))
 
-    def _tells(self) -> bool:
-        """Whether this transaction is followed by a hint."""
-        now, tick = self._cluster.simulation.now, self._cluster.shape.tick
-        if tick and now < self._hinted + tick:
-            return False
-        self._hinted = now
-        return True
+    def _lease(self, count: int) -> Transaction:
+        costs = self._cluster.costs
+        server = costs.db_lease + count * costs.db_lease_run
+        client = costs.client_commit + count * costs.client_append
+        return Transaction(server, client, count * costs.log_bytes / 2, self._cluster.shape.lease_trips)
+
+    def tell(self) -> None:
+        """This process has committed what others may wait for."""
+        self._telling.ring()
+
+    def _tell(self) -> Process:
+        """One hint for all that was told in a tick, as in store/postgres/hints.py."""
+        cluster = self._cluster
+        while True:
+            yield self._telling
+            yield from cluster.database.notify(len(cluster.hosts))
+            yield cluster.shape.tick
+
+    def _look(self) -> Process:
+        """After a hint: is anything queued, and is there news? Two small reads."""
+        cluster, costs = self._cluster, self._cluster.costs
+        seen = -1
+        while True:
+            if seen != cluster.database.hints:
+                seen = cluster.database.hints
+                yield from self.spend(2 * costs.client_look)
+                yield 2 * cluster.shape.round_trip
+                yield from cluster.database.cores.use(2 * costs.db_look)
+            yield cluster.shape.look
 
     def _committed(self, run: Run) -> None:
         """A commit is on disk: the run ends, parks, or goes on with its next one."""
@@ -163,7 +170,7 @@ class Host:
         cluster, costs = self._cluster, self._cluster.costs
         while True:
             others = len(cluster.hosts) if cluster.shape.judges else 0
-            yield from self.spend(costs.client_commit + others * costs.loop_host_row)
-            cpu = 2 * costs.db_commit + others * costs.db_host_row
-            yield from cluster.database.transact(Transaction(cpu, costs.log_bytes))
+            server = 2 * costs.db_commit + others * costs.db_host_row
+            client = 2 * costs.client_commit + others * costs.loop_host_row
+            yield from cluster.database.transact(Transaction(server, client, costs.log_bytes), self)
             yield TEND

@@ -1,7 +1,7 @@
 """Raw probes of a PostgreSQL server: what a commit, a row, a held lock and a NOTIFY cost there, without an engine.
 
-The statements have the shape of an append of the store: a guarded UPDATE of the run's row and an INSERT into a journal.
-The server's CPU is read from /proc, so the server must run on this machine. Knows neither Retinue nor the model.
+The statements have the shape of the store's appends: one guarded UPDATE of the runs of a batch and one INSERT into a
+journal, both over columns. The server's CPU is read from /proc, so the server must run on this machine. Knows neither Retinue nor the model.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ import psycopg
 TABLES = """
 CREATE TABLE run (num bigint PRIMARY KEY, position bigint NOT NULL, epoch bigint NOT NULL, news bigint NOT NULL);
 CREATE TABLE journal (seq bigserial PRIMARY KEY, run bigint NOT NULL, position bigint NOT NULL, epoch bigint NOT NULL,
-  facts text NOT NULL, sealed bytea NOT NULL, UNIQUE (run, position));
+  facts bytea NOT NULL, sealed bytea NOT NULL, UNIQUE (run, position));
 CREATE TABLE fan_out (num bigint PRIMARY KEY, pending bigint NOT NULL);
 CREATE TABLE queue (num bigint PRIMARY KEY, status text NOT NULL, host bigint);
 CREATE INDEX queue_waiting ON queue (num) WHERE status = 'queued';
 INSERT INTO fan_out VALUES (1, 0);
 """
-FENCE = "UPDATE run SET position = position + 1 WHERE num = %s AND epoch = 1 RETURNING news"
-INSERT = "INSERT INTO journal (run, position, epoch, facts, sealed) VALUES (%s, %s, 1, %s, %s)"
+FENCE = (
+    "UPDATE run SET position = position + 1 FROM unnest(%s::bigint[]) AS w (num) WHERE run.num = w.num AND epoch = 1"
+    " RETURNING run.num, news"
+)
+INSERT = (
+    "INSERT INTO journal (run, position, epoch, facts, sealed) SELECT run, position, 1, facts, sealed"
+    " FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::bytea[]) AS w (run, position, facts, sealed)"
+)
 SETTLE = "UPDATE fan_out SET pending = pending - %s WHERE num = 1"
 LEASE = (
     "UPDATE queue SET status = 'taken', host = 1 WHERE num IN (SELECT num FROM queue WHERE status = 'queued'"
     " ORDER BY num LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING num"
 )
-FACTS, SEALED = "f" * 200, b"s" * 150
+FACTS, SEALED = b"f" * 200, b"s" * 150
 RUNS_EACH = 1_000
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -52,11 +58,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a load did: transactions per second, CPU seconds of the server and of the client per transaction."""
+    """What a load did: transactions per second, CPU seconds of the server and of the client per transaction, and the
+    share of the machine that others used meanwhile."""
 
     commits: float
     server_cpu: float
     client_cpu: float
+    others: float
 
 
 def prepare(url: str) -> None:
@@ -105,9 +113,11 @@ def run_load(url: str, load: Load) -> Seen:
     parts = [answers.get() for _ in writers]
     for writer in writers:
         writer.join(30)
-    done = sum(part[0] for part in parts)
-    elapsed = statistics.mean(part[1] for part in parts)
-    return Seen(done / elapsed, sum(part[2] for part in parts) / done, sum(part[3] for part in parts) / done)
+    done, elapsed = sum(part[0] for part in parts), statistics.mean(part[1] for part in parts)
+    server, client = (sum(part[place] for part in parts) for place in (2, 3))
+    busy = statistics.mean(part[4] for part in parts)
+    others = max(0.0, busy - server - client) / (elapsed * (os.cpu_count() or 1))
+    return Seen(done / elapsed, server / done, client / done, others)
 
 
 def _write(url: str, load: Load, number: int, start: Barrier, answers: Any) -> None:
@@ -117,31 +127,36 @@ def _write(url: str, load: Load, number: int, start: Barrier, answers: Any) -> N
             _transaction(connection, load, place)
         start.wait(60)
         pid, done, position = connection.info.backend_pid, 0, place
-        server, client, started = cpu_of(pid), time.process_time(), time.perf_counter()
+        server, client, busy, started = cpu_of(pid), time.process_time(), busy_seconds(), time.perf_counter()
         while (elapsed := time.perf_counter() - started) < load.seconds:
             _transaction(connection, load, position)
             position = place + (position - place + load.rows) % RUNS_EACH
             done += 1
-        answers.put((done, elapsed, cpu_of(pid) - server, time.process_time() - client))
+        answers.put((done, elapsed, cpu_of(pid) - server, time.process_time() - client, busy_seconds() - busy))
 
 
 def _transaction(connection: psycopg.Connection[Any], load: Load, first: int) -> None:
     """BEGIN, the appends and COMMIT in one pipeline: one round trip."""
+    runs, stamp = list(range(first, first + load.rows)), time.perf_counter_ns()
+    positions = list(range(stamp, stamp + load.rows))
     with connection.pipeline():
         connection.execute("BEGIN")
         if load.settles:
             connection.execute(SETTLE, (load.rows,))
-        stamp = time.perf_counter_ns()
-        for row in range(load.rows):
-            connection.execute(FENCE, (first + row,))
-            connection.execute(INSERT, (first + row, stamp + row, FACTS, SEALED))
+        connection.execute(FENCE, (runs,), binary=True)
+        connection.execute(INSERT, (runs, positions, [FACTS] * load.rows, [SEALED] * load.rows), binary=True)
         connection.execute("COMMIT")
 
 
+def busy_seconds() -> float:
+    """CPU seconds that all processes of this machine have used."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq) / TICK
+
+
 def cpu_of(pid: int) -> float:
-    """CPU seconds a process of this machine has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """CPU seconds a process of one thread has used, by the scheduler's own clock."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def bytes_per_row(url: str, appends: int = 20_000) -> tuple[float, float]:
@@ -168,6 +183,25 @@ def lease_cpu(url: str, size: int, rounds: int = 60) -> float:
         connection.execute("TRUNCATE queue")
         connection.execute("INSERT INTO queue SELECT n, 'queued' FROM generate_series(1, %s) AS n", (size * rounds * 2,))
         return _server_cpu(connection, rounds, lambda: connection.execute(LEASE, (size,)).fetchall())
+
+
+def trip_cpu(url: str, rounds: int = 3_000) -> tuple[float, float]:
+    """CPU seconds of (server, client) for one more small statement in a transaction, with its round trip."""
+    with psycopg.connect(url, prepare_threshold=0) as connection:
+        connection.execute(SETTLE, (1,))
+        client = time.process_time()
+        server = _server_cpu(connection, rounds, lambda: connection.execute(SETTLE, (1,)))
+        return server, (time.process_time() - client) / rounds
+
+
+def row_cpu(url: str, rows: int, rounds: int = 60) -> tuple[float, float]:
+    """CPU seconds of (server, client) to read a table of `rows` small rows, for each row."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        connection.execute("TRUNCATE queue")
+        connection.execute("INSERT INTO queue SELECT n, 'taken', n FROM generate_series(1, %s) AS n", (rows,))
+        client = time.process_time()
+        server = _server_cpu(connection, rounds, lambda: connection.execute("SELECT * FROM queue").fetchall())
+        return server / rows, (time.process_time() - client) / rounds / rows
 
 
 def notify_cpu(url: str, listeners: int, rounds: int = 2_000) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from benchmarks.scale.cluster import Cluster
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.database import Database, Transaction
-from benchmarks.scale.events import Both, Pool, Process, Simulation
+from benchmarks.scale.events import Pool, Process, Simulation
 from benchmarks.scale.shapes import Shape, Work
 
 FOR_EVER = 1e9
@@ -26,6 +26,17 @@ def one_machine(costs: Costs, nodes: int = 1, processes: int = 1, cores: int = 2
     )
 
 
+class Bare:
+    """A client that is nothing but a client."""
+
+    def __init__(self, cores: Pool) -> None:
+        self._cores = cores
+
+    def spend(self, seconds: float) -> Process:
+        """See Client."""
+        return self._cores.use(seconds)
+
+
 def raw_commits(costs: Costs, writers: int, rows: int, settles: bool, cores: int = 2) -> float:
     """Transactions per second of bare writers, each with one of `rows` appends in flight; see probe.py."""
     simulation = Simulation(1)
@@ -36,10 +47,13 @@ def raw_commits(costs: Costs, writers: int, rows: int, settles: bool, cores: int
     def write() -> Process:
         nonlocal done
         wanted = Transaction(
-            costs.db_commit + rows * costs.db_append, rows * costs.log_bytes, (0,) if settles else (), costs.db_settle
+            costs.db_commit + rows * costs.db_append,
+            costs.client_commit + rows * costs.client_append,
+            rows * costs.log_bytes,
+            rows=(0,) if settles else (),
         )
         while True:
-            yield from database.transact(wanted, database.cores.use(costs.client_commit + rows * costs.client_append))
+            yield from database.transact(wanted, Bare(database.cores))
             done += 1
 
     for _ in range(writers):
@@ -66,9 +80,15 @@ def batch_seconds(costs: Costs, rows: int, latency: float, shape: Shape, steps: 
 
 @dataclass(frozen=True)
 class Load:
-    """What a cluster under load shows. Rates per second, shares 0 to 1, seconds."""
+    """What a cluster under load shows: rates per second, shares 0 to 1, seconds.
+
+    `offered`: steps a second if nothing but the model took time; `hosts`: the busiest process; `row_share`: the
+    busiest parent's row; `behind`: seconds by which the projector falls back in one.
+    """
 
     nodes: int
+    processes: int
+    offered: float
     runs: float
     steps: float
     commits: float
@@ -77,27 +97,32 @@ class Load:
     parks: float
     db_cpu: float
     log: float
-    log_bytes: float
     hosts: float
     row_share: float
     row_wait: float
-    lag: float
     projector: float
-    offered: float
+    behind: float
 
 
-def under_load(costs: Costs, shape: Shape, work: Work, warm: float = 2.0, seconds: float = 3.0) -> Load:
+def in_cluster(costs: Costs, nodes: int) -> Shape:
+    """Nodes of two cores and two processes around a server of 16 cores, in one zone, on a network disk."""
+    return Shape(nodes, costs.network, costs.disk_flush)
+
+
+def under_load(costs: Costs, shape: Shape, work: Work, warm: float = 2.0, seconds: float = 2.0) -> Load:
     """A cluster that begins full and is filled up again, counted for `seconds` after `warm`."""
     cluster = Cluster(costs, shape, work, prefilled=True)
-    simulation = cluster.simulation
+    simulation, database, frames = cluster.simulation, cluster.database, cluster.frames
     simulation.run(warm)
     cluster.reset()
-    lag = cluster.frames.lag
+    before = frames.lag
     simulation.run(warm + seconds)
-    counts, database, rows = cluster.counts, cluster.database, cluster.database.rows
+    counts, rows = cluster.counts, database.rows
     served = sum(row.served for row in rows)
     return Load(
         nodes=shape.nodes,
+        processes=len(cluster.hosts),
+        offered=len(cluster.hosts) * shape.capacity / work.latency,
         runs=counts.ended / seconds,
         steps=counts.steps / seconds,
         commits=counts.commits / seconds,
@@ -106,16 +131,9 @@ def under_load(costs: Costs, shape: Shape, work: Work, warm: float = 2.0, second
         parks=counts.parked / seconds,
         db_cpu=database.cores.utilisation,
         log=database.log.utilisation,
-        log_bytes=database.log.written / seconds,
         hosts=max(host.python.utilisation for host in cluster.hosts),
         row_share=max((row.utilisation for row in rows), default=0.0),
         row_wait=sum(row.waited for row in rows) / served if served else 0.0,
-        lag=cluster.frames.lag,
-        projector=(cluster.frames.lag - lag) / seconds,
-        offered=len(cluster.hosts) * shape.capacity / work.latency if work.latency else 0.0,
+        projector=min(1.0, frames.busy / seconds),
+        behind=max(0.0, frames.lag - before) / seconds,
     )
-
-
-def overlap(simulation: Simulation, pool: Pool, first: float, second: float) -> Both:
-    """Two pieces of CPU side by side."""
-    return Both(simulation, pool.use(first), pool.use(second))

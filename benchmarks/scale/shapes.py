@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class Shape:
     """A cluster; times in seconds. `shared`: hosts and database on the cores of one machine, as where it was checked.
 
-    Design: `lanes` writers a process; `cheaper` divides the CPU of an append on both sides; `slots` counter rows a
-    fan-out; `settle_last`: the rows of fan-outs are taken at the end of a transaction; `tick` seconds between the hints
-    of one process (0: one with each transaction that has something to tell); `judges`: every host looks at all others
-    each second; `projectors`, each with its part of the journal.
+    How the store works: `lanes` writers a process; `settle_trips` round trips of a transaction in which runs end, and
+    `lease_trips` of one that leases; `locks`: those that end lock their parents' rows, `late`: only just before the
+    commit. A process hints at most once in `tick` seconds, after any commit (`tells_all`) or only when it has queued
+    runs; whoever was hinted looks, at most once in `look` seconds. `judges`: every host looks at all others each
+    second. `projectors`, each with its part of the journal.
     """
 
     nodes: int
@@ -24,10 +25,13 @@ class Shape:
     db_cores: int = 16
     shared: bool = False
     lanes: int = 1
-    cheaper: float = 1.0
-    slots: int = 1
-    settle_last: bool = False
-    tick: float = 0.05
+    settle_trips: int = 4
+    lease_trips: int = 5
+    locks: bool = True
+    late: bool = False
+    tick: float = 0.004
+    tells_all: bool = True
+    look: float = 0.005
     judges: bool = True
     projectors: int = 1
 
