@@ -127,7 +127,7 @@ class Host:
             if free > 0:
                 for leased in await self._store.lease(self.info, pool, free, now_ns()):
                     self._begin(leased)
-        if self._active and self._store.has_news(self.info.host_id):
+        if self._active and await self._store.has_news(self.info.host_id):
             for run_id, news in (await self._store.news(self.info.host_id)).items():
                 if run_id in self._active:
                     self._active[run_id][0].take(news)

@@ -38,6 +38,11 @@ def read_answer(value: Json, facts: dict[str, Json]) -> Answer:
     )
 
 
+def dollars(micros: int) -> float:
+    """Micro-dollars as a JSON number of dollars."""
+    return round(micros / MICROS, 6)
+
+
 def row_of(row: JobRow) -> dict[str, Json]:
     """One line of a batch's output; docs/cli.md describes it."""
     branch = row.branch
@@ -49,7 +54,7 @@ def row_of(row: JobRow) -> dict[str, Json]:
         "confidence": answer.confidence,
         "status": branch.status.value,
         "stop_reason": branch.reason.value,
-        "cost_usd": round(branch.usage.micros / MICROS, 6),
+        "cost_usd": dollars(branch.usage.micros),
         "run_id": branch.run_id,
     }
     if answer.details:
@@ -70,5 +75,5 @@ def result_of(branch: Branch) -> dict[str, Json]:
         "confidence": answer.confidence,
         "error": branch.error.model_dump(mode="json") if branch.error else None,
         "usage": branch.usage.model_dump(mode="json"),
-        "cost_usd": round(branch.usage.micros / MICROS, 6),
+        "cost_usd": dollars(branch.usage.micros),
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from retinue.runs.contracts import Frozen, Json
+from retinue.runs.contracts import Frozen, Json, PendingRequest
 from retinue.runs.gate import in_full
 from retinue.runs.journal import AnyEntry, Attempt, Checkpoint, Frame, Intent, Leased, Outcome, Parked, Retried
 
@@ -44,14 +44,15 @@ class Awaited(Frozen):
 
 
 @dataclass(slots=True)
-class _Open:
-    """What is open after the entries so far, in journal order."""
+class Open:
+    """What is open after the entries so far, in journal order; all since the newest checkpoint must be among them."""
 
     intents: dict[str, Intent] = field(default_factory=dict)
     tries: dict[str, Attempt] = field(default_factory=dict)
     parked: Parked | None = None
 
     def take(self, entry: AnyEntry) -> None:
+        """One entry."""
         match entry:
             case Intent():
                 self.intents[entry.key] = entry
@@ -69,23 +70,43 @@ class _Open:
         if not isinstance(entry, Leased):
             self.parked = entry if isinstance(entry, Parked) else None
 
+    def awaited(self) -> tuple[Awaited, ...]:
+        """What the run waits for, oldest first.
+
+        A run that is not parked may still wait for something beside what it does; effects in flight are not listed,
+        nor is a call about which a person is asked: the question stands for it.
+        """
+        found = [waits for intent in self.intents.values() if (waits := _of_intent(self, intent)) is not None]
+        found += [_of_try(key, key, attempt) for key, attempt in self.tries.items() if key not in self.intents]
+        return tuple(sorted(found, key=lambda waits: waits.since))
+
 
 def awaited(frames: Iterable[Frame]) -> tuple[Awaited, ...]:
-    """What the run of these frames waits for, oldest first; all frames since its newest checkpoint must be there.
-
-    A run that is not parked may still wait for something beside what it does; effects in flight are not listed, nor
-    is a call about which a person is asked: the question stands for it.
-    """
-    state = _Open()
+    """What the run of these frames waits for, as `Open.awaited`."""
+    state = Open()
     for frame in frames:
         for entry in frame.entries:
             state.take(entry)
-    found = [waits for intent in state.intents.values() if (waits := _of_intent(state, intent)) is not None]
-    found += [_of_try(key, key, attempt) for key, attempt in state.tries.items() if key not in state.intents]
-    return tuple(sorted(found, key=lambda waits: waits.since))
+    return state.awaited()
 
 
-def _of_intent(state: _Open, intent: Intent) -> Awaited | None:
+def awaited_of(request: PendingRequest) -> Awaited:
+    """What an open request asks, told as the intent is that its run wrote with it."""
+    facts = request.facts
+    name = facts.get("doubt") or facts.get("capability") or ("approve" if request.kind == "approval" else "ask")
+    intent = Intent(
+        at=request.created_at,
+        content={"prompt": request.prompt},
+        key=request.key,
+        effect=request.kind,
+        name=str(name),
+        digest="",
+        facts={**facts, "expires_at": request.expires_at, "request_id": request.request_id},
+    )
+    return _of_question(intent, request.kind)
+
+
+def _of_intent(state: Open, intent: Intent) -> Awaited | None:
     kind = _PLAIN.get(intent.effect)
     if kind in {"approval", "input"}:
         return _of_question(intent, kind)
@@ -104,7 +125,7 @@ def _of_intent(state: _Open, intent: Intent) -> Awaited | None:
 
 
 def _of_question(intent: Intent, kind: AwaitedKind) -> Awaited:
-    gate = intent.facts.get("gate") or {}
+    gate = in_full(intent.facts.get("gate") or {})
     content = intent.content if isinstance(intent.content, dict) else {}
     in_doubt = "doubt" in intent.facts
     return Awaited(
@@ -114,8 +135,8 @@ def _of_question(intent: Intent, kind: AwaitedKind) -> Awaited:
         due=intent.facts.get("expires_at"),
         since=intent.at,
         why=str(content.get("prompt", "(content erased)")),
-        reason=reason_of(gate),
-        rules=rules_of(gate),
+        reason=str(gate.get("reason", "")),
+        rules=tuple(str(hit["rule"]) for hit in gate.get("rules", ()) if hit.get("outcome") == "approval_required"),
         request_id=intent.facts.get("request_id"),
     )
 
@@ -145,14 +166,3 @@ def _join_due(intent: Intent, join: dict[str, Json]) -> int | None:
 def _join_text(join: dict[str, Json]) -> str:
     need = join.get("need")
     return "all must end" if need is None else f"{need} must complete"
-
-
-def reason_of(gate: dict[str, Json]) -> str:
-    """Why the gate asks a person; empty when it did not."""
-    return str(in_full(gate).get("reason", ""))
-
-
-def rules_of(gate: dict[str, Json]) -> tuple[str, ...]:
-    """The ids of the rules that made the gate ask."""
-    hits = in_full(gate).get("rules", ())
-    return tuple(str(hit["rule"]) for hit in hits if hit.get("outcome") == "approval_required")

@@ -222,9 +222,9 @@ class Client(Controls):
 
     async def _rows_key(self, job_id: str) -> str:
         if job_id not in self._keys:
-            async for frame in self._store.read(job_id):
-                self._keys[job_id] = rows_key(str((frame.entries[0].content or {}).get("target", "")))
-                break
+            found = (await self.get(job_id)).run_id
+            given = (await self._store.inputs([found]))[found] or {}
+            self._keys[job_id] = rows_key(str(given.get("target", "")))
         return self._keys[job_id]
 
     def _check(self, definition: Definition, input: Json, model: str | None) -> None:

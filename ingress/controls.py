@@ -67,21 +67,22 @@ class Controls:
     async def events(self, run_id: str, after: int = 0, follow: bool = True) -> AsyncIterator[RunEvent]:
         """The events of a run after a position, streamed text included; until it has ended, when following."""
         run_id = (await self.get(run_id)).run_id
-        streamed = 0
+        streamed, seen = 0, -1
         while True:
-            ended = (await self.get(run_id)).status.terminal
-            for seq, key, attempt, text in await self._store.deltas(run_id, streamed):
-                streamed = seq
-                facts: dict[str, Json] = {"attempt": attempt}
-                yield RunEvent(
-                    at=clock.now_ns(), run_id=run_id, position=after, kind="delta", name=key, text=text, facts=facts
-                )
-            async for frame in self._store.read(run_id, after):
-                for event in events_of(frame):
-                    yield event
-                after = frame.position
-            if ended or not follow:
-                return
+            version = self._store.version()
+            if version != seen:
+                seen = version
+                ended = (await self.get(run_id)).status.terminal
+                while pieces := await self._store.deltas(run_id, streamed):
+                    for piece in pieces:
+                        yield _delta(run_id, after, piece)
+                    streamed = pieces[-1][0]
+                async for frame in self._store.read(run_id, after):
+                    for event in events_of(frame):
+                        yield event
+                    after = frame.position
+                if ended or not follow:
+                    return
             await asyncio.sleep(_POLL)
 
     # -- what runs wait for --------------------------------------------------------------------------------
@@ -230,6 +231,12 @@ class Controls:
     async def _resolve(self, request_id: str, status: str, by: str | None, value: Json) -> PendingRequest:
         who = by or self.settings.principal
         return await self._store.resolve(request_id, status, who, clock.now_ns(), value)
+
+
+def _delta(run_id: str, position: int, piece: tuple[int, str, int, str]) -> RunEvent:
+    _, key, attempt, text = piece
+    facts = {"attempt": attempt}
+    return RunEvent(at=clock.now_ns(), run_id=run_id, position=position, kind="delta", name=key, text=text, facts=facts)
 
 
 @asynccontextmanager

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from retinue.ingress.awaiting import Awaited, awaited
+from retinue.ingress.awaiting import Awaited, Open
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
-from retinue.runs.journal import Accepted, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
+from retinue.runs.journal import Accepted, AnyEntry, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
 from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.store import Store
 
@@ -102,13 +102,15 @@ class _Reading:
     boundaries: dict[str, NamedBoundary] = field(default_factory=dict)
     finished: dict[str, FinishedStep] = field(default_factory=dict)
     finished_before: int = 0
-    open: dict[str, FinishedStep] = field(default_factory=dict)
+    begun: dict[str, FinishedStep] = field(default_factory=dict)
+    open: Open = field(default_factory=Open)
     groups: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
     error: str | None = None
 
-    def take(self, position: int, entry: object) -> None:
+    def take(self, position: int, entry: AnyEntry) -> None:
         """One entry."""
+        self.open.take(entry)
         match entry:
             case Accepted():
                 self.budget = entry.request.budget
@@ -125,7 +127,7 @@ class _Reading:
                 self._pass(entry.name, position)
                 self.finished_before += len(self.finished)
                 self.finished.clear()
-                self.open.clear()
+                self.begun.clear()
             case Retried():
                 self._take_back(entry)
             case Finished():
@@ -145,14 +147,14 @@ class _Reading:
             self.finished.pop(entry.again, None)
 
     def _begin(self, position: int, entry: Intent) -> None:
-        self.open[entry.key] = FinishedStep(
+        self.begun[entry.key] = FinishedStep(
             key=entry.key, effect=entry.effect, name=entry.name, result="in flight", position=position
         )
         if entry.effect == "children":
             self.groups[entry.key] = entry.name
 
     def _end(self, position: int, entry: Outcome) -> None:
-        self.open.pop(entry.key, None)
+        self.begun.pop(entry.key, None)
         self.finished[entry.key] = FinishedStep(
             key=entry.key, effect=entry.effect, name=entry.name, result=entry.result, position=position
         )
@@ -170,7 +172,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
     async for frame in store.read(record.run_id):
         for position, entry in enumerate(frame.entries, start=frame.position):
             reading.take(position, entry)
-    waits = () if record.status.terminal else awaited(await store.recent(record.run_id))
+    waits = () if record.status.terminal else reading.open.awaited()
     requests, _ = await store.asked([record.run_id], _ASKED)
     groups = await store.groups(record.run_id)
     return Inspection(
@@ -211,7 +213,7 @@ def _in_flight(record: RunRecord, reading: _Reading, waits: tuple[Awaited, ...])
     if record.status.terminal:
         return ()
     waited = {one.key for one in waits}
-    return tuple(step for key, step in reading.open.items() if key.partition("!")[0] not in waited)
+    return tuple(step for key, step in reading.begun.items() if key.partition("!")[0] not in waited)
 
 
 def _group(state: GroupState, name: str) -> ChildGroup:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, reason_of, rules_of
+from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, awaited_of
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
 from retinue.runs.machine import WAITING
@@ -81,7 +81,7 @@ async def pending(store: Store, run_id: str | None, everything: bool, limit: int
         records, total = await store.waiting(limit)
         return await _of_runs(store, records, total - len(records))
     requests, total = await store.asked(None, limit)
-    found: list[_Found] = [(request.run_id, _of_request(request), request) for request in requests]
+    found: list[_Found] = [(request.run_id, awaited_of(request), request) for request in requests]
     return await _surrounded(store, found, total - len(requests))
 
 
@@ -105,22 +105,6 @@ async def _of_runs(store: Store, records: list[RunRecord], more: int) -> Pending
             if waits.request_id is None or waits.request_id in open_ones
         ]
     return await _surrounded(store, found, more)
-
-
-def _of_request(request: PendingRequest) -> Awaited:
-    gate = request.facts.get("gate") or {}
-    doubt = request.facts.get("doubt")
-    concerned = doubt or request.facts.get("capability") or ("approve" if request.kind == "approval" else "ask")
-    return Awaited(
-        kind=request.kind if doubt is None else "unknown",
-        key=request.key,
-        name=str(concerned),
-        since=request.created_at,
-        why=request.prompt,
-        reason=reason_of(gate),
-        rules=rules_of(gate),
-        request_id=request.request_id,
-    )
 
 
 async def _surrounded(store: Store, found: list[_Found], more: int) -> Pending:

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from retinue.ingress.awaiting import Awaited
 from retinue.ingress.pending import Pending, Waiting
-from retinue.ingress.render import duration, moment, short
+from retinue.ingress.render import counted, duration, moment, short
 from retinue.runs.contracts import Json
 
 _WIDTH = 98
@@ -35,7 +35,7 @@ def pending_text(found: Pending, now_ns: int) -> str:
 def _tree(waits: list[Waiting], now_ns: int) -> str:
     root = waits[0].path[0]
     goal = f"  {_goal(waits[0].goal)}" if waits[0].goal is not None else ""
-    count = f"{len(waits)} thing{'' if len(waits) == 1 else 's'} waited for"
+    count = f"{counted(len(waits), 'thing')} waited for"
     head = f"{root.target} {short(root.run_id)}{goal}  ({count})"
     return "\n".join([head, *(_block(one, now_ns) for one in waits)])
 
@@ -102,7 +102,7 @@ def _due(one: Waiting) -> str:
 
 
 def _holds(one: Waiting) -> str:
-    parts = [f"{one.holds_up} run{'' if one.holds_up == 1 else 's'} above it"] if one.holds_up else []
+    parts = [f"{counted(one.holds_up, 'run')} above it"] if one.holds_up else []
     parts += [f"input {one.input_id}"] if one.input_id else []
     parts += [f"job {short(one.job_id)}"] if one.job_id else []
     return ", ".join(parts)

@@ -40,7 +40,7 @@ _STATES: dict[str, Callable[[Settings], str]] = {
     ),
     "sandbox": lambda _: "tools run in the worker's process, with its rights",
     "auth": lambda settings: f"whoever can read {settings.data_folder} acts as any tenant; keys are 0600",
-    "backups": lambda _: "none are made",
+    "backups": lambda _: "`retinue backup` makes one while runs go on; nothing makes them by itself",
 }
 
 _AREAS: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ _AREAS: dict[str, dict[str, Any]] = {
     },
     "capabilities": {
         "owner": "sessions/",
-        "gap": "remote tool servers (MCP) and circuit breakers are not there",
+        "gap": "remote tool servers (MCP) are not there",
         "decision": "fit",
     },
     "policy": {
@@ -73,7 +73,7 @@ _AREAS: dict[str, dict[str, Any]] = {
     },
     "backups": {
         "owner": "whoever runs the machine",
-        "gap": "copy the data folder while no process uses it; the traces are rebuilt from the store",
+        "gap": "make them on a schedule, keep them elsewhere and try `retinue restore`; none is made on its own",
         "decision": "your part",
     },
 }

@@ -9,13 +9,14 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from retinue.ingress.answers import Answer
+from retinue.ingress.answers import Answer, dollars
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
 
 CELL = 60
 """Characters a cell of a table may take."""
+_QUOTE = 200
 SHOWN = 12
 """Characters of an id that tables show; its end, which differs, and which every verb takes."""
 
@@ -45,6 +46,16 @@ def moment(nanoseconds: int | None) -> str:
     return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of a thing: `1 run`, `1,200 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cut(text: str, most: int) -> str:
+    """Text of at most so many characters, `…` for what is left out."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def short(run_id: str) -> str:
     """The end of an id: ids made in the same hour begin alike."""
     return run_id[-SHOWN:]
@@ -52,7 +63,7 @@ def short(run_id: str) -> str:
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned table; long cells are cut, line ends become spaces."""
-    cells = [list(head), *([_cell(text) for text in row] for row in rows)]
+    cells = [list(head), *([cut(" ".join(text.split()), CELL) for text in row] for row in rows)]
     wide = [max(_width(row[place]) for row in cells) for place in range(len(head))]
     lines = [
         "  ".join(text + " " * (size - _width(text)) for text, size in zip(row, wide, strict=True)).rstrip()
@@ -67,10 +78,15 @@ def standing(record: RunRecord) -> str:
     return f"{record.status.value}, held" if held else record.status.value
 
 
+def took(record: RunRecord, now_ns: int) -> str:
+    """How long a run took, or has taken so far; empty for one that never began."""
+    if not record.started_at:
+        return ""
+    return duration(((record.finished_at or now_ns) - record.started_at) / 1e9)
+
+
 def run_row(record: RunRecord, now_ns: int) -> list[str]:
     """One line of `retinue ps`; RUN_HEAD names the columns."""
-    end = record.finished_at or now_ns
-    took = duration((end - record.started_at) / 1e9) if record.started_at else ""
     return [
         short(record.run_id),
         standing(record),
@@ -78,7 +94,7 @@ def run_row(record: RunRecord, now_ns: int) -> list[str]:
         record.target,
         record.input_id or "",
         moment(record.created_at),
-        took,
+        took(record, now_ns),
         money(record.usage.micros),
     ]
 
@@ -89,11 +105,6 @@ RUN_HEAD = ("RUN", "STATUS", "REASON", "TARGET", "INPUT", "ACCEPTED", "TOOK", "C
 def run_facts(record: RunRecord) -> dict[str, Json]:
     """A record as JSON, with its cost in dollars beside."""
     return {**record.model_dump(mode="json"), "cost_usd": dollars(record.usage.micros)}
-
-
-def dollars(micros: int) -> float:
-    """Micro-dollars as a JSON number of dollars."""
-    return round(micros / MICROS, 6)
 
 
 def answer_text(answer: Answer) -> str:
@@ -134,13 +145,7 @@ def _citation(number: int, cited: Json) -> str:
     place = cited.get("document_id") or cited.get("document") or cited.get("source") or cited.get("id") or "?"
     span = f" {cited['start']}-{cited['end']}" if "start" in cited and "end" in cited else ""
     quote = " ".join(str(cited.get("quote", "")).split())
-    shown = quote if len(quote) <= 200 else quote[:199] + "…"
-    return f"  [{number}] {place}{span}" + (f": “{shown}”" if shown else "")
-
-
-def _cell(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+    return f"  [{number}] {place}{span}" + (f": “{cut(quote, _QUOTE)}”" if quote else "")
 
 
 def _width(text: str) -> int:

@@ -12,7 +12,7 @@ from retinue.runs.contracts import Branch, Frozen, Json, RunRecord, RunRequest
 from retinue.runs.effects.children import heard
 from retinue.runs.errors import InvalidInput
 from retinue.runs.forking import Fork, Given, Original, fork
-from retinue.runs.journal import Accepted, AnyEntry, Checkpoint, NewRun, Outcome, Record, Retried
+from retinue.runs.journal import Accepted, AnyEntry, Checkpoint, NewRun, Outcome, Retried
 from retinue.runs.retries import Retry
 from retinue.store.store import Store
 
@@ -91,11 +91,7 @@ async def plan_fork(store: Store, record: RunRecord, at: str, given: Given | Non
     if not isinstance(accepted, Accepted):
         raise InvalidInput(f"run {record.run_id} does not begin with its acceptance and cannot be forked")
     entries = [await _filled(store, record.run_id, entry) for entry in entries]
-    started = record.started_at or record.created_at
-    marks = [entry for entry in entries if isinstance(entry, Record) and entry.topic == "forked"]
-    if marks:  # a fork of a fork shares the past of the first, and its time
-        started = int(marks[0].facts["started_at"])
-    made = fork(Original(entries, accepted.content, started), at, given)
+    made = fork(Original(entries, accepted.content, record.started_at or record.created_at), at, given)
     repeats = tuple(sorted({*made.repeats, *accepted.request.repeats}))
     return Plan(accepted, made, _version(entries, accepted.request), repeats)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from retinue.ingress.render import duration, money, short, standing
+from retinue.ingress.render import money, short, standing, took
 from retinue.runs.contracts import Json, RunRecord, Status
 from retinue.runs.control import RunTree
 
@@ -53,11 +53,9 @@ def _lines(tree: RunTree, record: RunRecord, level: int, now_ns: int) -> Iterato
 
 def _line(record: RunRecord, now_ns: int) -> str:
     status = standing(record) + (f" ({record.reason.value})" if record.reason else "")
-    end = record.finished_at or now_ns
-    took = [duration((end - record.started_at) / 1e9)] if record.started_at else []
-    cost = [money(record.usage.micros)] if record.usage.micros else []
-    row = [record.input_id] if record.input_id else []
-    return "  ".join([short(record.run_id), record.target, *row, status, *took, *cost])
+    cost = money(record.usage.micros) if record.usage.micros else ""
+    parts = (short(record.run_id), record.target, record.input_id, status, took(record, now_ns), cost)
+    return "  ".join(part for part in parts if part)
 
 
 def _shown(tree: RunTree, record: RunRecord) -> list[RunRecord]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from retinue.host.presence import find_runtime
 from retinue.host.settings import Settings
@@ -22,7 +23,7 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.interrupts import run_until_interrupted
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
-from retinue.runs.contracts import Budget
+from retinue.runs.contracts import Budget, Json
 from retinue.runs.errors import InvalidInput
 from retinue.runs.joins import seconds
 
@@ -89,6 +90,14 @@ class Limits(click.ParamType[Budget]):
 def budget_of(limits: Sequence[Budget]) -> Budget | None:
     """The limits of a repeated option as one budget, the later above the earlier; None when there are none."""
     return functools.reduce(lambda before, after: after.within(before), limits) if limits else None
+
+
+def parsed(text: str, what: str, instead: str) -> Json:
+    """A value given as JSON. InvalidInput tells `what` is none, and how text is given `instead`."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise InvalidInput(f"{what} is not JSON: {error}; {instead}") from None
 
 
 def what_follows(settings: Settings, run_id: str) -> str:

@@ -35,7 +35,7 @@ def _dead_letters(subject: str, facts: Facts) -> str:
         return f"run {subject} ({facts['target']}) gave up, {facts['reason']}: `retinue inspect {subject}`"
     parts = (_counted(facts["failed"], "row") + " failed", _counted(facts["refused"], "input") + " could not be read")
     told = [part for part, count in zip(parts, (facts["failed"], facts["refused"]), strict=True) if count]
-    return f"job {subject}: {' and '.join(told)}: `retinue ps --parent {subject} --status failed`"
+    return f"job {subject}: {' and '.join(told)}: `retinue dlq list --job {subject}`"
 
 
 def _breaker(subject: str, facts: Facts) -> str:

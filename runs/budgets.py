@@ -50,10 +50,6 @@ class Ledger:
         self._held.pop(key, None)
         self.spent = self.spent + usage
 
-    def release(self, key: str) -> None:
-        """Give back a reservation of a step that spent nothing."""
-        self._held.pop(key, None)
-
     def groups(self, groups: Iterable[Group]) -> None:
         """Take over the state of the children's accounts."""
         for group in groups:

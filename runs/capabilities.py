@@ -15,6 +15,11 @@ from retinue.runs.contracts import Frozen, Json
 from retinue.runs.gate import Approval, GateDecision
 from retinue.runs.messages import ToolSpec
 
+REFUSED = frozenset({"saturated", "deadline", "version"})
+"""Codes for calls that the gateway refused to make."""
+NOT_MADE = REFUSED | {"not_made"}
+"""Codes for calls that surely changed nothing: they were refused, or the tool says so (`not_made`)."""
+
 SideEffect = Literal["read", "draft", "write"]
 Idempotency = Literal["idempotent", "reconcilable", "at_most_once"]
 

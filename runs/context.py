@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import Branch, Budget, ErrorInfo, Json, RunRequest
+from retinue.runs.contracts import OWN_FACTS, Branch, Budget, ErrorInfo, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
 from retinue.runs.errors import (
@@ -82,8 +82,8 @@ class Context:
     async def step(self, function: Callable[..., Any], /, *arguments: Json, repeatable: bool = True) -> Any:
         """Run a plain function with effects as one durable step; its result must be JSON.
 
-        With `repeatable=False` a crash while it runs leaves it unknown (SideEffectUnknown) instead of running
-        it again.
+        With `repeatable=False` it is not run again after a crash while it runs: a person is asked whether it
+        happened, and SideEffectUnknown is raised when the answer is `fail` or nobody answers in time.
         """
         name = getattr(function, "__qualname__", repr(function))
         options = {"function": function, "repeatable": repeatable}
@@ -169,15 +169,7 @@ class Context:
     ) -> dict[str, int]:
         """Like `map` for more items than memory should hold: returns {total, ok, failed, rejected} only."""
         definition = self._executor.definition(target)
-        arguments = {"target": definition.name, "source": items.model_dump(mode="json")}
-        options = {
-            "definition": definition,
-            "items": items,
-            "join": all_of(),
-            "window": window,
-            "budget": budget,
-        }
-        outcome = await self._executor.issue("children", definition.name, arguments, {**options, "count": True})
+        outcome = await self._children(definition, items, window=window, budget=budget, count=True)
         value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 
@@ -196,11 +188,12 @@ class Context:
 
         `to` names who should answer; `escalate=("30m", "lead")` passes the question on when nobody has by then.
         After `timeout` the answer is `default`; without one PermanentError (code `no_answer`) is raised.
+        `facts` stand with the question; InvalidInput when one has the name of one of the runtime's own.
         """
         options: dict[str, Any] = {"patience": patience(timeout, to, escalate)}
         if default is not NO_DEFAULT:
             options["default"] = default
-        return value_of(await self._executor.issue("input", "ask", {"prompt": prompt, "facts": facts}, options))
+        return value_of(await self._executor.issue("input", "ask", _question(prompt, facts), options))
 
     async def approve(
         self,
@@ -212,10 +205,9 @@ class Context:
         escalate: tuple[Duration, str] | None = None,
         **facts: Json,
     ) -> bool:
-        """Ask a person for a yes or no; no answer within `timeout` is a no."""
-        arguments = {"prompt": prompt, "facts": facts}
+        """Ask a person for a yes or no; no answer within `timeout` is a no. `facts` are as in `ask`."""
         options = {"patience": patience(timeout, to, escalate)}
-        return bool(value_of(await self._executor.issue("approval", "approve", arguments, options)))
+        return bool(value_of(await self._executor.issue("approval", "approve", _question(prompt, facts), options)))
 
     async def sleep(self, duration: float | str | timedelta) -> None:
         """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""
@@ -278,6 +270,16 @@ class Context:
             arguments = {"target": target, "items": items}
         options = {**options, "definition": definition, "items": items, "join": options.get("join") or all_of()}
         return await self._executor.issue("children", name or definition.name, arguments, options)
+
+
+def _question(prompt: str, facts: dict[str, Json]) -> dict[str, Json]:
+    taken = sorted(OWN_FACTS.intersection(facts))
+    if taken:
+        raise InvalidInput(
+            f"question {prompt!r}: the fact {taken[0]} has the name of one that the runtime keeps with questions: "
+            f"call it otherwise, such as my_{taken[0]}"
+        )
+    return {"prompt": prompt, "facts": facts}
 
 
 def value_of(outcome: Outcome) -> Any:

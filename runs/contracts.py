@@ -271,6 +271,13 @@ class Branch(Frozen):
         return self.error.message if self.error else self.reason.value
 
 
+OWN_FACTS = frozenset(
+    "assignee by capability doubt escalate_at escalate_to escalated_at expires_at gate prompt repeatable request_id "
+    "requester side_effect status turn".split()
+)
+"""Facts that the runtime writes with a question or reads of one: those of a workflow's questions have other names."""
+
+
 class PendingRequest(Frozen):
     """Something a run waits for from a person: an approval or an input.
 

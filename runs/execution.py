@@ -296,7 +296,8 @@ class Execution:
 
     async def _effect(self, command: Command) -> None:
         try:
-            ended = await self._recalled(command) or await perform(self, command)
+            known = await replay.recall(self.request.run_id, self.history, command, self.services.journal)
+            ended = known or await perform(self, command)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # an effect's error is its outcome
@@ -308,11 +309,6 @@ class Execution:
             self.waits[command.key] = ended
         else:
             self.settled.append((command, ended))
-
-    async def _recalled(self, command: Command) -> Done | None:
-        if not self.history.recalled:
-            return None
-        return await replay.recall(self.request.run_id, self.history, command, self.services.journal)
 
     def _retry_ready(self) -> bool:
         """Begin again what waits for something that has come. True when there was any."""

@@ -111,18 +111,16 @@ def _from_checkpoint(original: Original, segments: list[_Segment], number: int, 
 def _from_step(original: Original, segments: list[_Segment], key: str, given: Given | None) -> Fork:
     number = next(n for n, each in enumerate(segments) if key in {**each.history.intents, **each.history.outcomes})
     segment, history = segments[number], segments[number].history
-    place = next((n for n, each in enumerate(history.deliveries) if any(o.key == key for o in each)), None)
-    shared = history.deliveries[:place]
-    since = original.started_at if segment.begins is None else segment.begins.at
+    kept = history.before(key)
     past: list[AnyEntry] = [] if segment.begins is None else [_free(segment.begins)]
-    past.append(_mark(key, since, given))
-    for delivery in shared:
+    past.append(_mark(key, history.started_at, given))
+    for delivery in history.deliveries[:kept]:
         past += [intent for outcome in delivery if (intent := history.intents.get(outcome.key)) is not None]
         past += [_free(outcome) for outcome in delivery]
     if given is not None:
-        past += _told(history, key, len(shared) + 1, given)
-    held = {outcome.key for delivery in shared for outcome in delivery}
-    return Fork(key, original.input, tuple(past), _writes(original, held | _before(segments, number)))
+        past += _told(history, key, kept + 1, given)
+    held = _before(segments, number) | history.delivered(kept)
+    return Fork(key, original.input, tuple(past), _writes(original, held))
 
 
 def _told(history: History, key: str, activation: int, given: Given) -> list[AnyEntry]:
@@ -160,14 +158,9 @@ def _before(segments: list[_Segment], number: int) -> set[str]:
 
 def _writes(original: Original, held: set[str]) -> tuple[str, ...]:
     """The writes of the original that are not in the shared past."""
+    intents = (entry for entry in original.entries if isinstance(entry, Intent))
     return tuple(
-        sorted(
-            {
-                write_name(entry.name, entry.digest)
-                for entry in original.entries
-                if isinstance(entry, Intent) and entry.facts.get("side_effect") == "write" and entry.key not in held
-            }
-        )
+        sorted({write_name(each.name, each.digest) for each in intents if each.writes and each.key not in held})
     )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from retinue.runs.capabilities import NOT_MADE
 from retinue.runs.contracts import NOTHING, Amendment, Json, RunRequest, Usage
+from retinue.runs.identity import is_question
 from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record, Retried
 
 
@@ -25,11 +27,11 @@ class Recalled:
 class History:
     """The past of a run as its owner holds it; a live owner keeps adding to it.
 
-    `said` tells how many records of the function preceded each delivery.
+    `said` tells how many records of the function preceded each delivery, `unsure` names the steps of which an
+    earlier try may have taken effect; a retry does not change that.
     """
 
     checkpoint: int = 0
-    name: str | None = None
     state: Json = None
     started_at: int = 0
     intents: dict[str, Intent] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class History:
     deliveries: list[list[Outcome]] = field(default_factory=list)
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
     events: dict[str, int] = field(default_factory=dict)
     records: int = 0
     said: list[int] = field(default_factory=list)
@@ -60,6 +63,8 @@ class History:
         """Take in one entry, in journal order."""
         match entry:
             case Intent():
+                if entry.key in self.begun:
+                    self.unsure.add(entry.key)
                 self.intents[entry.key] = entry
                 self.begun.add(entry.key)
                 self.taken_back.discard(entry.key)
@@ -68,6 +73,8 @@ class History:
             case Attempt():
                 self.attempts.setdefault(entry.key, []).append(entry)
                 self.begun.discard(entry.key)
+                if entry.error.code not in NOT_MADE:
+                    self.unsure.add(entry.key)
                 self.spent = self.spent + entry.charged
             case Record() if entry.by == "function":
                 self.records += 1
@@ -78,6 +85,15 @@ class History:
             case Retried():
                 self._take_back(entry)
 
+    def before(self, key: str | None) -> int:
+        """How many deliveries precede that of the step; all when it was not delivered."""
+        places = (place for place, delivery in enumerate(self.deliveries) if any(each.key == key for each in delivery))
+        return next(places, len(self.deliveries))
+
+    def delivered(self, count: int) -> frozenset[str]:
+        """The keys of the steps in the first `count` deliveries."""
+        return frozenset(outcome.key for delivery in self.deliveries[:count] for outcome in delivery)
+
     def interrupted(self, key: str) -> bool:
         """True when a try of the step was begun and nobody knows how it ended."""
         return key in self.begun
@@ -87,6 +103,7 @@ class History:
         self.intents.pop(key, None)
         self.attempts.pop(key, None)
         self.begun.discard(key)
+        self.unsure.discard(key)
 
     def unfinished_inside(self, key: str) -> list[Intent]:
         """Steps inside an adopted function (their keys begin with `key!`) that were begun and have not ended."""
@@ -120,15 +137,15 @@ class History:
 
     def _restart(self, entry: Checkpoint) -> None:
         self.checkpoint = entry.number
-        self.name = entry.name
         self.state = entry.content
         self.started_at = entry.at
         self.spent = entry.spent
         self.events = dict(entry.events)
         self.records = 0
         self.amendment = entry.amendment
-        for past in (self.intents, self.outcomes, self.attempts, self.begun, self.recalled, self.taken_back):
+        for past in (self.intents, self.outcomes, self.attempts, self.begun, self.unsure, self.recalled):
             past.clear()
+        self.taken_back.clear()
         self.deliveries.clear()
         self.said.clear()
 
@@ -138,12 +155,12 @@ class History:
         self.admitted = bool(self.checkpoint or entry.keep)
         self.records = min([self.records, *self.said[entry.keep : entry.keep + 1]])
         del self.deliveries[entry.keep :], self.said[entry.keep :]
-        held = {outcome.key for delivery in self.deliveries for outcome in delivery}
+        held = self.delivered(entry.keep)
         loose = [key for key in {**self.intents, **self.outcomes} if key not in held]
         for key in loose:
             self.taken_back.add(key)
             outcome = self.outcomes.get(key)
-            if outcome is not None and outcome.result == "ok" and "!" in key and not _is_question(key):
+            if outcome is not None and outcome.result == "ok" and "!" in key and not is_question(key):
                 continue
             self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
@@ -151,19 +168,14 @@ class History:
                 continue  # its last try failed for sure
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)
-            elif outcome.result == "ok" and key != entry.again and outcome.effect != "gate" and not _is_question(key):
+            elif outcome.result == "ok" and key != entry.again and outcome.effect != "gate" and not is_question(key):
                 self.recalled[key] = Recalled(intent, outcome)
 
     def _leave_open(self, intent: Intent | None, at: int) -> None:
         """It was begun and nobody knows how it ended, or its children are to be heard again."""
-        if intent is not None and not _is_question(intent.key) and intent.effect not in ("input", "approval"):
+        if intent is not None and not is_question(intent.key) and intent.effect not in ("input", "approval"):
             self.intents[intent.key] = intent.model_copy(update={"at": at}) if intent.effect == "children" else intent
             self.begun.add(intent.key)
-
-
-def _is_question(key: str) -> bool:
-    """True of the runtime's own questions about a step; other keys below a step are those of effects inside it."""
-    return key.rpartition("!")[2] in ("approval", "doubt") and "!" in key
 
 
 def _is_open(outcome: Outcome, again: str | None) -> bool:

@@ -11,6 +11,14 @@ from pydantic_core import to_json
 
 from retinue.runs.contracts import Json
 
+APPROVAL, DOUBT = "!approval", "!doubt"
+"""What the runtime's own questions about a step add to its key; steps inside a step have other keys with `!`."""
+
+
+def is_question(key: str) -> bool:
+    """True of the key of one of the runtime's own questions."""
+    return key.endswith((APPROVAL, DOUBT))
+
 
 def child_id(parent_run_id: str, key: str, index: int) -> str:
     """The id of a child: 32 hex digits from its parent, the step that made it and its place."""

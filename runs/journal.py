@@ -111,6 +111,16 @@ class Intent(Entry):
     reserved: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     facts: dict[str, Json] = Field(default_factory=dict, exclude_if=_is_empty)
 
+    @property
+    def writes(self) -> bool:
+        """True of a call that changes the world."""
+        return self.facts.get("side_effect") == "write"
+
+    @property
+    def leaves_doubt(self) -> bool:
+        """True when it may have changed the world though nobody saw it end: a write, or a step never to be repeated."""
+        return self.writes or self.facts.get("repeatable") is False
+
 
 class Outcome(Entry):
     """An effect ended, or was found to have ended. Content: its value.

@@ -47,7 +47,7 @@ async def recall(run_id: str, history: History, command: Command, journal: Journ
     if known is None:
         return None
     if known.intent is not None and known.intent.digest != command.digest:
-        if known.intent.facts.get("side_effect") == "write" or known.intent.effect == "children":
+        if known.intent.writes or known.intent.effect == "children":
             raise _other(run_id, command.key, "write" if known.intent.effect == "call" else known.intent.effect)
         return None
     outcome = known.outcome
@@ -109,7 +109,7 @@ def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMi
 
 
 def _begin_anew(run_id: str, history: History, command: Command, begun: Intent) -> ReplayMismatch | None:
-    if begun.effect == "children" or begun.facts.get("side_effect") == "write" or begun.effect != command.effect:
+    if begun.effect == "children" or begun.writes or begun.effect != command.effect:
         return _other(run_id, command.key, "the children or the write of step")
     if begun.effect == "model":  # what is held for it is settled before it is asked anew
         history.intents[command.key] = begun.model_copy(update={"digest": command.digest})

@@ -68,7 +68,7 @@ def retried(history: History, finished: Finished, wanted: Retry) -> Retried:
         budget=_more(wanted.budget, before.budget if before else None),
         deadline=wanted.deadline,
     )
-    keep = 0 if wanted.migrate else _kept(history, again)
+    keep = 0 if wanted.migrate else history.before(again)
     return Retried(at=wanted.at, by=wanted.by, keep=keep, again=again, amendment=amendment)
 
 
@@ -79,7 +79,7 @@ def _more(wanted: Budget | None, before: Budget | None) -> Budget | None:
 
 def stands(history: History, entry: Retried) -> frozenset[str]:
     """The keys of the steps that the retry does not touch."""
-    return frozenset(outcome.key for delivery in history.deliveries[: entry.keep] for outcome in delivery)
+    return history.delivered(entry.keep)
 
 
 def last_of(entries: Iterable[AnyEntry], run_id: str) -> Finished:
@@ -105,11 +105,3 @@ def _culprit(history: History, finished: Finished) -> str | None:
 def _left_failures(outcome: Outcome) -> bool:
     """True of a fan-out with failed branches: the function may have failed because of them."""
     return outcome.effect == "children" and bool(outcome.facts.get("failed"))
-
-
-def _kept(history: History, again: str | None) -> int:
-    """How many deliveries precede the one that brought the failure; all when none did."""
-    for number, delivery in enumerate(history.deliveries):
-        if any(outcome.key == again for outcome in delivery):
-            return number
-    return len(history.deliveries)

@@ -60,6 +60,19 @@ class Wait:
     event: str | None = None
 
 
+def intent_of(command: Command, at: int, facts: dict[str, Json] | None = None) -> Intent:
+    """The journal's word on an effect that is about to happen with the arguments it was asked for with."""
+    return Intent(
+        at=at,
+        content=command.arguments,
+        key=command.key,
+        effect=command.effect,
+        name=command.name,
+        digest=command.digest,
+        facts=facts or {},
+    )
+
+
 def outcome_of(command: Command, done: Done, activation: int, at: int) -> Outcome:
     """The journal's word on how an effect ended; activation 0 when it is not delivered."""
     return Outcome(
@@ -80,18 +93,18 @@ def cut_short(intent: Intent, at: int) -> Outcome:
     """The journal's word on an effect that was stopped in flight: a write, or a step that must not be repeated, is
     unknown, a paid call spent.
     """
-    writes = intent.facts.get("side_effect") == "write" or intent.facts.get("repeatable") is False
-    doubt = ": whether it took effect is not known" if writes else ""
-    reason = "side_effect_unknown" if writes else "canceled"
+    unknown = intent.leaves_doubt
+    doubt = ": whether it took effect is not known" if unknown else ""
+    reason = "side_effect_unknown" if unknown else "canceled"
     return Outcome(
         at=at,
         key=intent.key,
         effect=intent.effect,
         name=intent.name,
         activation=0,
-        result="unknown" if writes else "canceled",
+        result="unknown" if unknown else "canceled",
         error=ErrorInfo(reason=reason, code="canceled", message=f"{intent.name} was stopped in flight{doubt}"),
-        usage=intent.reserved if writes or intent.reserved.micros else NOTHING,
+        usage=intent.reserved if unknown or intent.reserved.micros else NOTHING,
     )
 
 

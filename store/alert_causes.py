@@ -12,6 +12,7 @@ from retinue.runs.alerts import MOST, Alert, Asked, Cursor, Failure, Job, Look, 
 from retinue.runs.breakers import Breaker
 from retinue.runs.journal import ENTRIES, Parked
 from retinue.store.engine import Connection
+from retinue.store.reading import settled
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -21,8 +22,9 @@ _WAITS = 5
 
 def look(connection: Connection, standing: tuple[Alert, ...], cursor: Cursor, before: int) -> Look:
     """One look for a round of the rules: what is new since the cursor, what lasts, and what became of what stands."""
-    failures = many(connection, sql("alert_failures"), {"after": cursor.failed, "limit": _PAGE})
-    refused = many(connection, sql("alert_refused"), {"after": cursor.refused, "limit": _PAGE})
+    until = {"settled": settled(connection)}
+    failures = many(connection, sql("alert_failures"), {"after": cursor.failed, "limit": _PAGE} | until)
+    refused = many(connection, sql("alert_refused"), {"after": cursor.refused, "limit": _PAGE} | until)
     failed = tuple(Failure(*row) for _, *row in failures)
     by_job = {run_id: at for _, run_id, at in reversed(refused)}
     jobs = {each.job_id for each in failed if each.job_id} | set(by_job) | _named(standing, "job")

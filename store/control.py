@@ -13,9 +13,9 @@ from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
-from retinue.store.owning import insert_runs
+from retinue.store.owning import NewRow, insert_runs
 from retinue.store.rows import many
-from retinue.store.settling import cancel_runs, wake
+from retinue.store.settling import cancel_all, wake
 from retinue.store.statements import sql
 
 
@@ -32,18 +32,17 @@ class Resolution:
 
 def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
     """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
-    accepted = []
+    accepted: list[str] = []
+    fresh: dict[tuple[str, str], NewRow] = {}
+    query = "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?"
     for new, frames in runs:
         request = new.request
-        known = None
-        if request.idempotency_key is not None:
-            known = connection.execute(
-                "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?",
-                (request.tenant_id, request.idempotency_key),
-            ).fetchone()
+        key = (request.tenant_id, request.idempotency_key or request.run_id)
+        known = None if request.idempotency_key is None else connection.execute(query, key).fetchone()
         if known is None:
-            insert_runs(connection, [(new, frames)])
-        accepted.append(known[0] if known else request.run_id)
+            fresh.setdefault(key, (new, frames))
+        accepted.append(known[0] if known else fresh[key][0].request.run_id)
+    insert_runs(connection, list(fresh.values()))
     return accepted
 
 
@@ -103,4 +102,4 @@ def find(connection: Connection, run_id: str) -> tuple[int, str]:
 
 def cancel(connection: Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
     """Mark a run and all below it, children first."""
-    return cancel_runs(connection, codec, many(connection, sql("tree"), (run_id,)), (by, at))
+    return cancel_all(connection, codec, sql("tree"), run_id, (by, at))

@@ -106,12 +106,12 @@ class Engine(Protocol):
         """The hosts that may lose their runs; `own_beat` is the judge's own before the newest, None at first."""
         ...
 
-    def has_queued(self, pool: str) -> bool:
-        """Whether a lease could find something; a look of some microseconds."""
+    async def has_queued(self, pool: str) -> bool:
+        """Whether a lease could find something; asked often, so as cheap as can be."""
         ...
 
-    def has_news(self, host_id: str) -> bool:
-        """Whether any run of this host may have news it has not seen; a look of some microseconds."""
+    async def has_news(self, host_id: str) -> bool:
+        """Whether any run of this host may have news it has not seen; asked often."""
         ...
 
     def version(self) -> int:

@@ -54,6 +54,8 @@ def kill(owner: Owner) -> None:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """A name for this boot of this machine."""
+    """A name for this boot of this machine, as far as its processes see each other: a container has one of its own."""
     path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else f"boot-{round(psutil.boot_time())}"
+    boot = path.read_text().strip() if path.exists() else f"boot-{round(psutil.boot_time())}"
+    names = Path("/proc/self/ns/pid")
+    return f"{boot}/{os.readlink(names)}" if names.is_symlink() else boot

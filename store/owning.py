@@ -27,7 +27,7 @@ from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded
 from retinue.store.rows import many, one
-from retinue.store.settling import End, cancel_runs, finish, wake, write_frame, write_frames
+from retinue.store.settling import End, cancel_all, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
 
 _NO_LINKS = (None, None, None, 0)
@@ -80,6 +80,7 @@ def insert_runs(connection: Connection, rows: Sequence[NewRow], links: tuple[int
     """
     numbers = many(connection, sql("run_numbers"), {"count": len(rows)})
     numbered = [(num, *row) for (num,), row in zip(numbers, rows, strict=True)]
+    numbered.sort(key=_key_of)
     connection.executemany(sql("insert_run"), (_run_values(num, new, links) for num, new, _ in numbered))
     write_frames(
         connection,
@@ -89,6 +90,11 @@ def insert_runs(connection: Connection, rows: Sequence[NewRow], links: tuple[int
             for position, frame in enumerate(frames, start=1)
         ],
     )
+
+
+def _key_of(row: tuple[int, NewRun, Sequence[Encoded]]) -> str:
+    """Keys that must be there once are written in one order, so that no two who write the same ones wait in a ring."""
+    return row[1].request.idempotency_key or ""
 
 
 def _run_values(num: int, new: NewRun, links: tuple[int | None, ...]) -> tuple[object, ...]:
@@ -164,8 +170,8 @@ def _spawn(connection: Connection, job: EncodedAppend, spawn: Spawn) -> None:
     if spawn.exhausted and pending <= spawn.low and not spawn.children:
         wake(connection, parent)
     if spawn.cancel_rest:
-        rows = many(connection, sql("rest_of_group"), (num,))
-        cancel_runs(connection, job.codec, rows, (canceler(job.append.run_id), spawn.at))
+        cause = (canceler(job.append.run_id), spawn.at)
+        cancel_all(connection, job.codec, sql("rest_of_group"), num, cause)
 
 
 def _group_values(parent: int, spawn: Spawn, reserved: Usage) -> dict[str, object]:

@@ -149,7 +149,7 @@ def tail(connection: Connection, codec: FrameCodec, after: int, limit: int) -> l
     """Frames of all runs in commit order; fewer than the limit when they are big, none only when there are none."""
     frames: list[Frame] = []
     size = 0
-    for row in connection.execute(sql("tail"), (after, limit)):
+    for row in connection.execute(sql("tail"), (after, settled(connection), limit)):
         frames.append(_frame(connection, codec, row))
         size += len(row[6]) + len(row[7] or b"")
         if size > _TAIL_BYTES:
@@ -159,7 +159,12 @@ def tail(connection: Connection, codec: FrameCodec, after: int, limit: int) -> l
 
 def newest(connection: Connection) -> int:
     """The number of the newest commit."""
-    return int(one(connection, "SELECT coalesce(max(seq), 0) FROM journal")[0])
+    return min(settled(connection), int(one(connection, "SELECT coalesce(max(seq), 0) FROM journal")[0]))
+
+
+def settled(connection: Connection) -> int:
+    """The number up to which all is there that will ever be: what follows it may still be committed."""
+    return int(one(connection, sql("settled"))[0])
 
 
 def _frame(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
@@ -186,8 +191,14 @@ class Rows:
 def rows(connection: Connection, codec: FrameCodec, page: Rows) -> list[JobRow]:
     """Ended rows of a job in order of commit, or of index."""
     place = "runs.grp_index" if page.ordered else "runs.final_seq"
-    query = f"{sql('ended')} AND runs.final_seq IS NOT NULL AND {place} > :after ORDER BY {place} LIMIT :limit"
-    values = {"key": page.key, "run_id": page.run_id, "after": page.after, "limit": page.limit}
+    query = f"{sql('ended')} AND runs.final_seq <= :settled AND {place} > :after ORDER BY {place} LIMIT :limit"
+    values = {
+        "key": page.key,
+        "run_id": page.run_id,
+        "after": page.after,
+        "limit": page.limit,
+        "settled": settled(connection),
+    }
     return [
         JobRow(seq=seq, input_id=input_id, branch=_branch(connection, codec, tuple(row)))
         for seq, input_id, *row in many(connection, query, values)

@@ -1,6 +1,6 @@
 """Sealing of content: a key per tenant, AES-GCM, and addresses that only the tenant's key can compute.
 
-Owns the key files and what is done with them. Losing a tenant's key is erasing the tenant's content; no
+Owns the keys and what is done with them. Losing a tenant's key is erasing the tenant's content; no
 key is ever shared between tenants, so equal content of two tenants has two addresses. Knows no entries.
 """
 
@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from retinue.runs.errors import StoreError
 
 _NONCE = 12
-_KEY = 32
+KEY_BYTES = 32
 _PREFIX = 7
 """Random bytes of a nonce, drawn once per process; the rest counts, so that none repeats under a key."""
 
@@ -33,6 +34,22 @@ class TenantKey:
     address_key: bytes
 
 
+class Keys(Protocol):
+    """Where the tenants' keys are, as text for messages. Blocking; safe for many processes."""
+
+    def load(self, tenant_id: str) -> bytes | None:
+        """A tenant's key; None when there is none."""
+        ...
+
+    def create(self, tenant_id: str) -> bytes:
+        """The key that is made now, or was made by another process at the same moment; durable."""
+        ...
+
+    def destroy(self, tenant_id: str) -> bool:
+        """Make the key unreadable for ever. False when there was none."""
+        ...
+
+
 class Vault:
     """Seals, opens and addresses content by tenant. Thread-safe; keys are read once per process.
 
@@ -40,8 +57,8 @@ class Vault:
     raises StoreError when the key is there but the bytes are not what was sealed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, keys: Keys) -> None:
+        self._store = keys
         self._keys: dict[str, TenantKey] = {}
         self._prefix = os.urandom(_PREFIX)
         self._numbers = count()
@@ -60,7 +77,7 @@ class Vault:
             return key.cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound_to)
         except InvalidTag:
             raise StoreError(
-                f"content of tenant {tenant_id!r} does not open with its key: the store or {self._folder} "
+                f"content of tenant {tenant_id!r} does not open with its key: the store or {self._store} "
                 "was changed from outside; restore both from the same backup"
             ) from None
 
@@ -71,54 +88,77 @@ class Vault:
     def destroy(self, tenant_id: str) -> bool:
         """Erase the tenant's content everywhere by destroying its key. False when there was none."""
         self._keys.pop(tenant_id, None)
-        path = self._path(tenant_id)
-        if not path.exists():
-            return False
-        with path.open("r+b") as file:
-            file.write(os.urandom(_KEY))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-        return True
+        return self._store.destroy(tenant_id)
 
     def _key(self, tenant_id: str) -> TenantKey:
-        key = self._keys.get(tenant_id) or self._load(tenant_id)
-        return key or self._create(tenant_id)
-
-    def _path(self, tenant_id: str) -> Path:
-        return self._folder / f"{quote(tenant_id, safe='')}.key"
+        known = self._keys.get(tenant_id) or self._load(tenant_id)
+        return known or self._keep(tenant_id, self._store.create(tenant_id))
 
     def _load(self, tenant_id: str) -> TenantKey | None:
+        raw = self._store.load(tenant_id)
+        return None if raw is None else self._keep(tenant_id, raw)
+
+    def _keep(self, tenant_id: str, raw: bytes) -> TenantKey:
+        key = self._keys[tenant_id] = _derive(raw)
+        return key
+
+
+class KeyFolder:
+    """Keys as files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def load(self, tenant_id: str) -> bytes | None:
+        """See Keys."""
         try:
             raw = self._path(tenant_id).read_bytes()
         except FileNotFoundError:
             return None
-        if len(raw) != _KEY:
+        if len(raw) != KEY_BYTES:
             raise StoreError(
-                f"{self._path(tenant_id)} holds {len(raw)} bytes, not {_KEY}: restore the key from a backup"
+                f"{self._path(tenant_id)} holds {len(raw)} bytes, not {KEY_BYTES}: restore the key from a backup"
             )
-        key = self._keys[tenant_id] = _derive(raw)
-        return key
+        return raw
 
-    def _create(self, tenant_id: str) -> TenantKey:
+    def create(self, tenant_id: str) -> bytes:
+        """See Keys."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(tenant_id)
         draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(_KEY))
+            file.write(os.urandom(KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
         try:
             os.link(draft, path)
         except FileExistsError:
-            made = self._load(tenant_id)
+            made = self.load(tenant_id)
         else:
             sync_folder(self._folder)
-            made = self._load(tenant_id)
+            made = self.load(tenant_id)
         draft.unlink()
         if made is None:
-            raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self._folder} while it was made")
+            raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self} while it was made")
         return made
+
+    def destroy(self, tenant_id: str) -> bool:
+        """See Keys."""
+        path = self._path(tenant_id)
+        if not path.exists():
+            return False
+        with path.open("r+b") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        return True
+
+    def _path(self, tenant_id: str) -> Path:
+        return self._folder / f"{quote(tenant_id, safe='')}.key"
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ Operations of one transaction, shared by owners and by everyone else. Knows no t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from retinue.runs.contracts import Status, StopReason, Usage
@@ -73,9 +73,14 @@ def finish(connection: Connection, num: int, end: Finish, where: End) -> None:
     ok = int(end.status is Status.completed)
     settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
     parent, pending, low, need, done, exhausted = one(connection, sql("settle_group"), settled)
-    decided = need is not None and (done >= need or (exhausted and done + pending < need))
-    if pending <= low or decided:
+    if stirs(pending, low, need, done, exhausted):
         wake(connection, parent)
+
+
+def stirs(pending: int, low: int, need: int | None, done: int, exhausted: int) -> bool:
+    """Whether a group is such that its parent has to know: few are pending, or it is decided."""
+    decided = need is not None and (done >= need or (bool(exhausted) and done + pending < need))
+    return pending <= low or decided
 
 
 def wake(connection: Connection, num: int) -> bool:
@@ -83,20 +88,35 @@ def wake(connection: Connection, num: int) -> bool:
     return connection.execute(sql("wake"), (num,)).fetchone() is not None
 
 
-def cancel_runs(
-    connection: Connection,
-    codec: FrameCodec,
-    rows: list[tuple[int, str, str, int, int, str]],
-    cause: tuple[str, int],
-) -> int:
-    """Mark runs (number, id, tenant, epoch, position, status); those that nobody owns end here, in this order."""
-    for num, *_ in rows:
-        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (cause[0], num))
+Standing = tuple[int, str, str, int, int, str]
+"""A run as it stands: number, id, tenant, epoch, position, status."""
+
+
+def cancel_all(connection: Connection, codec: FrameCodec, query: str, top: str | int, cause: tuple[str, int]) -> int:
+    """Cancel what a query finds under `top`; `cause` is who and when (Unix ns). Returns how many runs."""
+    return sum(_cancel(connection, codec, rows, cause) for rows in standing(connection, query, top))
+
+
+def standing(connection: Connection, query: str, top: str | int) -> Iterator[list[Standing]]:
+    """The runs that a query finds under `top`, children first; then those that came there meanwhile.
+
+    Who has been found is to be written to before the next are asked for: then its owner can add no more.
+    """
+    found: set[int] = set()
+    while rows := [row for row in many(connection, query, (top,)) if row[0] not in found]:
+        found.update(row[0] for row in rows)
+        yield rows
+
+
+def _cancel(connection: Connection, codec: FrameCodec, rows: list[Standing], cause: tuple[str, int]) -> int:
+    """Mark runs; those that nobody owns end here, in this order."""
+    by, at = cause
+    for num, *_ in sorted(rows):
+        connection.execute("UPDATE runs SET cancel = coalesce(cancel, ?) WHERE num = ?", (by, num))
     for num, run_id, tenant_id, epoch, position, status in rows:
         if status == Status.in_progress:
             wake(connection, num)
         else:
-            by, at = cause
             entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by})
             end_unowned(connection, codec, (num, run_id, tenant_id, epoch, position), entry)
     return len(rows)

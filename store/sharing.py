@@ -44,6 +44,8 @@ def take(connection: Connection, place: Place) -> list[tuple[Any, ...]]:
         tenant, queue = lines[0]
         values = {"host": place.host, "at": place.at, "pool": place.pool, "limit": place.limit}
         return connection.execute(sql("lease"), values | {"tenant": tenant, "queue": queue}).fetchall()
+    if lines:
+        connection.execute(sql("lease_turn"))
     chosen = _choose(connection, place, lines) if lines else []
     if not chosen:
         return []

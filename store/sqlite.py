@@ -28,7 +28,7 @@ from retinue.store.liveness import boot_id
 from retinue.store.lock import WriterLock
 from retinue.store.opening import connect, migrate, watch_log
 from retinue.store.rows import many, one
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite_pen import SqlitePen
 from retinue.store.statements import migrations
 from retinue.store.store import BREAKERS, Store
@@ -54,7 +54,7 @@ class SqliteStore(Store):
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        vault = Vault(folder / "keys")
+        vault = Vault(KeyFolder(folder / "keys"))
         codec = FrameCodec(vault, open_blobs(blobs, folder / "blobs", vault))
         super().__init__(SqliteEngine(folder, patience), codec, limits, breakers)
 
@@ -111,12 +111,12 @@ class SqliteEngine:
         others = [(id_, pid, *rest) for id_, pid, *rest in rows if id_ != host.host_id]
         return await asyncio.to_thread(leasing.find_dead, others, boot_id(), own_beat, lease_seconds)
 
-    def has_queued(self, pool: str) -> bool:
+    async def has_queued(self, pool: str) -> bool:
         """See Engine."""
         query = "SELECT 1 FROM runs WHERE status = 'queued' AND held = 0 AND pool = ? LIMIT 1"
         return self._peek.execute(query, (pool,)).fetchone() is not None
 
-    def has_news(self, host_id: str) -> bool:
+    async def has_news(self, host_id: str) -> bool:
         """See Engine."""
         query = (
             "SELECT 1 FROM runs WHERE host = (SELECT num FROM hosts WHERE host_id = ?)"

@@ -158,7 +158,7 @@ def _translate(error: BaseException) -> BaseException:
     if isinstance(cause, apsw.FullError) or (isinstance(cause, OSError) and cause.errno in _NO_ROOM):
         return StoreFull("the disk of the store is full: nothing was written; free space and resume")
     if isinstance(cause, apsw.BusyError):
-        return StoreBusy("another process kept the store locked for too long")
+        return StoreBusy("another process kept the store locked for too long: end what else has store.db open")
     if isinstance(cause, apsw.IOError | OSError):
         return StoreError(f"the disk of the store failed: {cause}; nothing was acknowledged; repair it and resume")
     if isinstance(cause, apsw.Error):

@@ -19,7 +19,7 @@ from retinue.store.control import find
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec, bound_to
 from retinue.store.rows import many, one
-from retinue.store.settling import wake, write_frame
+from retinue.store.settling import standing, wake, write_frame
 from retinue.store.statements import sql
 
 _MOST = 5_000
@@ -30,13 +30,14 @@ def hold(connection: Connection, run_id: str, held: bool) -> int:
     num, _ = find(connection, run_id)
     full_id = one(connection, "SELECT run_id FROM runs WHERE num = ?", (num,))[0]
     changed = 0
-    for each, *_, status in many(connection, sql("tree"), (full_id,)):
-        query = "UPDATE runs SET held = ? WHERE num = ? AND held != ? RETURNING num"
-        if not many(connection, query, (int(held), each, int(held))):
-            continue
-        changed += 1
-        if status == Status.in_progress:
-            wake(connection, each)
+    for rows in standing(connection, sql("tree"), full_id):
+        for each, *_, status in sorted(rows):
+            query = "UPDATE runs SET held = ? WHERE num = ? AND held != ? RETURNING num"
+            if not many(connection, query, (int(held), each, int(held))):
+                continue
+            changed += 1
+            if status == Status.in_progress:
+                wake(connection, each)
     return changed
 
 

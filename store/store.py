@@ -67,7 +67,7 @@ class Store:
 
     async def lease(self, host: HostInfo, pool: str, limit: int, at: int, only: str | None = None) -> list[LeasedRun]:
         """See Journal. Free when nothing is queued: it only looks."""
-        if only is None and not self.has_queued(pool):
+        if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
         return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
@@ -120,13 +120,9 @@ class Store:
 
         return await self._writer.submit(write)
 
-    def has_queued(self, pool: str) -> bool:
-        """Whether a lease could find something; a look of some microseconds."""
-        return self._engine.has_queued(pool)
-
-    def has_news(self, host_id: str) -> bool:
-        """Whether any run of this host may have news it has not seen; a look of some microseconds."""
-        return self._engine.has_news(host_id)
+    async def has_news(self, host_id: str) -> bool:
+        """Whether any run of this host may have news it has not seen; asked often."""
+        return await self._engine.has_news(host_id)
 
     async def release(self, leased: LeasedRun) -> None:
         """Give one lease back without writing to its journal: the run is queued again."""

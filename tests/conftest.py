@@ -1,5 +1,5 @@
 """Marks that tie a test to what it shows: `promise("A5")` and `rule("R3")`, ids of docs/promises.md; the PostgreSQL
-server that all tests share.
+server that all tests share, and the places of their stores.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.doubles.places import REAL, Place, Places
 from tests.doubles.postgres import NoServer, PostgresServer, programs_folder
 from tests.doubles.s3 import bucket as bucket
 from tests.doubles.s3 import s3_server as s3_server
@@ -30,3 +31,16 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(str(error))
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """Makes new places for stores: `with places.new("postgres") as place`."""
+    return Places(tmp_path_factory.mktemp("places"), lambda: request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(params=REAL)
+def place(request: pytest.FixtureRequest, places: Places) -> Iterator[Place]:
+    """A new place, once for each kind of store that outlives a process."""
+    with places.new(request.param) as made:
+        yield made

@@ -119,5 +119,5 @@ def _unseen_end(intent: Intent, at: int) -> Outcome:
         effect=intent.effect,
         name=intent.name,
         activation=0,
-        result="unknown" if intent.facts.get("side_effect") == "write" else "canceled",
+        result="unknown" if intent.leaves_doubt else "canceled",
     )

@@ -21,7 +21,7 @@ from rich.console import Console
 from retinue.host.presence import find_runtime
 from retinue.host.rows import source_of
 from retinue.host.settings import Settings
-from retinue.ingress.answers import row_of
+from retinue.ingress.answers import dollars, row_of
 from retinue.ingress.client import Client, connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.following import is_stuck
@@ -29,7 +29,7 @@ from retinue.ingress.inputs import check_input
 from retinue.ingress.jobs import JobNote, keep, note_for, settle
 from retinue.ingress.outputs import PartialRows, check_output, dead_letters_of, replace_with, write_whole
 from retinue.ingress.progress import Progress, ended
-from retinue.ingress.render import dollars, duration, money, short
+from retinue.ingress.render import duration, money, short
 from retinue.ingress.terminal import Terminal, as_line
 from retinue.ingress.verb import Dollars, verb
 from retinue.runs.contracts import Branch, Budget, Json, Status

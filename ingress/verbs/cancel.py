@@ -6,7 +6,7 @@ import click
 
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import short
+from retinue.ingress.render import counted, short
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 
@@ -19,7 +19,7 @@ async def cancel_command(terminal: Terminal, run: str, by: str | None) -> Exit:
     async with open_controls(terminal.settings()) as client:
         record = await client.get(run)
         count = await client.cancel(record.run_id, by)
-    text = f"{count} run{'' if count == 1 else 's'} canceled"
+    text = f"{counted(count, 'run')} canceled"
     if not count:
         text = f"run {short(record.run_id)} had ended already: {record.status.value}"
     terminal.give({"run_id": record.run_id, "canceled": count}, text)

@@ -10,7 +10,7 @@ from retinue.ingress.alignment import Comparison, Pair, Side, Step, is_same
 from retinue.ingress.controls import open_controls
 from retinue.ingress.diffing import ChildPair, Difference
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import duration, money, short
+from retinue.ingress.render import cut, duration, money, short
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.contracts import Json
@@ -28,7 +28,7 @@ async def diff_command(terminal: Terminal, run: str, other: str, children: bool)
     how they ended, what they cost. `-` and `<` are of the first, `+` and `>` of the second."""
     async with open_controls(terminal.settings()) as client:
         found = await client.diff(run, other, children)
-    terminal.give(difference_facts(found), "\n".join(map(_cut, _lines(found))))
+    terminal.give(difference_facts(found), "\n".join(cut(line, _WIDTH) for line in _lines(found)))
     return Exit.done
 
 
@@ -129,7 +129,3 @@ def _child(child: ChildPair) -> Iterator[str]:
         return
     yield f"{place}:"
     yield from (f"  {line}" for line in _lines(child.difference))
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

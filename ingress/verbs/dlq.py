@@ -13,7 +13,7 @@ from retinue.ingress.controls import open_controls
 from retinue.ingress.dead import LIMIT, Dead, DeadList
 from retinue.ingress.exits import Exit
 from retinue.ingress.following import follow, follow_rows
-from retinue.ingress.render import columns, moment, short
+from retinue.ingress.render import columns, counted, moment, short
 from retinue.ingress.terminal import Terminal, as_block
 from retinue.ingress.verb import verb
 from retinue.runs.batch import JOB
@@ -97,9 +97,9 @@ async def _host(terminal: Terminal, settings: Settings, record: RunRecord) -> Ex
 
 
 def _queued_text(done: Redriven) -> str:
-    count, left = len(done.queued), len(done.refused)
+    left = len(done.refused)
     more = f", {left:,} left as they are" if left else ""
-    return f"{count:,} run{'' if count == 1 else 's'} queued again{more}"
+    return f"{counted(len(done.queued), 'run')} queued again{more}"
 
 
 def _list_text(found: DeadList) -> str:

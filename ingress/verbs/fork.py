@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import click
-from pydantic_core import from_json
 
 from retinue.ingress.client import connect
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import short
+from retinue.ingress.render import counted, short
 from retinue.ingress.steering import Forked
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import Limits, budget_of, verb, what_follows
+from retinue.ingress.verb import Limits, budget_of, parsed, verb, what_follows
 from retinue.runs.contracts import Budget
-from retinue.runs.errors import InvalidInput
 from retinue.runs.forking import Given
 
 
@@ -31,13 +29,16 @@ async def fork_command(
     """Begin a new run that has the past of RUN up to STEP and takes that step anew, or as `--with` gives it (for
     checkpoint:N its state, for start the input). The past is not paid or done again; RUN is not touched."""
     settings = terminal.settings()
-    given = None if value is None else Given(_parsed(value), options["by"] or settings.principal)
+    given = None
+    if value is not None:
+        said = parsed(value, f"--with {value!r}", "text needs quotes, such as '\"yes\"'")
+        given = Given(said, options["by"] or settings.principal)
     pinned = options["version"] == "pinned"
     async with connect(settings=settings, start=False) as client:
         forked = await client.fork(run, at, given, pinned=pinned, budget=budget_of(limits))
     lines = [
         f"fork {forked.run_id} of run {short(forked.original)} at {forked.at}",
-        f"shared: {forked.shared:,} finished step{'' if forked.shared == 1 else 's'}, not paid or done again",
+        f"shared: {counted(forked.shared, 'finished step')}, not paid or done again",
         *_writes(forked),
         what_follows(settings, forked.run_id),
     ]
@@ -52,10 +53,3 @@ def _writes(forked: Forked) -> list[str]:
     names = Counter(one.rpartition(":")[0] for one in forked.repeats)
     told = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in sorted(names.items()))
     return [f"written by the original after that: {told}; the fork asks before it makes one of these writes again"]
-
-
-def _parsed(value: str) -> object:
-    try:
-        return from_json(value)
-    except ValueError as error:
-        raise InvalidInput(f"--with {value!r} is not JSON: {error}; text needs quotes, such as '\"yes\"'") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import click
-from pydantic_core import from_json
 
 from retinue.host.clock import now_ns
 from retinue.ingress.controls import Controls, open_controls
@@ -13,9 +12,8 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.pending import LIMIT
 from retinue.ingress.pending_text import pending_text
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import verb, what_follows
+from retinue.ingress.verb import parsed, verb, what_follows
 from retinue.runs.contracts import PendingRequest
-from retinue.runs.errors import InvalidInput
 
 _BY = click.option("--by", help="Who says it. Default: the configuration's principal.")
 
@@ -59,10 +57,7 @@ async def answer_command(terminal: Terminal, request: str, text: str | None, val
     """Answer the question REQUEST with TEXT."""
     if (text is None) == (value is None):
         raise click.UsageError("give either TEXT or --value JSON")
-    try:
-        said = text if value is None else from_json(value)
-    except ValueError as error:
-        raise InvalidInput(f"--value is not JSON: {error}; a plain answer needs no --value") from None
+    said = text if value is None else parsed(value, "--value", "a plain answer needs no --value")
     return await _resolve(terminal, lambda client: client.answer(request, said, by))
 
 

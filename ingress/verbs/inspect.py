@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import click
 
 from retinue.host.clock import now_ns
+from retinue.ingress.answers import dollars
 from retinue.ingress.awaiting import Awaited
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.inspection import FinishedStep, Inspection, NamedBoundary
 from retinue.ingress.pending import commands
 from retinue.ingress.pending_text import title
-from retinue.ingress.render import dollars, duration, moment, money, standing
+from retinue.ingress.render import duration, moment, money, standing
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.trees import tree_facts, tree_text
 from retinue.ingress.verb import verb

@@ -6,7 +6,7 @@ import click
 
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import short
+from retinue.ingress.render import counted, short
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb, what_follows
 
@@ -21,7 +21,9 @@ async def pause_command(terminal: Terminal, run: str) -> Exit:
     name = short(record.run_id)
     what = "it" if count == 1 else "them"
     text = (
-        f"{_runs(count)} held; `retinue resume {name}` lets {what} go on" if count else f"run {name} was held already"
+        f"{counted(count, 'run')} held; `retinue resume {name}` lets {what} go on"
+        if count
+        else f"run {name} was held already"
     )
     terminal.give({"run_id": record.run_id, "held": count}, text)
     return Exit.done
@@ -36,10 +38,10 @@ async def resume_command(terminal: Terminal, run: str) -> Exit:
         record = await client.get(run)
         count = await client.resume(record.run_id)
     name = short(record.run_id)
-    text = f"{_runs(count)} let go; {what_follows(settings, record.run_id)}" if count else f"run {name} was not held"
+    text = (
+        f"{counted(count, 'run')} let go; {what_follows(settings, record.run_id)}"
+        if count
+        else f"run {name} was not held"
+    )
     terminal.give({"run_id": record.run_id, "let_go": count}, text)
     return Exit.done
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} run{'' if count == 1 else 's'}"

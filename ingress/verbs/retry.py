@@ -9,7 +9,7 @@ import click
 
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import short
+from retinue.ingress.render import counted, short
 from retinue.ingress.steering import Retaken, Retaking
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import Duration, Limits, budget_of, verb, what_follows
@@ -43,7 +43,7 @@ async def retry_command(
 
 def _lines(taken: Retaking, migrate: bool) -> Iterator[str]:
     count = len(taken.queued)
-    yield f"{count:,} run{'' if count == 1 else 's'} queued again; finished steps are kept"
+    yield f"{counted(count, 'run')} queued again; finished steps are kept"
     hidden = count - len(taken.runs)
     if hidden:
         yield f"  … {hidden:,} more below it"

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic_core import from_json
 
 from retinue.ingress.client import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.following import follow
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import Dollars, Duration, verb
+from retinue.ingress.verb import Dollars, Duration, parsed, verb
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.errors import InvalidInput
 
@@ -87,8 +86,8 @@ def _input(question: str | None, text: str | None) -> Json:
         elif text.startswith("@"):
             where = text[1:]
             text = Path(where).read_text(encoding="utf-8")
-        return from_json(text)
     except OSError as error:
         raise InvalidInput(f"--input: {where} cannot be read: {error.strerror}; correct the name after @") from None
-    except ValueError as error:
-        raise InvalidInput(f"--input: {where} is not JSON: {error}; a plain question needs no --input") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"--input: {where}, byte {error.start} is not UTF-8: convert the file") from None
+    return parsed(text, f"--input: {where}", "a plain question needs no --input")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import click
-from pydantic_core import from_json
 
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import verb, what_follows
-from retinue.runs.contracts import Json
-from retinue.runs.errors import InvalidInput
+from retinue.ingress.verb import parsed, verb, what_follows
 from retinue.runs.machine import WAITING
 
 
@@ -24,7 +21,7 @@ async def signal_command(terminal: Terminal, run: str, name: str, value: str | N
     name are taken in the order they were sent."""
     if value is not None and text is not None:
         raise click.UsageError("give either JSON or --text TEXT")
-    said = text if value is None else _parsed(value)
+    said = text if value is None else parsed(value, f"the event's value {value!r}", "send plain text with --text")
     settings = terminal.settings()
     async with open_controls(settings) as client:
         record = await client.get(run)
@@ -35,10 +32,3 @@ async def signal_command(terminal: Terminal, run: str, name: str, value: str | N
     facts = {"run_id": record.run_id, "event": name, "value": said, "awaited": awaits}
     terminal.give(facts, f"event {name} sent{kept}; {what_follows(settings, record.run_id)}")
     return Exit.done
-
-
-def _parsed(value: str) -> Json:
-    try:
-        return from_json(value)
-    except ValueError as error:
-        raise InvalidInput(f"the event's value {value!r} is not JSON: {error}; send plain text with --text") from None

@@ -24,9 +24,9 @@ from retinue.runs.effects import calls, models, plain, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted, ConfigError, PermanentError, RetinueError, StoreError, TransientError
 from retinue.runs.identity import digest_of
-from retinue.runs.journal import EffectKind, Intent, Outcome
+from retinue.runs.journal import EffectKind, Outcome
 from retinue.runs.messages import ModelRequest, ToolSpec
-from retinue.runs.steps import Command, Done, Wait, cut_short, error_info, outcome_of
+from retinue.runs.steps import Command, Done, Wait, cut_short, error_info, intent_of, outcome_of
 
 _LOG = logging.getLogger("retinue.runs")
 _AT_ONCE = 64
@@ -53,16 +53,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if run.services.endpoint is None:
         raise ConfigError(f"{command.name} cannot be adopted here: this host has no model endpoint")
     if command.key not in run.history.intents:
-        run.note(
-            Intent(
-                at=run.services.now_ns(),
-                content=command.arguments,
-                key=command.key,
-                effect="adopt",
-                name=command.name,
-                digest=command.digest,
-            )
-        )
+        run.note(intent_of(command, run.services.now_ns()))
     adoption = Adoption(run, command)
     async with run.services.endpoint.open(adoption) as access:
         ended = await adoption.carry(Doors(access, adoption))

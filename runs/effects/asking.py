@@ -6,23 +6,23 @@ was asked under; the gate sees it again when the call is made.
 
 from __future__ import annotations
 
+from typing import Any
+
 from retinue.runs.arrivals import Answer
 from retinue.runs.capabilities import Prepared
 from retinue.runs.contracts import ErrorInfo, Json, PendingRequest, StopReason
 from retinue.runs.effects.run import Run
 from retinue.runs.gate import Approval, GateDecision
-from retinue.runs.identity import digest_of, effect_key
-from retinue.runs.journal import Intent, Outcome
+from retinue.runs.identity import APPROVAL, digest_of, effect_key
+from retinue.runs.journal import EffectKind, Intent, Outcome
 from retinue.runs.patience import Patience
 from retinue.runs.steps import Command, Done, Wait
-
-_APPROVAL = "!approval"
 
 
 def approval(run: Run, command: Command, digest: str) -> Approval | None:
     """The yes that was given for this call, if there is one."""
-    intent = run.history.intents.get(command.key + _APPROVAL)
-    answer = run.news.answers.get(command.key + _APPROVAL)
+    intent = run.history.intents.get(command.key + APPROVAL)
+    answer = run.news.answers.get(command.key + APPROVAL)
     if intent is None or answer is None or answer.status != "approved":
         return None
     return Approval(
@@ -36,7 +36,7 @@ def approval(run: Run, command: Command, digest: str) -> Approval | None:
 
 async def for_approval(run: Run, command: Command, call: Prepared, decision: GateDecision) -> Done | Wait:
     """Ask for a yes to a call, or act on the no; a yes that does not cover the call any more is a no."""
-    key = command.key + _APPROVAL
+    key = command.key + APPROVAL
     if key not in run.history.intents:
         facts: dict[str, Json] = {
             "gate": decision.facts,
@@ -61,38 +61,41 @@ async def put(
     run: Run,
     command: Command,
     key: str,
-    question: tuple[str, str, dict[str, Json]],
+    question: tuple[EffectKind, str, dict[str, Json]],
     patience: Patience | None = None,
 ) -> Wait:
     """Put a question (kind, prompt, facts) into the inbox and wait; who is patient for how long, or the default."""
     kind, prompt, facts = question
     patience = patience or run.services.defaults.patience
     now = run.services.now_ns()
-    request = PendingRequest(
-        request_id=effect_key(run.request.run_id, _asked_as(run, key))[:12],
-        run_id=run.request.run_id,
-        root_run_id=run.request.root_run_id,
-        tenant_id=run.request.tenant_id,
-        kind="approval" if kind == "approval" else "input",
-        key=key,
-        prompt=prompt,
-        facts={**facts, "requester": run.request.principal_id},
-        assignee=patience.assignee,
-        created_at=now,
-        expires_at=patience.expiry(now),
-    )
     late = {name: value for name, value in patience.moments(now).items() if value is not None}
     intent = Intent(
         at=now,
         content={"prompt": prompt},
         key=key,
-        effect=request.kind,
+        effect=kind,
         name=command.name,
         digest=command.digest if key == command.key else digest_of(facts),
-        facts={**facts, **late, "request_id": request.request_id},
+        facts={**facts, **late, "request_id": effect_key(run.request.run_id, _asked_as(run, key))[:12]},
     )
-    await run.write(intent, request=request)
+    said = {**facts, "requester": run.request.principal_id}
+    await run.write(intent, request=_request(run, intent, prompt=prompt, facts=said, assignee=patience.assignee))
     return _wait(intent)
+
+
+def _request(run: Run, intent: Intent, **said: Any) -> PendingRequest:
+    """The request behind a question, with what is `said` of it."""
+    return PendingRequest(
+        request_id=str(intent.facts["request_id"]),
+        run_id=run.request.run_id,
+        root_run_id=run.request.root_run_id,
+        tenant_id=run.request.tenant_id,
+        kind="approval" if intent.effect == "approval" else "input",
+        key=intent.key,
+        created_at=intent.at,
+        expires_at=intent.facts.get("expires_at"),
+        **said,
+    )
 
 
 async def answered(run: Run, key: str) -> Answer | Wait:
@@ -113,18 +116,7 @@ async def answered(run: Run, key: str) -> Answer | Wait:
 
 async def _change(run: Run, intent: Intent, change: dict[str, Json]) -> Answer | Wait:
     """Change the request behind a question, unless an answer has come in between."""
-    request = PendingRequest(
-        request_id=str(intent.facts["request_id"]),
-        run_id=run.request.run_id,
-        root_run_id=run.request.root_run_id,
-        tenant_id=run.request.tenant_id,
-        kind="approval" if intent.effect == "approval" else "input",
-        key=intent.key,
-        prompt="",
-        created_at=intent.at,
-        expires_at=intent.facts.get("expires_at"),
-    )
-    await run.write(intent, request=request.model_copy(update=change))
+    await run.write(intent, request=_request(run, intent, prompt="", **change))
     run.take(await run.services.journal.look(run.request.run_id))
     return run.news.answers.get(intent.key) or _wait(intent)
 
@@ -161,7 +153,7 @@ def record_answer(run: Run, key: str, answer: Answer) -> None:
 
 def record_yes(run: Run, command: Command) -> None:
     """Put an approval that is being used on record."""
-    key = command.key + _APPROVAL
+    key = command.key + APPROVAL
     answer = run.news.answers.get(key)
     if answer is not None and key not in run.history.outcomes:
         record_answer(run, key, answer)

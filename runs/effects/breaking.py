@@ -5,6 +5,7 @@ A wait for a breaker is no try: it costs no attempt, and the run holds nothing.
 
 from __future__ import annotations
 
+from retinue.runs.capabilities import REFUSED
 from retinue.runs.contracts import StopReason
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, TransientError
@@ -12,7 +13,7 @@ from retinue.runs.journal import Record
 from retinue.runs.steps import Wait
 
 _SPREAD_NS = 1_000_000_000
-_NO_FAULT = frozenset({"saturated", "deadline", "version", "rate_limited", "interrupted"})
+_NO_FAULT = REFUSED | {"rate_limited", "interrupted"}
 """Codes that say nothing about whether the other side is well."""
 
 

@@ -6,7 +6,7 @@ that was interrupted between the two is never repeated in silence: its idempoten
 
 from __future__ import annotations
 
-from retinue.runs.capabilities import Caller, CallResult, Prepared
+from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, breaking, doubts, retrying
 from retinue.runs.effects.run import Run
@@ -15,13 +15,11 @@ from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
 _ONE_HOP = Usage(hops=1)
-_NOT_MADE = frozenset({"saturated", "deadline", "version", "not_made"})
-"""Codes for calls that surely changed nothing: the gateway refused them, or the tool says so (`not_made`)."""
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -90,16 +88,17 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 
 async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
     """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
-    if call.capability.repeatable or error.code in _NOT_MADE:
+    if call.capability.repeatable or error.code in NOT_MADE:
         follows = retrying.after(run, command, error, _ONE_HOP)
-        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError):
+        unsure = error.code not in NOT_MADE or command.key in run.history.unsure
+        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError) and unsure:
             command.doubted = f"{error}, and its tries are used up"
             return await _unresolved(run, command, call)
         return follows
     if isinstance(error, TransientError) or error.code == "raised":
         command.doubted = str(error)
         return await _recover(run, command, call, run.history.intents[command.key])
-    return Done(result="error", error=_info(error), usage=_ONE_HOP)
+    return Done(result="error", error=error_info(error), usage=_ONE_HOP)
 
 
 async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
@@ -169,10 +168,6 @@ def _doubt(command: Command) -> str:
 def _refused(decision: GateDecision) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
     return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
-
-
-def _info(error: EffectError) -> ErrorInfo:
-    return ErrorInfo(reason=error.reason, code=error.code, message=str(error))
 
 
 def _is_write(call: Prepared) -> bool:

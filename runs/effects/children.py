@@ -20,7 +20,7 @@ from retinue.runs.identity import child_id, effect_key
 from retinue.runs.joins import Join, canceler
 from retinue.runs.journal import Appended, Intent, NewRun, Record, Spawn
 from retinue.runs.sources import Item, Page, Source
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done, Wait, intent_of
 from retinue.runs.tracing import span_id_of
 
 
@@ -292,19 +292,12 @@ def _check_limits(run: Run, plan: _Plan) -> None:
 
 
 def _intent(run: Run, command: Command, plan: _Plan) -> Intent:
-    return Intent(
-        at=run.services.now_ns(),
-        content=command.arguments,
-        key=command.key,
-        effect="children",
-        name=command.name,
-        digest=command.digest,
-        facts={
-            "target_version": ",".join(definition.version for definition in plan.definitions),
-            "join": plan.join.model_dump(mode="json"),
-            "window": plan.window,
-        },
-    )
+    facts: dict[str, Json] = {
+        "target_version": ",".join(definition.version for definition in plan.definitions),
+        "join": plan.join.model_dump(mode="json"),
+        "window": plan.window,
+    }
+    return intent_of(command, run.services.now_ns(), facts)
 
 
 def _deadline(run: Run, command: Command, plan: _Plan) -> int | None:

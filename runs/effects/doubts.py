@@ -14,10 +14,10 @@ from retinue.runs.capabilities import Prepared
 from retinue.runs.contracts import ErrorInfo, Json, Usage
 from retinue.runs.effects import asking, gates
 from retinue.runs.effects.run import Run
+from retinue.runs.identity import DOUBT
 from retinue.runs.journal import Record
 from retinue.runs.steps import Command, Done, Wait
 
-_ASKED = "!doubt"
 _WAYS = 'answer `happened` (or {"happened": RESULT}), `absent` to have it done now with the same key, or `fail`'
 """What a person may say; `retinue inbox` has a command for each."""
 
@@ -80,11 +80,11 @@ def _record(run: Run, command: Command, what: str) -> None:
 
 def _question(run: Run, command: Command) -> str:
     """The key of the question about the newest doubt: who said `absent` spoke of the try before, not of the next."""
-    key = command.key + _ASKED
+    key = command.key + DOUBT
     while (told := run.history.outcomes.get(key)) is not None:
         if _verdict(told.facts.get("status"), told.content, "").verdict != "absent":
             return key
-        key += _ASKED
+        key += DOUBT
     return key
 
 

@@ -14,8 +14,7 @@ from retinue.runs.contracts import NOTHING, ErrorInfo
 from retinue.runs.effects import doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError
-from retinue.runs.journal import Intent
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done, Wait, intent_of
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
@@ -33,15 +32,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
         if said.verdict == "fail":
             return doubts.unknown(command.name, f"step {command.name} may have happened before a crash", NOTHING)
     if (command.interrupted and not repeatable) or command.key not in run.history.intents:
-        intent = Intent(
-            at=run.services.now_ns(),
-            content=command.arguments,
-            key=command.key,
-            effect="step",
-            name=command.name,
-            digest=command.digest,
-            facts={} if repeatable else {"repeatable": False},
-        )
+        intent = intent_of(command, run.services.now_ns(), {} if repeatable else {"repeatable": False})
         if repeatable:
             run.note(intent)
         else:

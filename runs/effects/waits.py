@@ -5,8 +5,7 @@ from __future__ import annotations
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
 from retinue.runs.effects import asking
 from retinue.runs.effects.run import Run
-from retinue.runs.journal import Intent
-from retinue.runs.steps import Command, Done, Wait
+from retinue.runs.steps import Command, Done, Wait, intent_of
 
 
 async def sleep(run: Run, command: Command) -> Done | Wait:
@@ -50,13 +49,4 @@ async def take_event(run: Run, command: Command) -> Done | Wait:
 
 def _intend(run: Run, command: Command) -> None:
     if command.key not in run.history.intents:
-        run.note(
-            Intent(
-                at=run.services.now_ns(),
-                content=command.arguments,
-                key=command.key,
-                effect=command.effect,
-                name=command.name,
-                digest=command.digest,
-            )
-        )
+        run.note(intent_of(command, run.services.now_ns()))

@@ -89,7 +89,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
                     connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
                 connection.execute(steps[number])
                 connection.execute(
-                    "INSERT INTO meta (name, value) VALUES ('schema', %s), ('incarnation', md5(gen_random_uuid()::text))"
+                    "INSERT INTO meta (name, value)"
+                    " VALUES ('schema', %s), ('incarnation', md5(gen_random_uuid()::text))"
                     " ON CONFLICT (name) DO UPDATE SET value ="
                     " CASE meta.name WHEN 'schema' THEN excluded.value ELSE meta.value END",
                     (str(number + 1),),

@@ -19,7 +19,7 @@ from retinue.runs.errors import ConfigError, InvalidInput, StoreError, StoreUnre
 from retinue.store.blobs import Blobs, open_blobs
 from retinue.store.objects import split_url
 from retinue.store.places import open_objects
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite import SqliteStore
 
 __all__ = ["place"]
@@ -29,7 +29,7 @@ NOBODY = "s3://nobody-has-this-bucket/x"
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
-    return Vault(tmp_path / "keys")
+    return Vault(KeyFolder(tmp_path / "keys"))
 
 
 @pytest.fixture

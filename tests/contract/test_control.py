@@ -1,12 +1,12 @@
-"""The guarantees of the control port, on the double and on the embedded store alike."""
+"""The guarantees of the control port, on the double and on every real store alike."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from tests.doubles.shapes import START, STORES, AnyStore, Owner, child_of, entries_of, host, new_run, opened, own, said
+from tests.doubles.places import KINDS, Places
+from tests.doubles.shapes import START, AnyStore, Owner, child_of, entries_of, host, new_run, opened, own, said
 
 from retinue.runs.contracts import PendingRequest, Status, StopReason, Usage
 from retinue.runs.control import RunQuery
@@ -14,11 +14,12 @@ from retinue.runs.errors import Fenced, InvalidInput, UnknownName
 from retinue.runs.journal import Intent, Outcome, Spawn
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyStore]:
-    async with opened(request.param, tmp_path) as store:
-        await store.register(host())
-        yield store
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[AnyStore]:
+    with places.new(request.param) as place:
+        async with opened(place) as store:
+            await store.register(host())
+            yield store
 
 
 async def ask(store: AnyStore, name: str, kind: str, park: bool = True) -> Owner:

@@ -1,15 +1,14 @@
-"""The guarantees of the journal port, on the double and on the embedded store alike."""
+"""The guarantees of the journal port, on the double and on every real store alike."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests.doubles.places import KINDS, Places
 from tests.doubles.shapes import (
     START,
-    STORES,
     AnyStore,
     Owner,
     child_of,
@@ -27,12 +26,13 @@ from retinue.runs.errors import Fenced, StoreError
 from retinue.runs.journal import Checkpoint, DeadLetter, Finish, Finished, Park, Parked, Spawn, guest_pool
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyStore]:
-    async with opened(request.param, tmp_path) as store:
-        await store.register(host("h1"))
-        await store.register(host("h2"))
-        yield store
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[AnyStore]:
+    with places.new(request.param) as place:
+        async with opened(place) as store:
+            await store.register(host("h1"))
+            await store.register(host("h2"))
+            yield store
 
 
 async def lead(store: AnyStore, name: str = "top") -> Owner:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.doubles.places import REAL, Places
 from tests.doubles.shapes import START, Owner, entries_of, host, new_run, said
 
 from retinue.runs.contracts import RunRecord, Status
@@ -19,7 +27,6 @@ from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput
 from retinue.runs.journal import HostInfo, Record, Yield
 from retinue.runs.machine import WAITING
-from retinue.store.sqlite import SqliteStore
 
 HOSTS = st.integers(0, 2)
 
@@ -30,12 +37,12 @@ class Leases(RuleBasedStateMachine):
     runs = Bundle("runs")
     owners = Bundle("owners")
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places, kind: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._folder = tempfile.TemporaryDirectory()
+        self._leaving = ExitStack()
         self._numbers = itertools.count(1)
-        self.store = SqliteStore(Path(self._folder.name) / "data", patience=5.0)
+        self.store = self._leaving.enter_context(places.new(kind)).open()
         self.hosts: list[HostInfo] = []
         self.dead: set[str] = set()
         self.written: dict[str, list[tuple[int, str]]] = {}
@@ -46,7 +53,7 @@ class Leases(RuleBasedStateMachine):
         finally:
             self.run(self.store.close())
             self._runner.close()
-            self._folder.cleanup()
+            self._leaving.close()
 
     def run(self, work: Any) -> Any:
         async def wait() -> Any:
@@ -223,13 +230,14 @@ def newest(owner: Owner, record: RunRecord) -> bool:
 
 @pytest.mark.promise("C3", "C6")
 @pytest.mark.rule("R8")
-class TestLeases(Leases.TestCase):  # type: ignore[misc]
+@pytest.mark.parametrize("kind", REAL)
+def test_leases(kind: str, places: Places) -> None:
     """Walks of up to 40 operations."""
-
-    settings = settings(
+    walks = settings(
         max_examples=25,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         print_blob=True,
     )
+    run_state_machine_as_test(lambda: Leases(places, kind), settings=walks)

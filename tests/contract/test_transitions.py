@@ -1,23 +1,30 @@
 """Random walks over both ports on both stores at once: whatever happens, the rules of a run's life hold.
 
-Every operation is done to the double and to the embedded store; they must answer alike and agree on every record.
+Every operation is done to the double and to a real store; they must answer alike and agree on every record.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from tests.doubles.memory_store import MemoryStore
-from tests.doubles.shapes import START, STORES, AnyStore, Owner, child_of, entries_of, host, new_run, opened, own, said
+from tests.doubles.places import KINDS, REAL, AnyStore, Place, Places
+from tests.doubles.shapes import START, Owner, child_of, entries_of, host, new_run, opened, own, said
 
 from retinue.runs.arrivals import Group
 from retinue.runs.contracts import NOTHING, Json, PendingRequest, RunRecord, Status, Usage
@@ -26,7 +33,6 @@ from retinue.runs.errors import Fenced, RetinueError
 from retinue.runs.journal import HostInfo, LeasedRun, Spawn, Yield
 from retinue.runs.machine import TRANSITIONS, WAITING
 from retinue.runs.retries import Retry
-from retinue.store.sqlite import SqliteStore
 
 MOST = 10_000
 PLACES = st.integers(0, 29)
@@ -47,17 +53,15 @@ class Pair:
 class Stores:
     """Both stores, and what each operation did to both."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         self._runner = asyncio.Runner()
-        self._folder = tempfile.TemporaryDirectory()
-        self.real = SqliteStore(Path(self._folder.name) / "data", patience=5.0)
+        self.real = place.open()
         self.double = MemoryStore()
         self.both: tuple[AnyStore, AnyStore] = (self.double, self.real)
 
     def close(self) -> None:
         self.run(self.real.close())
         self._runner.close()
-        self._folder.cleanup()
 
     def run(self, work: Awaitable[Any]) -> Any:
         async def wait() -> Any:
@@ -104,9 +108,10 @@ def recount(group: Group, children: list[RunRecord]) -> tuple[Any, ...]:
 class Lives(RuleBasedStateMachine):
     """Runs, hosts and owners; some of the owners are not owners any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places, kind: str) -> None:
         super().__init__()
-        self.stores = Stores()
+        self.leaving = ExitStack()
+        self.stores = Stores(self.leaving.enter_context(places.new(kind)))
         self.names = 0
         self.known: dict[str, RunRecord] = {}
         self.children: dict[tuple[str, str], list[tuple[str, Usage]]] = {}
@@ -118,6 +123,7 @@ class Lives(RuleBasedStateMachine):
             self.journals_grow_without_holes()
         finally:
             self.stores.close()
+            self.leaving.close()
 
     def name(self, kind: str) -> str:
         self.names += 1
@@ -350,30 +356,32 @@ def told(record: RunRecord) -> dict[str, Any]:
 
 
 @pytest.mark.promise("A8")
-class TestLives(Lives.TestCase):  # type: ignore[misc]
+@pytest.mark.parametrize("kind", REAL)
+def test_lives(kind: str, places: Places) -> None:
     """Walks of up to 40 operations."""
-
-    settings = settings(
+    walks = settings(
         max_examples=40,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         print_blob=True,
     )
+    run_state_machine_as_test(lambda: Lives(places, kind), settings=walks)
 
 
 @pytest.mark.promise("A9")
-@pytest.mark.parametrize("kind", STORES)
-async def test_a_retry_lets_go_of_a_run_that_was_held_when_it_failed(kind: str, tmp_path: Path) -> None:
-    async with opened(kind, tmp_path) as store:
-        await store.register(host())
-        await store.submit([new_run("top")])
-        owner = await own(store, "top")
-        assert await store.hold("top", True) == 1
-        seq = (await store.look("top")).seq
-        assert await store.hold("top", True) == 0
-        assert (await store.look("top")).seq == seq, "what changes nothing is no news"
-        await owner.finish(status=Status.failed)
-        await store.retry("top", Retry(by="ben", at=START))
-        assert not (await store.get("top")).held
-        assert (await own(store, "top")).leased.epoch > owner.leased.epoch
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_retry_lets_go_of_a_run_that_was_held_when_it_failed(kind: str, places: Places) -> None:
+    with places.new(kind) as place:
+        async with opened(place) as store:
+            await store.register(host())
+            await store.submit([new_run("top")])
+            owner = await own(store, "top")
+            assert await store.hold("top", True) == 1
+            seq = (await store.look("top")).seq
+            assert await store.hold("top", True) == 0
+            assert (await store.look("top")).seq == seq, "what changes nothing is no news"
+            await owner.finish(status=Status.failed)
+            await store.retry("top", Retry(by="ben", at=START))
+            assert not (await store.get("top")).held
+            assert (await own(store, "top")).leased.epoch > owner.leased.epoch

@@ -27,7 +27,7 @@ from tests.crash.watching import Kill
 from tests.doubles.processes import ROOT, Other, python
 
 pytestmark = [
-    pytest.mark.promise("C6", "C4", "B5"),
+    pytest.mark.promise("C1", "C6", "C4", "B5"),
     pytest.mark.rule("R1", "R2", "R3", "R4", "R10", "R13"),
 ]
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 from tests.doubles.memory_store import MemoryStore
+from tests.doubles.places import AnyStore, Place
 
 from retinue.runs.contracts import NOTHING, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.journal import AnyEntry, Append, Finish, Finished, HostInfo, LeasedRun, NewRun, Park, Parked, Record
 from retinue.store.liveness import boot_id
-from retinue.store.sqlite import SqliteStore
 
-AnyStore = MemoryStore | SqliteStore
-STORES = ("memory", "sqlite")
 START = 1_700_000_000_000_000_000
 """When every test begins, Unix ns."""
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path) -> AsyncIterator[AnyStore]:
-    """A store of a kind, closed at the end."""
-    store: AnyStore = MemoryStore() if kind == "memory" else SqliteStore(folder / "data", patience=5.0)
+async def opened(place: Place) -> AsyncIterator[AnyStore]:
+    """A store at a place, closed at the end."""
+    store: AnyStore = MemoryStore() if place.kind == "memory" else place.open()
     try:
         yield store
     finally:

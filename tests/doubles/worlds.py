@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests.doubles.places import Place
 from tests.doubles.shapes import START, AnyStore, entries_of, host, opened
 
 from retinue.host.model_endpoint import ModelEndpoint
@@ -282,9 +283,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(kind: str, folder: Path, *definitions: Definition, policy: str = ALLOW_ALL) -> AsyncIterator[World]:
-    """A world over a store of a kind; executions that are left end with it."""
-    async with opened(kind, folder) as store:
+async def world(
+    kind: str, folder: Path, *definitions: Definition, policy: str = ALLOW_ALL, url: str | None = None
+) -> AsyncIterator[World]:
+    """A world over a store of a kind (with the URL of its database); executions that are left end with it."""
+    async with opened(Place(kind, folder, url)) as store:
         made = World(store, definitions, folder, policy)
         await made.begin()
         try:

@@ -83,6 +83,41 @@ def sql_in_every_format(project: Project, folder: Path) -> list[tuple[str, str]]
     return [*found, tuple(row.values())]
 
 
+@pytest.mark.promise("A1")
+def test_the_logs_of_a_run_tell_its_stages_in_order(mine: Project) -> None:
+    run, request = ask_to_write(mine)
+    mine.run("approve", request, "--by", "bob", code=0)
+    mine.run("wait", run, "--local", code=0)
+    told = mine.run("logs", run, code=0).out
+    turn = [
+        "policy stage=context",
+        "context turn={}",
+        "policy stage=model",
+        "model scripted:note.jsonl ended",
+        "decision turn={}",
+    ]
+    stages = [
+        "accepted agent clerk",
+        "stage stage=accept",
+        "policy stage=request",
+        *(stage.format(0) for stage in turn),
+        "approval save_note begins",
+        "waiting_for_approval",
+        "call save_note begins",
+        "call save_note ended",
+        "observation turn=0",
+        "checkpoint turn 1",
+        *(stage.format(1) for stage in turn),
+        "validation turn=1",
+        "policy stage=output",
+        "completed (success)",
+    ]
+    place = 0
+    for stage in stages:
+        assert stage in told[place:], f"{stage!r} is not told, or too early, in\n{told}"
+        place = told.index(stage, place) + len(stage)
+
+
 @pytest.mark.promise("F1")
 @pytest.mark.promise("A7")
 def test_a_write_waits_in_the_inbox_for_a_yes_and_is_done_once(mine: Project) -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.doubles.shapes import STORES
 from tests.doubles.worlds import World, world
 from tests.journals.fixtures import VERSIONS, Recording, load, recording
 from tests.journals.record import ROOT_RUN, definitions_of, drive, ends_of, policy_of
@@ -21,6 +20,7 @@ from retinue.store.statements import migrations
 
 pytestmark = [pytest.mark.promise("C7")]
 
+STORES = ("memory", "sqlite")
 FILES = [path for folder in VERSIONS for path in sorted(folder.glob("*.jsonl")) if path.name != "rows.jsonl"]
 STOPPED = {("v1", "handoff")}
 """An agent hands over more since version 2 than in version 1, so a run that had handed over stops with words that say

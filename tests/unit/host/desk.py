@@ -9,6 +9,7 @@ from retinue import Context, agent, tool, workflow
 from retinue.runs.errors import PermanentError, TransientError
 
 done: list[str] = []
+full = False
 
 
 @tool(side_effect="read")
@@ -34,6 +35,27 @@ def post(text: str) -> str:
 
 
 clerk = agent("clerk", "Serve.", tools=[look, stamp, post], asks=True)
+
+
+@workflow
+async def filed(ctx: Context, told: dict[str, Any]) -> None:
+    """Files an answer that was given, unless the cabinet is full."""
+    await ctx.step(_file, told["output"])
+
+
+def _file(answer: str) -> None:
+    if full:
+        raise PermanentError("the cabinet is full", code="full")
+    done.append(answer)
+
+
+teller = agent("teller", "Answer.", follow_ups=[filed])
+
+
+@workflow
+async def hires(ctx: Context, question: str) -> Any:
+    """Leaves the work to the clerk."""
+    return await ctx.run(clerk, question)
 
 
 @workflow

@@ -248,7 +248,7 @@ async def test_rows_that_failed_and_inputs_that_were_refused_are_told_by_job(wat
     alerts = {alert.kind: alert for alert in await watch.round()}
     letters = alerts["dead_letters"]
     assert (letters.subject, letters.facts["failed"], letters.facts["refused"]) == (result.run_id, 3, 1)
-    assert "3 rows failed and 1 input could not be read" in letters.message
+    assert "3 rows failed and 1 input could not be read: `retinue dlq list --job" in letters.message
     await watch.store.alerts.acknowledge(letters.id, "ana", watch.world.clock())
     assert await watch.kinds() == [("budget", result.run_id)]
 

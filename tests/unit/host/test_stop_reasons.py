@@ -14,7 +14,8 @@ from tests.doubles.worlds import calls
 from tests.unit.host import desk
 
 from retinue import Budget, Client, StopReason, connect
-from retinue.runs.contracts import PendingRequest, Status
+from retinue.runs.contracts import PendingRequest, RunRecord, Status
+from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput, RunCanceled, RunFailed, UnknownName
 
 pytestmark = pytest.mark.promise("A4")
@@ -53,6 +54,7 @@ async def stop_of(made: Client, target: str, input: Any, **options: Any) -> tupl
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     desk.done.clear()
+    desk.full = False
 
 
 async def test_success(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ async def test_approval_required(tmp_path: Path) -> None:
         assert await handle.result(_BOUND) == "done" and len(desk.done) == 1
 
 
-@pytest.mark.promise("A7", "A9")
+@pytest.mark.promise("A3", "A7", "A9")
 async def test_input_required(tmp_path: Path) -> None:
     async with client(tmp_path, decides({"ask_human": "Which?"}, {"answer": "thanks"})) as made:
         handle = await made.submit("clerk", "x")
@@ -115,12 +117,27 @@ async def test_a_no_is_seen_by_the_agent_and_ends_a_workflow(tmp_path: Path) -> 
         assert failed.value.reason == "policy_denied" and desk.done == []
 
 
+@pytest.mark.promise("A5")
 async def test_budget_exhausted(tmp_path: Path) -> None:
     async with client(tmp_path, decides(*[calls("look", name=f"{n}") for n in range(9)])) as made:
         status, reason, said = await stop_of(made, "clerk", "x", budget=Budget(steps=2))
         assert (status, reason) == ("failed", "budget_exhausted") and "steps budget 2" in said
 
 
+@pytest.mark.promise("A5")
+async def test_a_child_spends_of_what_its_parent_has(tmp_path: Path) -> None:
+    async with client(tmp_path, decides(*[calls("look", name=f"{n}") for n in range(9)])) as made:
+        handle = await made.submit("hires", "x", budget=Budget(tokens=4_700, depth=1))
+        with pytest.raises(RunFailed) as failed:
+            await handle.result(_BOUND)
+        [child] = await made.runs(RunQuery(parent_run_id=handle.run_id))
+        assert (failed.value.reason, child.reason) == ("budget_exhausted", "budget_exhausted")
+        assert 0 < child.usage.tokens == (await made.get(handle.run_id)).usage.tokens <= 4_700
+        status, reason, said = await stop_of(made, "hires", "x", budget=Budget(depth=0))
+        assert (status, reason) == ("failed", "budget_exhausted") and "depth" in said
+
+
+@pytest.mark.promise("A3")
 async def test_invalid_decision(tmp_path: Path) -> None:
     bad = {"tool_calls": [{"name": "fly"}]}
     async with client(tmp_path, decides(*[bad] * 9)) as made:
@@ -163,6 +180,7 @@ async def test_canceled(tmp_path: Path) -> None:
         assert (await made.get(handle.run_id)).cancel == "bob"
 
 
+@pytest.mark.promise("A5")
 async def test_deadline_exceeded(tmp_path: Path) -> None:
     async with client(tmp_path) as made:
         status, reason, said = await stop_of(made, "waits", 0, budget=Budget(seconds=0.05))
@@ -177,6 +195,34 @@ async def test_an_event_wakes_a_run(tmp_path: Path) -> None:
         assert await handle.result(_BOUND) == "waited"
         with pytest.raises(InvalidInput, match="has ended"):
             await made.signal(handle.run_id, "go")
+
+
+@pytest.mark.promise("A11")
+@pytest.mark.parametrize("fate", ["completed", "failed"])
+async def test_what_follows_an_answer_cannot_change_it_and_may_be_repeated(tmp_path: Path, fate: str) -> None:
+    desk.full = fate == "failed"
+    async with client(tmp_path, decides({"answer": "42"})) as made:
+        handle = await made.submit("teller", "x")
+        assert await handle.result(_BOUND) == "42"
+        answered, result = await made.get(handle.run_id), await made.wait(handle.run_id)
+        filing = await ended_child(made, handle.run_id)
+        assert (filing.target, filing.status.value) == ("filed", fate)
+        if desk.full:
+            desk.full = False
+            await made.retry(filing.run_id)
+            assert (await made.wait(filing.run_id, _BOUND)).ok
+        assert desk.done == ["42"]
+        assert (await made.get(handle.run_id), await made.wait(handle.run_id)) == (answered, result)
+
+
+async def ended_child(made: Client, run_id: str) -> RunRecord:
+    """The one child of a run, when it has ended."""
+    async with asyncio.timeout(_BOUND):
+        while True:
+            for record in await made.runs(RunQuery(parent_run_id=run_id)):
+                if record.status.terminal:
+                    return record
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.promise("A2")

@@ -12,13 +12,15 @@ from tests.doubles.shapes import START
 from tests.doubles.worlds import ALLOW_ALL, SECOND, World, world
 
 from retinue.ingress.awaiting import Awaited, awaited
+from retinue.ingress.pending import pending
 from retinue.runs.context import Context
 from retinue.runs.contracts import ErrorInfo, Status, StopReason
 from retinue.runs.control import RunQuery
-from retinue.runs.definitions import agent, workflow
+from retinue.runs.definitions import Workflow, agent, workflow
 from retinue.runs.errors import TransientError
 from retinue.runs.joins import best_effort
 from retinue.runs.journal import AnyEntry, Attempt, Checkpoint, EffectKind, Frame, Intent, Leased, Outcome, Parked
+from retinue.runs.patience import Patience
 from retinue.sessions.native import tool
 
 GATE = {
@@ -218,3 +220,26 @@ def test_a_write_about_which_a_person_is_asked_is_listed_once() -> None:
     asked = intent("input", "send", {"prompt": "Has it?"}, request_id="q1", doubt="send", suffix="!doubt")
     [waits] = waits_of(call, asked, parked(call.key))
     assert (waits.kind, waits.name, waits.request_id) == ("unknown", "send", "q1")
+
+
+ASKS_FOR_POSTS = """
+@id("all") permit (principal, action, resource);
+@id("ask") @outcome("approval") @reason("posts need a yes")
+forbid (principal, action == Action::"capability", resource == Capability::"post");
+"""
+
+
+@pytest.mark.promise("B4")
+@pytest.mark.parametrize("target", [asker, poster])
+async def test_the_inbox_and_the_journal_tell_the_same_of_a_question(tmp_path: Path, target: Workflow) -> None:
+    """The one reads the open request, the other the intent that was written with it: they may not drift apart."""
+    clerk = agent("clerk", "Posts.", tools=[post])
+    async with world("sqlite", tmp_path, asker, poster, clerk, policy=ASKS_FOR_POSTS) as made:
+        made.use(patience=Patience(timeout=3_600))
+        run_id = await made.submit(target, "x")
+        await made.settle()
+        asked = await pending(made.store, None, everything=False, limit=10)
+        assert asked == await pending(made.store, run_id, everything=False, limit=10)
+        [waits] = asked.waits
+        assert waits.kind == "approval" and waits.due is not None and "!" not in waits.key
+        assert (waits.name, waits.rules) == (("approve", ()) if target is asker else ("post", ("ask",)))

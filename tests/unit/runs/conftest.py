@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: worlds over the double, fast, and over the embedded store, real."""
+"""Fixtures of the engine's tests: worlds over the double, fast, and over the stores that are real."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doubles.shapes import STORES
+from tests.doubles.places import KINDS, Places
 from tests.doubles.worlds import World, world
 
 from retinue.runs.definitions import Definition
@@ -27,12 +27,14 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         yield build
 
 
-@pytest.fixture(params=STORES)
-async def make_on_each(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+@pytest.fixture(params=KINDS)
+async def make_on_each(request: pytest.FixtureRequest, tmp_path: Path, places: Places) -> AsyncIterator[Make]:
     """Make a world, once over each store."""
-    async with AsyncExitStack() as stack:
+    with places.new(request.param) as place:
+        async with AsyncExitStack() as stack:
 
-        async def build(*definitions: Definition, **options: Any) -> World:
-            return await stack.enter_async_context(world(request.param, tmp_path, *definitions, **options))
+            async def build(*definitions: Definition, **options: Any) -> World:
+                made = world(place.kind, tmp_path, *definitions, url=place.url, **options)
+                return await stack.enter_async_context(made)
 
-        yield build
+            yield build

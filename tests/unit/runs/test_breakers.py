@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.places import Place
 from tests.doubles.shapes import START
 from tests.doubles.worlds import World
 from tests.unit.runs.conftest import Make
@@ -15,7 +15,6 @@ from retinue.runs.context import Context
 from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.sessions.native import tool
-from retinue.store.sqlite import SqliteEngine, SqliteStore
 
 pytestmark = [pytest.mark.promise("C5")]
 
@@ -95,12 +94,13 @@ async def test_an_answer_that_is_an_error_shows_that_somebody_answers(make: Make
 
 
 async def test_one_probe_at_a_time_and_a_longer_pause_after_each_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hosts of one store: whoever comes first after the pause probes, the other waits."""
-    monkeypatch.setattr(SqliteEngine, "moment", 0.0)
     policy = BreakerPolicy(failures=2, cooldown=10, longest=30, probe=60)
-    one, two = (SqliteStore(tmp_path / "data", breakers=policy) for _ in range(2))
+    one, two = (place.open(breakers=policy) for _ in range(2))
+    for store in (one, two):
+        monkeypatch.setattr(store.breakers, "_moment", 0.0)
     try:
         await one.breakers.failed("model:x", "down", START)
         assert await two.breakers.admit("model:x", START) is None

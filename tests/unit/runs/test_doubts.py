@@ -267,3 +267,50 @@ async def test_an_idempotent_write_whose_tries_are_used_up_is_in_doubt(make_on_e
     await world.answer(run_id, {"happened": "ticket 1"})
     result = await world.finish(run_id)
     assert result.value == "ticket 1" and len(set(desk.tickets)) == 1
+
+
+def not_made() -> TransientError:
+    return TransientError("the desk is busy", code="not_made")
+
+
+@pytest.mark.parametrize("name", ["mail", "file", "put"])
+async def test_tries_that_are_used_up_and_were_surely_not_made_are_an_error_and_no_doubt(make: Make, name: str) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    desk.refuse = [not_made() for _ in range(3)]
+    result = await world.run(act, name)
+    assert (result.reason, desk.tickets) == (StopReason.tool_failure, [])
+    assert result.error is not None and result.error.code == "not_made"
+    assert not [e for e in await world.entries(result.run_id) if e.kind == "record" and e.topic == "observation"]
+
+
+async def test_one_try_that_may_have_been_made_leaves_the_doubt_though_the_others_were_not(make_on_each: Make) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.cut = True
+    run_id = await world.submit(act, "put")
+    await world.settle()
+    desk.refuse = [not_made() for _ in range(2)]
+    await world.crash()
+    await world.wait_out()
+    await world.settle()
+    await world.wait_out()
+    assert "its tries are used up" in (await world.asked(run_id)).prompt
+    assert desk.refuse == [] and len(desk.tickets) == 1
+
+
+async def test_a_try_that_a_crash_cut_off_may_have_been_made_whatever_became_of_the_later_ones(make: Make) -> None:
+    world = await make(act, keeper, policy=CALLS_ONLY)
+    run_id = await crashed(world, "put")
+    desk.refuse = [not_made() for _ in range(3)]
+    for _ in range(2):
+        await world.settle()
+        await world.wait_out()
+    assert "its tries are used up" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, "fail")
+    assert (await world.finish(run_id)).reason is StopReason.side_effect_unknown
+    desk.refuse = [not_made() for _ in range(3)]
+    await world.retry(run_id)
+    for _ in range(3):  # the breaker has opened meanwhile
+        await world.settle()
+        await world.wait_out()
+    assert "its tries are used up" in (await world.asked(run_id)).prompt
+    assert desk.refuse == [] and len(desk.tickets) == 1

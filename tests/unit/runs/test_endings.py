@@ -180,10 +180,10 @@ async def test_an_entry_of_a_newer_schema_is_refused(make: Make) -> None:
     from retinue.runs.journal import SCHEMA  # noqa: PLC0415
     from retinue.store.blobs import FolderBlobs  # noqa: PLC0415
     from retinue.store.frames import FrameCodec  # noqa: PLC0415
-    from retinue.store.sealing import Vault  # noqa: PLC0415
+    from retinue.store.sealing import KeyFolder, Vault  # noqa: PLC0415
 
     world = await make(child)
-    vault = Vault(world.folder / "keys")
+    vault = Vault(KeyFolder(world.folder / "keys"))
     codec = FrameCodec(vault, FolderBlobs(world.folder / "blobs", vault))
     with pytest.raises(Exception, match=f"entry schema {SCHEMA + 1} of run:1 is newer"):
         codec.decode("acme", "run:1", (SCHEMA + 1, b"[]", None), lambda _: None)

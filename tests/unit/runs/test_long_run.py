@@ -18,7 +18,7 @@ from retinue.runs.contracts import Branch
 from retinue.runs.journal import AnyEntry, Checkpoint, Intent, Record
 from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 
 pytestmark = [pytest.mark.promise("A10", "A6"), pytest.mark.rule("R2")]
 
@@ -127,7 +127,7 @@ async def test_no_turn_is_larger_than_the_limit_and_no_checkpoint_grows(
         assert note.facts["tokens_after"] < note.facts["tokens_before"]
         assert len(note.content["dropped"]) == note.facts["count"]
 
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     codec = FrameCodec(vault, FolderBlobs(tmp_path / "blobs", vault))
     sizes, stored = [], []
     for mark in marks(entries):

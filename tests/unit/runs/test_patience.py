@@ -11,7 +11,7 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.context import Context
 from retinue.runs.contracts import Status
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.errors import InvalidInput, PermanentError, TransientError
 from retinue.runs.patience import Patience
 from retinue.sessions.native import tool
 
@@ -113,3 +113,71 @@ async def test_a_time_that_is_none_is_told(make: Make, said: dict[str, Any]) -> 
     result = await world.run(hasty)
     assert result.status is Status.failed and result.error is not None
     assert "duration" in result.error.message or "must be given some time" in result.error.message
+
+
+OWN = ("doubt", "gate", "capability", "side_effect", "repeatable", "turn", "prompt", "requester", "request_id")
+OWN_TIMES = ("assignee", "expires_at", "escalate_at", "escalate_to", "escalated_at", "by", "status")
+FREE = {"version", "digest", "policy_digest"}
+"""Facts of the runtime's with its own questions that nothing reads in another's."""
+
+
+@pytest.mark.parametrize("name", OWN + OWN_TIMES)
+@pytest.mark.parametrize("asks", ["ask", "approve"])
+async def test_a_fact_with_the_name_of_one_of_the_runtimes_is_refused(make: Make, asks: str, name: str) -> None:
+    """It would be lost, or read as the runtime's: a question with a `doubt` as a write that may have happened."""
+
+    @workflow
+    async def careless(ctx: Context, _: Any) -> Any:
+        method = ctx.ask if asks == "ask" else ctx.approve
+        try:
+            return await method("now?", **{name: "x", "colour": "red"})
+        except InvalidInput as error:
+            return str(error)
+
+    world = await make(careless)
+    result = await world.run(careless)
+    assert f"question 'now?': the fact {name} " in result.value and f"my_{name}" in result.value
+    assert await world.intents(result.run_id) == []
+
+
+async def test_facts_with_names_of_their_own_stand_with_the_question(make: Make) -> None:
+    @workflow
+    async def careful(ctx: Context, _: Any) -> Any:
+        return await ctx.ask("now?", colour="red", my_doubt="none", version="1.2")
+
+    world = await make(careful)
+    facts = (await world.asked(await world.submit(careful))).facts
+    assert facts == {"colour": "red", "my_doubt": "none", "version": "1.2", "requester": "ana"}
+
+
+async def test_no_fact_of_the_runtimes_own_questions_is_left_out(make: Make) -> None:
+    """What stands with the approval of a call, with a doubt, and with a question that was passed on."""
+
+    @tool(side_effect="write", idempotency="at_most_once")
+    async def mail(text: str) -> str:
+        """Mails, and the reply is lost."""
+        raise TransientError("the reply was lost")
+
+    @workflow
+    async def act(ctx: Context, _: Any) -> Any:
+        return await ctx.call(mail, text="x")
+
+    rules = """
+    @id("rest") permit (principal, action, resource) unless { action == Action::"doubt" };
+    @id("ask") @outcome("approval") forbid (principal, action == Action::"capability", resource);
+    """
+    keeper = agent("keeper", "Keeps.", tools=[mail])
+    world = await make(act, keeper, with_default, policy=rules)
+    run_id = await world.submit(act)
+    approval = await world.asked(run_id)
+    await world.store.resolve(approval.request_id, "approved", "ben", world.clock())
+    doubt = await world.asked(run_id)
+    asking = await world.submit(with_default)
+    await world.settle()
+    assert await world.wait_out()
+    passed_on = await world.asked(asking)
+    found = {*approval.facts, *doubt.facts, *passed_on.facts}
+    for each in (run_id, asking):
+        found |= {name for intent in await world.intents(each) if intent.effect != "call" for name in intent.facts}
+    assert {"doubt", "gate", "capability", "escalated_at"} | FREE <= found
+    assert found <= {*OWN, *OWN_TIMES} | FREE

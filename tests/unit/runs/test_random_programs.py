@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.doubles.places import REAL, Place, Places
 from tests.doubles.worlds import World, world
 
 from retinue.runs.context import Context
@@ -21,6 +22,7 @@ from retinue.sessions.native import tool
 
 pytestmark = [pytest.mark.rule("R1"), pytest.mark.promise("C1", "C6")]
 
+NewPlace = Callable[[], AbstractContextManager[Place]]
 Program = list[Any]
 """A word and its operands: what `interpret` runs."""
 
@@ -134,13 +136,13 @@ async def delivered(made: World) -> dict[str, Counter[Any]]:
 
 
 async def live_through(
-    kind: str, program: Program, moments: list[int] | None
+    new: NewPlace, program: Program, moments: list[int] | None
 ) -> tuple[Branch, dict[str, Counter[Any]]]:
     """One life of a program in a world of its own."""
     texts.clear()
     executed.clear()
-    with tempfile.TemporaryDirectory() as folder:
-        async with world(kind, Path(folder), interpret, keeper) as made:
+    with new() as place:
+        async with world(place.kind, place.folder, interpret, keeper, url=place.url) as made:
             if moments is None:
                 result = await undisturbed(made, program)
             else:
@@ -150,9 +152,9 @@ async def live_through(
             return result, await delivered(made)
 
 
-def same_life(kind: str, program: Program, moments: list[int]) -> None:
-    calm, heard = asyncio.run(live_through(kind, program, None))
-    rough, heard_again = asyncio.run(live_through(kind, program, moments))
+def same_life(new: NewPlace, program: Program, moments: list[int]) -> None:
+    calm, heard = asyncio.run(live_through(new, program, None))
+    rough, heard_again = asyncio.run(live_through(new, program, moments))
     assert calm.ok, calm.error
     assert (rough.status, rough.value) == (calm.status, calm.value), rough.error
     assert heard_again == heard
@@ -160,20 +162,21 @@ def same_life(kind: str, program: Program, moments: list[int]) -> None:
 
 @settings(bounded, max_examples=80)
 @given(programs(["in order", "together", "map"]), crashes)
-def test_a_crashed_program_ends_like_an_undisturbed_one(program: Program, moments: list[int]) -> None:
-    same_life("memory", program, moments)
+def test_a_crashed_program_ends_like_an_undisturbed_one(places: Places, program: Program, moments: list[int]) -> None:
+    same_life(lambda: places.new("memory"), program, moments)
 
 
+@pytest.mark.parametrize("kind", REAL)
 @settings(bounded, max_examples=12)
 @given(programs(["in order", "together", "map"]), crashes)
-def test_it_does_so_on_the_real_store(program: Program, moments: list[int]) -> None:
-    same_life("sqlite", program, moments)
+def test_it_does_so_on_a_real_store(places: Places, kind: str, program: Program, moments: list[int]) -> None:
+    same_life(lambda: places.new(kind), program, moments)
 
 
 @settings(bounded, max_examples=60)
 @given(programs(["in order", "together", "race"]), crashes)
-def test_a_race_that_was_decided_stays_decided(program: Program, moments: list[int]) -> None:
-    result, _ = asyncio.run(live_through("memory", program, moments))
+def test_a_race_that_was_decided_stays_decided(places: Places, program: Program, moments: list[int]) -> None:
+    result, _ = asyncio.run(live_through(lambda: places.new("memory"), program, moments))
     assert result.ok, result.error
     decided = {f"did {text}" for text in texts.values() if text.startswith("first")}
     assert set(races_in(result.value)) <= decided

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles.places import REAL, Places
 from tests.doubles.worlds import World, world
-from tests.unit.runs.test_random_programs import Program, bounded, crashes
+from tests.unit.runs.test_random_programs import NewPlace, Program, bounded, crashes
 
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, Status
@@ -131,20 +130,20 @@ async def repaired(made: World, program: Program, moments: list[int]) -> Branch:
     raise AssertionError("it never ended")
 
 
-async def with_failures(kind: str, program: Program, failing: set[str], moments: list[int]) -> Branch:
+async def with_failures(new: NewPlace, program: Program, failing: set[str], moments: list[int]) -> Branch:
     executed.clear()
     broken.clear()
     broken.update(failing)
-    with tempfile.TemporaryDirectory() as folder:
-        async with world(kind, Path(folder), perform, keeper) as made:
+    with new() as place:
+        async with world(place.kind, place.folder, perform, keeper, url=place.url) as made:
             result = await repaired(made, program, moments)
             assert made.failures == []
             return result
 
 
-def same_end(kind: str, program: Program, failing: set[str], moments: list[int]) -> None:
-    calm = asyncio.run(with_failures("memory", program, set(), []))
-    rough = asyncio.run(with_failures(kind, program, failing, moments))
+def same_end(places: Places, kind: str, program: Program, failing: set[str], moments: list[int]) -> None:
+    calm = asyncio.run(with_failures(lambda: places.new("memory"), program, set(), []))
+    rough = asyncio.run(with_failures(lambda: places.new(kind), program, failing, moments))
     assert (rough.status, rough.value) == (calm.status, calm.value) and calm.status is Status.completed
 
 
@@ -154,26 +153,29 @@ some_texts = st.sets(st.sampled_from(TEXTS), min_size=1, max_size=3)
 @settings(bounded, max_examples=40)
 @given(programs(["put", "get"], ["in order", "together", "map"]), some_texts, st.just([]) | crashes)
 def test_a_retried_program_ends_as_if_nothing_had_failed(
-    program: Program, failing: set[str], moments: list[int]
+    places: Places, program: Program, failing: set[str], moments: list[int]
 ) -> None:
-    same_end("memory", program, failing, moments)
+    same_end(places, "memory", program, failing, moments)
 
 
+@pytest.mark.parametrize("kind", REAL)
 @settings(bounded, max_examples=10)
 @given(programs(["put", "get"], ["in order", "together", "map"]), some_texts, st.just([]) | crashes)
-def test_it_does_so_on_the_real_store(program: Program, failing: set[str], moments: list[int]) -> None:
-    same_end("sqlite", program, failing, moments)
+def test_it_does_so_on_a_real_store(
+    places: Places, kind: str, program: Program, failing: set[str], moments: list[int]
+) -> None:
+    same_end(places, kind, program, failing, moments)
 
 
-async def forked(kind: str, program: Program, place: int) -> None:
+async def forked(new: NewPlace, program: Program, number: int) -> None:
     executed.clear()
     broken.clear()
-    with tempfile.TemporaryDirectory() as folder:
-        async with world(kind, Path(folder), perform, keeper) as made:
+    with new() as place:
+        async with world(place.kind, place.folder, perform, keeper, url=place.url) as made:
             first = await made.run(perform, program, run_id="the-run")
             entries = await made.entries("the-run")
             steps = [entry.key for entry in entries if isinstance(entry, Outcome) and entry.activation]
-            fork_id = await made.fork("the-run", steps[place % len(steps)])
+            fork_id = await made.fork("the-run", steps[number % len(steps)])
             shared = calls_of(await made.entries(fork_id))
             other = await made.finish(fork_id)
             assert (other.status, other.value) == (first.status, first.value), other.error
@@ -185,11 +187,14 @@ async def forked(kind: str, program: Program, place: int) -> None:
 
 @settings(bounded, max_examples=40)
 @given(programs(["get"], ["in order", "together", "map"]), st.integers(0, 100))
-def test_a_fork_at_any_step_shares_what_is_past_and_does_the_rest(program: Program, place: int) -> None:
-    asyncio.run(forked("memory", program, place))
+def test_a_fork_at_any_step_shares_what_is_past_and_does_the_rest(
+    places: Places, program: Program, number: int
+) -> None:
+    asyncio.run(forked(lambda: places.new("memory"), program, number))
 
 
+@pytest.mark.parametrize("kind", REAL)
 @settings(bounded, max_examples=10)
 @given(programs(["get"], ["in order", "together", "map"]), st.integers(0, 100))
-def test_a_fork_does_so_on_the_real_store(program: Program, place: int) -> None:
-    asyncio.run(forked("sqlite", program, place))
+def test_a_fork_does_so_on_a_real_store(places: Places, kind: str, program: Program, number: int) -> None:
+    asyncio.run(forked(lambda: places.new(kind), program, number))

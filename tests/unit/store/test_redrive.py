@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.places import Place, Store
 from tests.doubles.worlds import World, world
 
 from retinue.runs.batch import JOB, rows_key
@@ -15,7 +16,6 @@ from retinue.runs.control import Rows, RunQuery
 from retinue.runs.definitions import workflow
 from retinue.runs.errors import PermanentError
 from retinue.runs.retries import Retry
-from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.promise("B5")]
 broken: set[int] = set()
@@ -48,14 +48,14 @@ async def counters(world: World, job: str) -> tuple[int, int, int]:
     return state.pending, state.ok, state.failed
 
 
-async def test_pages_queue_all_failed_rows_once_and_the_counters_follow(tmp_path: Path) -> None:
+async def test_pages_queue_all_failed_rows_once_and_the_counters_follow(place: Place) -> None:
     broken.clear()
     made.clear()
     broken.update(range(0, 30, 2))
-    async with world("sqlite", tmp_path, row) as here:
+    async with world(place.kind, place.folder, row, url=place.url) as here:
         store = here.store
-        assert isinstance(store, SqliteStore)
-        job = await job_of(here, tmp_path, 30)
+        assert isinstance(store, Store)
+        job = await job_of(here, place.folder, 30)
         assert await counters(here, job) == (0, 15, 15)
         broken.clear()
         first = await store.redrive(job, Rows(limit=10), Retry(by="ben", at=here.clock()))
@@ -72,13 +72,13 @@ async def test_pages_queue_all_failed_rows_once_and_the_counters_follow(tmp_path
         assert {run.status for run in runs} == {Status.completed}
 
 
-async def test_only_rows_of_the_reason_are_taken(tmp_path: Path) -> None:
+async def test_only_rows_of_the_reason_are_taken(place: Place) -> None:
     broken.clear()
     broken.update({1, 2})
-    async with world("sqlite", tmp_path, row) as here:
+    async with world(place.kind, place.folder, row, url=place.url) as here:
         store = here.store
-        assert isinstance(store, SqliteStore)
-        job = await job_of(here, tmp_path, 4)
+        assert isinstance(store, Store)
+        job = await job_of(here, place.folder, 4)
         [reason] = {run.reason for run in (await store.dead_runs(job, 10))[0]}
         assert reason is not None
         nothing = await store.redrive(job, Rows(reason="model_failure"), Retry(by="ben", at=1))
@@ -86,13 +86,13 @@ async def test_only_rows_of_the_reason_are_taken(tmp_path: Path) -> None:
         assert len((await store.redrive(job, Rows(reason=reason.value), Retry(by="ben", at=1))).queued) == 2
 
 
-async def test_dead_runs_are_top_level_runs_and_rows_and_are_counted_beyond_the_limit(tmp_path: Path) -> None:
+async def test_dead_runs_are_top_level_runs_and_rows_and_are_counted_beyond_the_limit(place: Place) -> None:
     broken.clear()
     broken.update({1, 2, 9})
-    async with world("sqlite", tmp_path, row) as here:
+    async with world(place.kind, place.folder, row, url=place.url) as here:
         store = here.store
-        assert isinstance(store, SqliteStore)
-        job = await job_of(here, tmp_path, 4)
+        assert isinstance(store, Store)
+        job = await job_of(here, place.folder, 4)
         alone = await here.run("row", 9)
         found, total = await store.dead_runs(None, 1)
         assert ([run.run_id for run in found], total) == ([alone.run_id], 3)

@@ -20,7 +20,7 @@ from retinue.runs.journal import Attempt, DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
-from retinue.store.sealing import Vault
+from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.rule("R6"), pytest.mark.promise("I6")]
@@ -116,8 +116,8 @@ async def test_destroying_a_key_erases_content_and_leaves_the_facts(tmp_path: Pa
         await owner.append(said("small", "s"), said("large", "x" * 100_000), said("talk", transcript))
         await owner.finish("output")
     await store.close()
-    assert Vault(tmp_path / "data" / "keys").destroy("acme")
-    assert not Vault(tmp_path / "data" / "keys").destroy("acme")
+    assert Vault(KeyFolder(tmp_path / "data" / "keys")).destroy("acme")
+    assert not Vault(KeyFolder(tmp_path / "data" / "keys")).destroy("acme")
     store = SqliteStore(tmp_path / "data")
     erased, kept = await entries_of(store, "acme"), await entries_of(store, "globex")
     assert [entry.content for entry in erased] == [None] * 5
@@ -131,14 +131,14 @@ async def test_destroying_a_key_erases_content_and_leaves_the_facts(tmp_path: Pa
 
 
 def test_equal_content_of_two_tenants_has_two_addresses(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     assert vault.address("acme", b"same") == vault.address("acme", b"same")
     assert vault.address("acme", b"same") != vault.address("globex", b"same")
-    assert vault.address("acme", b"same") == Vault(tmp_path / "keys").address("acme", b"same")
+    assert vault.address("acme", b"same") == Vault(KeyFolder(tmp_path / "keys")).address("acme", b"same")
 
 
 def test_another_tenants_key_cannot_open(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     sealed = vault.seal("acme", b"secret", b"place")
     vault.seal("globex", b"anything")
     assert vault.open("acme", sealed, b"place") == b"secret"
@@ -148,7 +148,7 @@ def test_another_tenants_key_cannot_open(tmp_path: Path) -> None:
 
 
 def test_what_was_moved_or_changed_does_not_open(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     sealed = vault.seal("acme", b"secret", b"run:1")
     with pytest.raises(StoreError, match="changed from outside"):
         vault.open("acme", sealed, b"run:2")
@@ -157,13 +157,13 @@ def test_what_was_moved_or_changed_does_not_open(tmp_path: Path) -> None:
 
 
 def test_equal_content_is_never_sealed_alike(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     sealed = {vault.seal("acme", b"same") for _ in range(1_000)}
     assert len({one[:12] for one in sealed}) == len(sealed) == 1_000
 
 
 def test_keys_are_private_files_with_safe_names(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     for tenant in ("acme", "../../etc/passwd", "a/b", "ü ."):
         vault.seal(tenant, b"x")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -173,22 +173,22 @@ def test_keys_are_private_files_with_safe_names(tmp_path: Path) -> None:
 
 
 async def test_processes_that_make_a_key_together_make_one(tmp_path: Path) -> None:
-    vaults = [Vault(tmp_path / "keys") for _ in range(8)]
+    vaults = [Vault(KeyFolder(tmp_path / "keys")) for _ in range(8)]
     sealed = await asyncio.gather(*(asyncio.to_thread(vault.seal, "acme", b"x") for vault in vaults))
     assert all(vault.open("acme", one) == b"x" for vault in vaults for one in sealed)
     assert len(list((tmp_path / "keys").iterdir())) == 1
 
 
 def test_a_damaged_key_is_told_and_not_replaced(tmp_path: Path) -> None:
-    Vault(tmp_path / "keys").seal("acme", b"x")
+    Vault(KeyFolder(tmp_path / "keys")).seal("acme", b"x")
     (tmp_path / "keys" / "acme.key").write_bytes(b"short")
     with pytest.raises(StoreError, match="holds 5 bytes"):
-        Vault(tmp_path / "keys").seal("acme", b"x")
+        Vault(KeyFolder(tmp_path / "keys")).seal("acme", b"x")
 
 
 @pytest.mark.rule("R16")
 def test_a_blob_is_stored_once_under_its_address(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "keys")
+    vault = Vault(KeyFolder(tmp_path / "keys"))
     blobs = FolderBlobs(tmp_path / "blobs", vault)
     address = vault.address("acme", b"data").hex()
     blobs.put("acme", address, b"data")
@@ -234,7 +234,7 @@ marked = st.recursive(
 @given(json_values | marked)
 def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = tmp_path_factory.getbasetemp() / "codec"
-    vault = Vault(folder / "keys")
+    vault = Vault(KeyFolder(folder / "keys"))
     codec = FrameCodec(vault, FolderBlobs(folder / "blobs", vault))
     failed = Attempt(at=START, key="k", number=1, error=wrong, not_before=START, content=value)
     encoded = codec.encode("acme", "run:1", (said("x", value), failed))
@@ -276,7 +276,7 @@ async def test_an_erased_error_keeps_its_code(tmp_path: Path) -> None:
     async with world("sqlite", tmp_path, reader) as made:
         made.decide({"fault": {"kind": "permanent"}})
         run_id = (await made.run(reader, "go")).run_id
-    Vault(tmp_path / "data" / "keys").destroy("acme")
+    Vault(KeyFolder(tmp_path / "data" / "keys")).destroy("acme")
     store = SqliteStore(tmp_path / "data")
     result = await store.result(run_id)
     assert result is not None and result.error is not None

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests.doubles.places import Place, Store
 from tests.doubles.shapes import START, child_of, host, new_run, own, said
 
 from retinue.runs.contracts import PendingRequest, Status
 from retinue.runs.control import GroupState, RunQuery
 from retinue.runs.journal import Checkpoint, Spawn
-from retinue.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.promise("B4")
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(tmp_path / "data", patience=5.0)
+async def store(place: Place) -> AsyncIterator[Store]:
+    made = place.open()
     await made.register(host())
     yield made
     await made.close()
@@ -37,7 +36,7 @@ def question(run_id: str, name: str) -> PendingRequest:
     )
 
 
-async def family(store: SqliteStore, count: int) -> None:
+async def family(store: Store, count: int) -> None:
     """`top` with a group of so many children; the first has ended, the second asks, the third has a child."""
     await store.submit([new_run("top", "the goal")])
     top = await own(store, "top")
@@ -54,7 +53,7 @@ async def family(store: SqliteStore, count: int) -> None:
     await middle.park()
 
 
-async def test_what_has_not_ended_comes_first_and_what_is_left_out_is_counted(store: SqliteStore) -> None:
+async def test_what_has_not_ended_comes_first_and_what_is_left_out_is_counted(store: Store) -> None:
     await family(store, 6)
     tree = await store.below("top", 4, 9)
     assert [record.run_id for record in tree.records] == ["top", "top-g-1", "top-g-2", "top-g-3"]
@@ -69,14 +68,14 @@ async def test_what_has_not_ended_comes_first_and_what_is_left_out_is_counted(st
     assert "top-g-2-h-0" not in {record.run_id for record in (await store.below("top", 100, 1)).records}
 
 
-async def test_the_lineage_of_runs_goes_up_to_their_roots(store: SqliteStore) -> None:
+async def test_the_lineage_of_runs_goes_up_to_their_roots(store: Store) -> None:
     await family(store, 3)
     await store.submit([new_run("alone")])
     assert set(await store.lineage(["top-g-2-h-0", "alone"])) == {"top-g-2-h-0", "top-g-2", "top", "alone"}
     assert await store.lineage(["nobody"]) == {}
 
 
-async def test_open_requests_are_bounded_and_counted(store: SqliteStore) -> None:
+async def test_open_requests_are_bounded_and_counted(store: Store) -> None:
     await family(store, 3)
     first, total = await store.asked(None, 1)
     assert ([request.prompt for request in first], total) == (["q-one?"], 2)
@@ -88,21 +87,21 @@ async def test_open_requests_are_bounded_and_counted(store: SqliteStore) -> None
     assert [request.request_id for request in (await store.asked(["top-g-1"], 9))[0]] == ["q-two"]
 
 
-async def test_a_group_counts_its_children_by_how_they_stand(store: SqliteStore) -> None:
+async def test_a_group_counts_its_children_by_how_they_stand(store: Store) -> None:
     await family(store, 6)
     open_ones = {Status.waiting_for_input: 1, Status.waiting: 1, Status.queued: 3}
     assert await store.groups("top") == [GroupState("g", 6, 5, 1, 0, 0, open_ones)]
     assert await store.groups("top-g-1") == []
 
 
-async def test_parked_runs_are_listed_and_counted(store: SqliteStore) -> None:
+async def test_parked_runs_are_listed_and_counted(store: Store) -> None:
     await family(store, 3)
     found, total = await store.waiting(1)
     assert ([record.run_id for record in found], total) == (["top-g-1"], 2)
     assert {record.run_id for record in await store.list_runs(RunQuery(waiting=True))} == {"top-g-1", "top-g-2"}
 
 
-async def test_the_journal_since_the_checkpoint_and_the_inputs_of_runs(store: SqliteStore) -> None:
+async def test_the_journal_since_the_checkpoint_and_the_inputs_of_runs(store: Store) -> None:
     await store.submit([new_run("top", {"goal": 1})])
     top = await own(store, "top")
     await top.append(said("before"))

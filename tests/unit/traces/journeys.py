@@ -364,7 +364,8 @@ def asking(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[Non
     )
     left = run.intent("call", "search", "1/search#0", {"query": "y"}, side_effect="read")
     risky = run.intent("call", "open_ticket", "1/open_ticket#0", {"subject": "z"}, side_effect="write")
-    run.write(letter, left, risky, run.intent("timer", "sleep", "1/sleep#0"))
+    once = run.intent("step", "post", "1/post#0", ["z"], repeatable=False)
+    run.write(letter, left, risky, once, run.intent("timer", "sleep", "1/sleep#0"))
     yield
     run.finish(Status.canceled, StopReason.canceled)
     yield

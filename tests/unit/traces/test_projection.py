@@ -149,6 +149,7 @@ async def test_steps_that_nobody_waited_for_end_with_their_run(open_traces: Open
     left = await rows(traces, "SELECT key, result, status FROM spans WHERE key LIKE '1/%' ORDER BY key")
     assert [tuple(line.values()) for line in left] == [
         ("1/open_ticket#0", "unknown", "error"),
+        ("1/post#0", "unknown", "error"),
         ("1/search#0", "canceled", "unset"),
         ("1/sleep#0", "canceled", "unset"),
     ]

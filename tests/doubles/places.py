@@ -1,0 +1,74 @@
+"""Where the data of a test's store is, by the kind of store; who opens a place twice has two stores over the same data,
+as two processes do. Knows no test.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.doubles.memory_store import MemoryStore
+from tests.doubles.postgres import PostgresServer
+
+from retinue.store.postgres.store import PostgresStore
+from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
+
+KINDS = ("memory", "sqlite", "postgres")
+REAL = ("sqlite", "postgres")
+"""The kinds that outlive a process, and that many may open."""
+
+AnyStore = MemoryStore | Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, and for PostgreSQL the URL of a database."""
+
+    kind: str
+    folder: Path
+    url: str | None = None
+
+    def open(self, **given: Any) -> Store:
+        """Another store over this place. SQLite's data is in the folder `data`."""
+        given = {"patience": 5.0} | given
+        if self.kind == "sqlite":
+            return SqliteStore(self.folder / "data", **given)
+        assert self.kind == "postgres" and self.url is not None, self
+        return PostgresStore(self.url, **given)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What another process makes this place of: `Place.of(*arguments)`."""
+        return (self.kind, str(self.folder), *((self.url,) if self.url else ()))
+
+    @classmethod
+    def of(cls, kind: str, folder: str, url: str | None = None) -> Place:
+        """The place that another process named."""
+        return cls(kind, Path(folder), url)
+
+
+class Places:
+    """Makes new, empty places. The server is asked for only when a place needs it."""
+
+    def __init__(self, folder: Path, server: Callable[[], PostgresServer]) -> None:
+        self._folder = folder
+        self._server = server
+
+    @contextmanager
+    def new(self, kind: str) -> Iterator[Place]:
+        """A place of a kind, gone at the end."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            if kind != "postgres":
+                yield Place(kind, Path(folder))
+                return
+            server = self._server()
+            url = server.fresh()
+            try:
+                yield Place(kind, Path(folder), url)
+            finally:
+                server.drop(url)
