@@ -6,6 +6,7 @@ Plain data. Knows neither the file nor what the settings build.
 from __future__ import annotations
 
 import getpass
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
 
 POLICY = Path("policy")
+_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_PASSWORD = re.compile(r"^[^:]+://[^/?#]*?:([^@/?#]+)@|[?&]password=([^&#]+)")
 
 
 def _user() -> str:
@@ -115,6 +118,8 @@ class Keys(Frozen):
 
     modules: tuple[str, ...] = ()
     data: Path = Path(".retinue")
+    store: str | None = Field(default=None, pattern=r"^postgres(ql)?://\S+$")
+    store_key: str | None = Field(default=None, min_length=1)
     blobs: str | None = Field(default=None, pattern=r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$")
     default_model: str = Field(default="builtin:extractive", min_length=1)
     tenant: str = Field(default="default", min_length=1)
@@ -146,6 +151,21 @@ class Keys(Frozen):
             if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
                 raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
         return names
+
+    @field_validator("store")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        found = _PASSWORD.search(url or "")
+        if found and not _REFERENCE.fullmatch(found[1] or found[2]):
+            raise ValueError("holds a password; name a variable of the environment instead: ${RETINUE_DB_PASSWORD}")
+        return url
+
+    @field_validator("store_key")
+    @classmethod
+    def _by_reference(cls, key: str | None) -> str | None:
+        if key is not None and not _REFERENCE.fullmatch(key):
+            raise ValueError("must name a variable of the environment, such as ${RETINUE_STORE_KEY}, not be the key")
+        return key
 
     @field_validator("budget")
     @classmethod

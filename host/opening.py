@@ -6,13 +6,18 @@ Knows no models, no tools, no policy and no traces: importing them costs most of
 from __future__ import annotations
 
 from retinue.host.settings import Settings
-from retinue.runs.errors import StoreError
+from retinue.runs.errors import ConfigError, StoreError
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of the project's data folder, made when there is none. StoreError when the folder cannot be used."""
+    """The project's store: the database that `store:` names, else a file in the data folder, made when there is none.
+
+    ConfigError, or StoreError when the place cannot be used.
+    """
+    if settings.store is not None:
+        return _open_postgres(settings, settings.store)
     try:
         return SqliteStore(
             settings.data_folder, limits=settings.limits, breakers=settings.breakers, blobs=settings.blobs
@@ -20,3 +25,13 @@ def open_store(settings: Settings) -> Store:
     except OSError as error:
         remedy = "free space, change its owner, or name another in `data:`"
         raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
+
+
+def _open_postgres(settings: Settings, url: str) -> Store:
+    try:
+        from retinue.store.postgres.store import PostgresStore
+    except ImportError as error:
+        raise ConfigError(f"`store: {url}` needs {error.name}: install `retinue[postgres]`") from None
+    return PostgresStore(
+        url, key=settings.store_key, limits=settings.limits, breakers=settings.breakers, blobs=settings.blobs
+    )

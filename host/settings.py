@@ -119,10 +119,11 @@ _SHAPES = {
     "dict_type": "must hold `name: value` lines, indented below it",
     "missing": "a value is missing",
 }
-_NEVER_SHOWN = {"blobs"}
+_NEVER_SHOWN = {"blobs", "store", "store_key"}
 """Keys whose refused values may hold a secret."""
 _PATTERNS: dict[str | int, str] = {
     "blobs": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
+    "store": "must be postgresql://user@host:5432/database; without it the store is a file in the data folder",
     "otlp": "must be an address such as http://localhost:4318",
     "webhook": "must be an address such as https://hooks.example.com/services/T1",
     "memory_limit": "must be a size such as 512MB or 1GB",

@@ -36,13 +36,11 @@ class Blobs(Protocol):
         ...
 
 
-def open_blobs(url: str | None, folder: Path, vault: Vault) -> Blobs:
-    """The blobs of a store: in `folder`, or at `s3://bucket/prefix` or `file:///shared/folder`.
+def open_blobs(url: str, vault: Vault) -> Blobs:
+    """The blobs at `s3://bucket/prefix` or `file:///shared/folder`.
 
     `${NAME}` in the URL is this process's environment. InvalidInput, ConfigError.
     """
-    if url is None:
-        return FolderBlobs(folder, vault)
     place, prefix = split_url(resolve(url, "blobs"))
     if place == "file:///":
         return FolderBlobs(Path("/") / prefix, vault)

@@ -42,7 +42,8 @@ def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]
         if known is None:
             fresh.setdefault(key, (new, frames))
         accepted.append(known[0] if known else fresh[key][0].request.run_id)
-    insert_runs(connection, list(fresh.values()))
+    if fresh:
+        insert_runs(connection, list(fresh.values()))
     return accepted
 
 

@@ -21,7 +21,7 @@ from retinue.runs.errors import StoreBusy, StoreError
 from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store import leasing
-from retinue.store.blobs import open_blobs
+from retinue.store.blobs import FolderBlobs, open_blobs
 from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
@@ -55,7 +55,8 @@ class SqliteStore(Store):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         vault = Vault(KeyFolder(folder / "keys"))
-        codec = FrameCodec(vault, open_blobs(blobs, folder / "blobs", vault))
+        place = FolderBlobs(folder / "blobs", vault) if blobs is None else open_blobs(blobs, vault)
+        codec = FrameCodec(vault, place)
         super().__init__(SqliteEngine(folder, patience), codec, limits, breakers)
 
 

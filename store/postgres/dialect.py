@@ -17,8 +17,8 @@ _RULES = (
     (re.compile(r" INDEXED BY \w+"), ""),
     (re.compile(r"\+q\."), "q."),
     (re.compile(r"json_each\(([:?]\w*)\)"), r"jsonb_array_elements_text(CAST(\1 AS jsonb)) AS each (value)"),
-    (re.compile(r"json_type\(([\w.]+), '\$\.(\w+)'\)"), r"(CAST(\1 AS jsonb) -> '\2')"),
-    (re.compile(r"([\w.]+) ->> '\$\.(\w+)'"), r"(CAST(\1 AS jsonb) ->> '\2')"),
+    (re.compile(r"json_type\(([\w.]+), '\$\.(\w+)'\)"), r"json_field(\1, '\2')"),
+    (re.compile(r"([\w.]+) ->> '\$\.(\w+)'"), r"json_field(\1, '\2')"),
 )
 _NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
 

@@ -88,7 +88,7 @@ class BlobTable:
         """See Blobs."""
         sealed = _run(self._pool, "SELECT sealed FROM blobs WHERE address = %s", (address,))
         if sealed is None:
-            raise FileNotFoundError(f"blob {address} is not in the store: restore it from a backup")
+            raise StoreError(f"blob {address} is not in the store: restore it from a backup")
         return self._vault.open(tenant_id, sealed, address.encode())
 
 

@@ -5,7 +5,6 @@ A password is a reference, `${NAME}`, to a variable of the environment, taken in
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -13,9 +12,11 @@ import psycopg
 from psycopg import conninfo, errors
 from psycopg_pool import ConnectionPool
 
-from retinue.runs.errors import ConfigError, SchemaMismatch, StoreError
+from retinue.runs.errors import SchemaMismatch, StoreError
+from retinue.store.objects import resolve
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.pen import translate
+from retinue.store.postgres.texts import take_any_text
 
 CONNECT_SECONDS = 5
 _SETTINGS = {
@@ -27,21 +28,9 @@ _SETTINGS = {
     "application_name": "retinue",
 }
 _OPTIONS = "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = re.compile(r"\$\{\w+\}")
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
-
-
-def resolved(text: str, what: str) -> str:
-    """A text with its `${NAME}` taken from the environment. ConfigError names a variable that is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if found is None:
-            raise ConfigError(f"{what} refers to the environment variable {match[1]}, which is not set here: set it")
-        return found
-
-    return _REFERENCE.sub(value, text)
 
 
 def identity(url: str) -> str:
@@ -52,18 +41,26 @@ def identity(url: str) -> str:
 
 def connect(url: str) -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    return psycopg.connect(**_parameters(url))
+    connection = psycopg.connect(**_parameters(url))
+    take_any_text(connection)
+    return connection
 
 
 def open_pool(url: str, most: int, patience: float) -> ConnectionPool[psycopg.Connection[Any]]:
     """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
     return ConnectionPool(
-        kwargs=lambda: _parameters(url), min_size=1, max_size=most, open=True, timeout=patience, name="retinue"
+        kwargs=lambda: _parameters(url),
+        min_size=1,
+        max_size=most,
+        open=True,
+        timeout=patience,
+        name="retinue",
+        configure=take_any_text,
     )
 
 
 def _parameters(url: str) -> dict[str, Any]:
-    given = conninfo.conninfo_to_dict(resolved(url, "store"))
+    given = conninfo.conninfo_to_dict(resolve(url, "store"))
     options = f"{_OPTIONS} {given.pop('options', '')}"
     return _SETTINGS | given | {"options": options, "autocommit": True}
 

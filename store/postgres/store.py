@@ -20,14 +20,16 @@ from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.store import leasing
+from retinue.store.blobs import open_blobs
 from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
+from retinue.store.objects import resolve
 from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.hints import Hints
 from retinue.store.postgres.keys import BlobTable, KeyTable
-from retinue.store.postgres.opening import connect, migrate, open_pool, resolved
+from retinue.store.postgres.opening import connect, migrate, open_pool
 from retinue.store.postgres.pen import PostgresPen, translate
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
@@ -40,7 +42,10 @@ _SILENT = 30.0
 
 
 class PostgresStore(Store):
-    """The store of one database. `key` wraps the tenants' keys; it may be a reference, as a password in `url` is."""
+    """The store of one database. `key` wraps the tenants' keys, and is a reference, as a password in `url` is.
+
+    Large contents are rows too, unless `blobs` names a place (see `store.blobs`).
+    """
 
     def __init__(
         self,
@@ -50,10 +55,12 @@ class PostgresStore(Store):
         patience: float = 10.0,
         limits: Limits = NO_QUOTAS,
         breakers: BreakerPolicy = BREAKERS,
+        blobs: str | None = None,
     ) -> None:
         engine = PostgresEngine(url, patience)
-        vault = Vault(KeyTable(engine.pool, None if key is None else resolved(key, "store_key")))
-        super().__init__(engine, FrameCodec(vault, BlobTable(engine.pool, vault)), limits, breakers)
+        vault = Vault(KeyTable(engine.pool, None if key is None else resolve(key, "store_key")))
+        place = BlobTable(engine.pool, vault) if blobs is None else open_blobs(blobs, vault)
+        super().__init__(engine, FrameCodec(vault, place), limits, breakers)
 
 
 class PostgresEngine:

@@ -16,7 +16,7 @@ from tests.doubles.shapes import entries_of, host, new_run, own, said
 from retinue.runs.contracts import Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import ConfigError, InvalidInput, StoreError, StoreUnreachable
-from retinue.store.blobs import Blobs, open_blobs
+from retinue.store.blobs import Blobs, FolderBlobs, open_blobs
 from retinue.store.objects import split_url
 from retinue.store.places import open_objects
 from retinue.store.sealing import KeyFolder, Vault
@@ -34,7 +34,7 @@ def vault(tmp_path: Path) -> Vault:
 
 @pytest.fixture
 def blobs(place: str | None, tmp_path: Path, vault: Vault) -> Blobs:
-    return open_blobs(place, tmp_path / "blobs", vault)
+    return FolderBlobs(tmp_path / "blobs", vault) if place is None else open_blobs(place, vault)
 
 
 def files(place: str | None, tmp_path: Path) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_many_writers_of_one_content_leave_one_that_opens(
 
 
 def test_a_bucket_that_is_not_there_is_told_with_what_to_check(bucket: str, tmp_path: Path, vault: Vault) -> None:
-    blobs = open_blobs(NOBODY, tmp_path, vault)
+    blobs = open_blobs(NOBODY, vault)
     for attempt in (lambda: blobs.put("acme", "0" * 40, b"x"), lambda: blobs.get("acme", "0" * 40)):
         with pytest.raises(StoreUnreachable, match="check that the bucket exists and AWS_ENDPOINT_URL") as caught:
             attempt()
@@ -109,7 +109,7 @@ def test_a_server_that_is_down_is_told_within_a_bound(
     server.stop()
     reach(server, monkeypatch)
     address = vault.address("acme", b"x").hex()
-    bounded(open_blobs("s3://bucket/x", tmp_path, vault), address, 5.0)
+    bounded(open_blobs("s3://bucket/x", vault), address, 5.0)
 
 
 def test_a_server_that_never_answers_is_told_within_a_bound(
@@ -118,7 +118,7 @@ def test_a_server_that_never_answers_is_told_within_a_bound(
     monkeypatch.setattr("retinue.store.blobs.PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        bounded(open_blobs("s3://bucket/x", tmp_path, vault), vault.address("acme", b"x").hex(), 5.0)
+        bounded(open_blobs("s3://bucket/x", vault), vault.address("acme", b"x").hex(), 5.0)
 
 
 def bounded(blobs: Blobs, address: str, seconds: float) -> None:
@@ -132,14 +132,14 @@ def bounded(blobs: Blobs, address: str, seconds: float) -> None:
 
 def test_where_blobs_cannot_be_is_refused(tmp_path: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="names no place for files: write s3://bucket/path"):
-        open_blobs("https://bucket/x", tmp_path, vault)
+        open_blobs("https://bucket/x", vault)
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(ConfigError, match="blobs: the environment variable NOWHERE is not set"):
-        open_blobs("file:///${NOWHERE}/x", tmp_path, vault)
+        open_blobs("file:///${NOWHERE}/x", vault)
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.delitem(sys.modules, "retinue.store.s3", raising=False)
     with pytest.raises(ConfigError, match=r"s3://bucket needs the S3 client.*install retinue\[s3\]"):
-        open_blobs("s3://bucket/x", tmp_path, vault)
+        open_blobs("s3://bucket/x", vault)
 
 
 # -- the store over them ---------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_the_policy_folder_is_used_when_it_is_there(project: Path) -> None:
     [
         ("tenant: a\nmax_tool_hop: 3\n", 2, ["no key 'max_tool_hop'", "did you mean 'max_tool_hops'?"]),
         ("actors:\n  worker: 3\n", 2, ["no key 'actors.worker'", "did you mean 'actors.workers'"]),
-        ("steps: 3\n", 1, ["no key 'steps'", "did you mean 'budget.steps'?"]),
+        ("steps: 3\n", 1, ["no key 'steps'", "did you mean 'store' or 'budget.steps'?"]),
         ("\nzebra: 3\n", 2, ["no key 'zebra'", "the keys here are modules, data"]),
         ("modules: agents\n", 1, ["key 'modules': must be a list", 'got "agents"']),
         ("modules: [a,\n  agents.py]\n", 1, ["'agents.py' is no import path", "without .py"]),

@@ -21,6 +21,8 @@ HOMES = {
     "httpx": ["retinue.inference.http"],
     "duckdb": ["retinue.traces"],
     "apsw": ["retinue.store", "retinue.memory"],
+    "psycopg": ["retinue.store.postgres"],
+    "psycopg_pool": ["retinue.store.postgres"],
 }
 
 # Imports everything it is told in a fresh interpreter; prints what the second batch did besides.
