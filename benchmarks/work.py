@@ -84,10 +84,3 @@ async def slow_rows(ctx: Context, count: int) -> int:
     """`count` such rows, all in one fan-out; the sum of what they returned."""
     branches = await ctx.map(slow_row, list(range(count)))
     return sum(branch.value for branch in branches)
-
-
-@workflow
-async def parked(ctx: Context, number: int) -> int:
-    """Waits for an event that never comes, held by no process."""
-    await ctx.event("never")
-    return number

@@ -153,7 +153,7 @@ class Feeder:
             self._open += count
             yield from self._host.spend(count * costs.loop_step)
             server = costs.db_commit + count * costs.db_spawn
-            client = costs.client_commit + count * costs.client_append
+            client = costs.client_commit + count * costs.client_spawn
             row = [self._group] if shape.locks else []
             wanted = Transaction(server, client, count * 2 * costs.log_bytes, shape.lease_trips, row)
             yield from cluster.database.transact(wanted, self._host)

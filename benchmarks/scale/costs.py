@@ -31,12 +31,15 @@ class Costs:
     db_lease_run: float
     db_spawn: float
     db_look: float
+    db_tend: float
     db_host_row: float
     db_notify: float
     db_listener: float
     client_commit: float
     client_append: float
     client_trip: float
+    client_spawn: float
+    client_tend: float
     client_look: float
     loop_step: float
     loop_host_row: float

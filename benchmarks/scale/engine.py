@@ -11,27 +11,23 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts beside this folder are no package
 
 from run import settings_in  # noqa: E402
 
 from benchmarks.scale.probe import busy_seconds  # noqa: E402
+from benchmarks.scale.store_probe import writer_cpu  # noqa: E402
 from retinue import Client, connect  # noqa: E402
 from retinue.host.collector import calm_collector  # noqa: E402
 from retinue.host.composition import open_traces  # noqa: E402
 from retinue.host.opening import open_store  # noqa: E402
 from retinue.host.projecting import catch_up  # noqa: E402
 from retinue.host.settings import Settings  # noqa: E402
-
-WRITER = "retinue-writer"
 
 
 @dataclass(frozen=True)
@@ -61,10 +57,10 @@ def measure_steps(store: str | None, runs: int, steps: int) -> Steps:
 async def _steps(settings: Settings, runs: int, steps: int) -> Steps:
     async with connect(local=True, settings=settings) as client:
         await _all(client, "payload_steps", 2, 10)
-        writer, own, busy, started = _writer_cpu(), time.process_time(), busy_seconds(), time.perf_counter()
+        writer, own, busy, started = writer_cpu(), time.process_time(), busy_seconds(), time.perf_counter()
         await _all(client, "payload_steps", runs, steps)
         elapsed, own = time.perf_counter() - started, time.process_time() - own
-        writer, others = _writer_cpu() - writer, (busy_seconds() - busy - own) / (elapsed * (os.cpu_count() or 1))
+        writer, others = writer_cpu() - writer, (busy_seconds() - busy - own) / (elapsed * (os.cpu_count() or 1))
     done = runs * steps
     return Steps(done / elapsed, (own - writer) / done, writer / done, max(0.0, others))
 
@@ -72,12 +68,6 @@ async def _steps(settings: Settings, runs: int, steps: int) -> Steps:
 async def _all(client: Client, target: str, runs: int, value: int) -> None:
     handles = await asyncio.gather(*(client.submit(target, value) for _ in range(runs)))
     await asyncio.gather(*(handle.result(300) for handle in handles))
-
-
-def _writer_cpu() -> float:
-    """CPU seconds of the writer's threads of this process."""
-    names = {thread.native_id for thread in threading.enumerate() if thread.name == WRITER}
-    return sum(thread.user_time + thread.system_time for thread in psutil.Process().threads() if thread.id in names)
 
 
 def projector_cpu(runs: int = 500, steps: int = 20) -> float:
@@ -96,23 +86,6 @@ async def _project(settings: Settings, runs: int, steps: int) -> float:
         used = time.process_time() - started
     await store.close()
     return used / frames
-
-
-def parked_bytes(runs: int = 2_000) -> float:
-    """Bytes that a parked run takes in the SQLite store."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = settings_for(Path(folder), None, runs)
-        empty = asyncio.run(_park(settings, 1))
-        return (asyncio.run(_park(settings, runs)) - empty) / runs
-
-
-async def _park(settings: Settings, runs: int) -> float:
-    async with connect(local=True, settings=settings) as client:
-        handles = await asyncio.gather(*(client.submit("parked", number) for number in range(runs)))
-        async with asyncio.timeout(60):
-            while any([(await client.get(handle.run_id)).status != "waiting" for handle in handles]):
-                await asyncio.sleep(0.1)
-    return float(sum(path.stat().st_size for path in settings.data_folder.rglob("store.db*")))
 
 
 def rows_seconds(store: str, nodes: int, rows: int, capacity: int) -> float:

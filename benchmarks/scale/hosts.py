@@ -33,7 +33,7 @@ class Host:
         self._ready: list[Run] = []
         self._outbox: deque[Run] = deque()
         self._rung, self._posted = Bell(cluster.simulation), Bell(cluster.simulation)
-        self._leasing = 0
+        self.leasing = 0
         self._telling = Bell(cluster.simulation)
         cluster.simulation.start(self._loop())
         cluster.simulation.start(self._tell())
@@ -45,7 +45,7 @@ class Host:
     @property
     def room(self) -> int:
         """How many more runs it would take."""
-        return self._cluster.shape.capacity - self.active - self._leasing
+        return self._cluster.shape.capacity - self.active - self.leasing
 
     def begin(self, run: Run, delay: float = 0.0) -> None:
         """A run goes on here: its next commit is ready after `delay` and, where a step is one commit, the model."""
@@ -82,16 +82,15 @@ class Host:
             if runs:
                 yield from cluster.database.transact(self._appends(runs), self)
                 cluster.counts.transactions += 1
-                if cluster.shape.tells_all:
-                    self.tell()
                 cluster.frames.add(len(runs))
                 for run in runs:
                     self._committed(run)
             leased = [cluster.queued.popleft() for _ in range(max(0, min(self.room, len(cluster.queued))))]
             if leased:
-                self._leasing += len(leased)
+                self.leasing += len(leased)
                 yield from cluster.database.transact(self._lease(len(leased)), self)
-                self._leasing -= len(leased)
+                self.leasing -= len(leased)
+                self._tell_of_little()
                 for run in leased:
                     self.begin(run)
             if not runs and not leased:
@@ -116,6 +115,11 @@ class Host:
     def tell(self) -> None:
         """This process has committed what others may wait for."""
         self._telling.ring()
+
+    def _tell_of_little(self) -> None:
+        """A lease and a round of tending queue nothing, yet they are told of."""
+        if self._cluster.shape.tells_all:
+            self.tell()
 
     def _tell(self) -> Process:
         """One hint for all that was told in a tick, as in store/postgres/hints.py."""
@@ -170,7 +174,8 @@ class Host:
         cluster, costs = self._cluster, self._cluster.costs
         while True:
             others = len(cluster.hosts) if cluster.shape.judges else 0
-            server = 2 * costs.db_commit + others * costs.db_host_row
-            client = 2 * costs.client_commit + others * costs.loop_host_row
+            server = costs.db_tend + others * costs.db_host_row
+            client = costs.client_tend + others * costs.loop_host_row
             yield from cluster.database.transact(Transaction(server, client, costs.log_bytes), self)
+            self._tell_of_little()
             yield TEND

@@ -9,6 +9,8 @@ do, so each waits until others leave it alone, for so many seconds at most, and 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import itertools
 import json
 import os
 import platform
@@ -18,14 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale import engine, probe
+from benchmarks.scale import engine, probe, store_probe
 from benchmarks.scale.costs import FILE, merged
+from benchmarks.scale.shapes import Shape
 from tests.doubles.postgres import PostgresServer
 
 RECORDED = FILE.with_name("recorded.json")
 CALM = 0.15
 """Share of the machine that others may use while a rate is measured."""
-BATCHES = (1, 10, 100, 400)
+ROWS, CAPACITY = 300, 50
+"""Of the fan-out: rows a node, places a node."""
+SETTLE_TRIPS, LEASE_TRIPS = Shape.settle_trips, Shape.lease_trips
 Row = dict[str, Any]
 
 
@@ -34,80 +39,117 @@ def cost(name: str, value: float, unit: str, source: str) -> Row:
     return {"name": name, "value": float(f"{value:.3g}"), "unit": unit, "from": source}
 
 
-def database_costs(url: str) -> list[Row]:
-    """What the server and a bare client need, by probe.py."""
-    seen = [(rows, probe.run_load(url, probe.Load(1, rows))) for rows in BATCHES for _ in range(2)]
-    commit, append = probe.line([(rows, one.server_cpu) for rows, one in seen])
-    client_commit, client_append = probe.line([(rows, one.client_cpu) for rows, one in seen])
-    lease, lease_run = probe.line([(size, probe.lease_cpu(url, size)) for size in (1, 50, 250)])
+def database_costs(server: PostgresServer) -> list[Row]:
+    """What server and writer need, by probing the store; what a hint needs, by probing the server."""
+    used = asyncio.run(store_probe.with_bench(server.fresh(), store_probe.probe_all))
+    log_bytes, table_bytes, parked = asyncio.run(store_probe.with_bench(server.fresh(), store_probe.probe_bytes))
+    url = server.fresh()
     notify, listener = probe.line([(count, probe.notify_cpu(url, count)) for count in (1, 10, 50)])
-    server_trip, client_trip = probe.trip_cpu(url)
-    server_row, client_row = probe.row_cpu(url, 2_000)
-    log_bytes, table_bytes = probe.bytes_per_row(url)
-    source = "measure.py: PostgreSQL of this machine, "
+    [(_, look)] = used.pop("look")
+    at_server = {name: probe.line([(size, one.server) for size, one in found]) for name, found in used.items()}
+    at_client = {name: probe.line([(size, one.writer) for size, one in found]) for name, found in used.items()}
+    (commit, append), (end, ended), (lease, leased) = (at_server[name] for name in ("append", "end", "lease"))
+    trip = (end - commit) / (SETTLE_TRIPS - 1)
+    client_trip = (at_client["end"][0] - at_client["append"][0]) / (SETTLE_TRIPS - 1)
+    whole = probe.line([(size, one.client) for size, one in used["tend"]])
+    disk = probe.fsync_seconds(Path(tempfile.gettempdir()))
+    store = "measure.py: PostgreSQL store, analyzed, "
     return [
-        cost("flush", probe.fsync_seconds(Path(tempfile.gettempdir())), "s", "measure.py: 8 KiB and fdatasync, median"),
-        cost("loopback", probe.round_trip(url), "s", source + "SELECT 1 over 127.0.0.1, median"),
-        cost("db_commit", commit, "CPU s", source + "server's CPU of a transaction of appends, at none"),
-        cost("db_append", append, "CPU s", source + "for each append more in it (guarded UPDATE and INSERT in columns)"),
-        cost("db_trip", server_trip, "CPU s", source + "one more small UPDATE in a transaction"),
-        cost("db_lease", lease, "CPU s", source + "UPDATE ... FOR UPDATE SKIP LOCKED of a queue, at none"),
-        cost("db_lease_run", lease_run, "CPU s", source + "for each run more that it takes"),
-        cost("db_host_row", server_row, "CPU s", source + "a small row read from a table of 2,000"),
-        cost("db_notify", notify, "CPU s", source + "NOTIFY, at no listeners"),
-        cost("db_listener", listener, "CPU s", source + "for each session more that listens"),
-        cost("client_commit", client_commit, "CPU s", source + "client's CPU of a transaction of appends, at none"),
-        cost("client_append", client_append, "CPU s", source + "for each append more in it"),
-        cost("client_trip", client_trip, "CPU s", source + "client's CPU of one more small UPDATE"),
-        cost("loop_host_row", client_row, "CPU s", source + "client's CPU of a small row read"),
-        cost("log_bytes", log_bytes, "bytes", source + "write-ahead log of an append with 350 bytes of content"),
-        cost("table_bytes", table_bytes, "bytes", source + "table and indexes, the same"),
+        cost("flush", disk, "s", "measure.py: 8 KiB and fdatasync on this machine's disk, median"),
+        cost("loopback", probe.round_trip(url), "s", "measure.py: SELECT 1 over 127.0.0.1, median"),
+        cost("db_commit", commit, "CPU s", store + "server's CPU of a transaction of appends, at none"),
+        cost("db_append", append, "CPU s", store + "for each append more in it"),
+        cost("db_trip", trip, "CPU s", store + "what ends of runs add to a transaction, by their round trips"),
+        cost("db_settle", max(ended - append, 1e-7), "CPU s", store + "for each run that ends, beside its append"),
+        cost("db_lease", max(lease - (LEASE_TRIPS - 1) * trip, 1e-7), "CPU s", store + "a lease, without its round trips"),
+        cost("db_lease_run", leased, "CPU s", store + "for each run that is leased"),
+        cost("db_spawn", at_server["spawn"][1], "CPU s", store + "for each child that is made"),
+        cost("db_look", look.server, "CPU s", store + "a look for news that finds none"),
+        cost("db_tend", at_server["tend"][0], "CPU s", store + "a round of tending, at no other hosts"),
+        cost("db_host_row", max(at_server["tend"][1], 1e-7), "CPU s", store + "for each other host"),
+        cost("db_notify", notify, "CPU s", "measure.py: NOTIFY, server's CPU at no listeners"),
+        cost("db_listener", listener, "CPU s", "measure.py: for each session more that listens"),
+        cost("client_commit", at_client["append"][0], "CPU s", store + "writer's thread, a transaction of appends, at none"),
+        cost("client_append", at_client["append"][1], "CPU s", store + "for each append more in it"),
+        cost("client_trip", client_trip, "CPU s", store + "what ends add to it, by their round trips"),
+        cost("client_spawn", at_client["spawn"][1], "CPU s", store + "writer's thread, for each child that is made"),
+        cost("client_look", look.client, "CPU s", store + "client's CPU of a look for news"),
+        cost("client_tend", whole[0], "CPU s", store + "client's CPU of a round of tending, at no other hosts"),
+        cost("loop_host_row", max(whole[1], 1e-7), "CPU s", store + "for each other host"),
+        cost("log_bytes", log_bytes, "bytes", store + "write-ahead log of an append with 100 characters"),
+        cost("table_bytes", table_bytes, "bytes", store + "tables and indexes, the same"),
+        cost("waiting_bytes", parked, "bytes", store + "a run that waits: its rows, two frames and the indexes"),
     ]
 
 
-def engine_costs() -> list[Row]:
+def engine_costs(server: PostgresServer) -> list[Row]:
     """What Retinue's own processes need, by engine.py."""
-    steps = engine.measure_steps(None, 1_000, 20)
-    source = "measure.py: inline host on SQLite, "
+    steps = engine.measure_steps(server.fresh(), 1_000, 20)
     return [
-        cost("loop_step", steps.loop, "CPU s", source + "1,000 runs, CPU of a step without the writer's thread"),
-        cost("waiting_bytes", engine.parked_bytes(), "bytes", source + "2,000 runs that wait for an event"),
+        cost("loop_step", steps.loop, "CPU s", "measure.py: inline host, 1,000 runs, a step without the writer's thread"),
         cost("projector_frame", engine.projector_cpu(), "CPU s", "measure.py: projector, 500 runs of 20 steps"),
     ]
 
 
-def real_rates(url: Callable[[], str], patience: float) -> list[Row]:
-    """Bare writers on the server, one to four, with and without one row that all of them write."""
-    address = url()
-    probe.prepare(address)
+def real_figures(server: PostgresServer, patience: float) -> list[Row]:
+    """Steps of an inline host, half-second rows over one to three host processes, bare writers on the server."""
     rows = []
-    for settles in (False, True):
-        for writers in (1, 2, 4):
-            for batch in (1, 10, 100):
-                seen = _calm(lambda load: probe.run_load(address, load), probe.Load(writers, batch, settles), patience)
-                given = {"writers": writers, "rows": batch, "settles": settles}
-                rows.append(recorded("raw_commits", given, seen.commits, seen.others))
-                print(rows[-1], flush=True)
+    for runs, steps in ((1, 500), (10, 200), (100, 50), (1_000, 20)):
+        found = calm(lambda runs=runs, steps=steps: steps_of(server, runs, steps), patience)
+        rows.append(row_of("steps_per_second", {"runs": runs, "steps": steps}, found))
+    for nodes in (1, 2, 3):
+        found = calm(lambda nodes=nodes: rows_of(server, nodes), patience)
+        rows.append(row_of("batch_seconds", {"nodes": nodes, "rows": ROWS * nodes, "capacity": CAPACITY}, found))
+    url = server.fresh()
+    probe.prepare(url)
+    for settles, writers, batch in itertools.product((False, True), (1, 2, 4), (1, 10, 100)):
+        load = probe.Load(writers, batch, settles)
+        given = {"writers": writers, "rows": batch, "settles": settles}
+        rows.append(row_of("raw_commits", given, calm(lambda load=load: raw_of(url, load), patience)))
     return rows
 
 
-def recorded(kind: str, given: Row, value: float, others: float) -> Row:
-    """One real figure: a rate (1/s) or a time (s)."""
+Found = tuple[float, float]
+"""A figure, and the share of the machine that others used meanwhile."""
+
+
+def steps_of(server: PostgresServer, runs: int, steps: int) -> Found:
+    """Steps a second."""
+    found = engine.measure_steps(server.fresh(), runs, steps)
+    return found.rate, found.others
+
+
+def rows_of(server: PostgresServer, nodes: int) -> Found:
+    """Seconds of a fan-out; nearly all of them are waiting, so others hardly matter."""
+    return engine.rows_seconds(server.fresh(), nodes, ROWS * nodes, CAPACITY), 0.0
+
+
+def raw_of(url: str, load: probe.Load) -> Found:
+    """Transactions a second."""
+    seen = probe.run_load(url, load)
+    return seen.commits, seen.others
+
+
+def row_of(kind: str, given: Row, found: Found) -> Row:
+    """One line of recorded.json: a rate (1/s) or a time (s)."""
     unit = "s" if kind == "batch_seconds" else "1/s"
-    return {"kind": kind, **given, "value": float(f"{value:.4g}"), "unit": unit, "others": round(others, 2)}
+    row = {"kind": kind, **given, "value": float(f"{found[0]:.4g}"), "unit": unit, "others": round(found[1], 2)}
+    print(row, flush=True)
+    return row
 
 
-def _calm(measure: Callable[[probe.Load], probe.Seen], load: probe.Load, patience: float) -> probe.Seen:
+def calm(measure: Callable[[], Found], patience: float) -> Found:
     """The calmest of the tries that patience leaves, the first calm one if there is any."""
     until, best = time.monotonic() + patience, None
-    while best is None or (best.others > CALM and time.monotonic() < until):
-        _wait_for_calm(until)
-        seen = measure(load)
-        best = seen if best is None or seen.others < best.others else best
+    while best is None or (best[1] > CALM and time.monotonic() < until):
+        wait_for_calm(until)
+        found = measure()
+        best = found if best is None or found[1] < best[1] else best
     return best
 
 
-def _wait_for_calm(until: float) -> None:
+def wait_for_calm(until: float) -> None:
+    """Until others leave the machine alone for half a second, or the time is over."""
     while time.monotonic() < until:
         busy, started = probe.busy_seconds(), time.monotonic()
         time.sleep(0.5)
@@ -129,12 +171,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
     with PostgresServer() as server:
         if options.only != "recorded":
-            url = server.fresh()
-            probe.prepare(url)
             known = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
-            write(FILE, merged(known, [*database_costs(url), *engine_costs()]))
+            write(FILE, merged(known, [*database_costs(server), *engine_costs(server)]))
         if options.only != "costs":
-            write(RECORDED, real_rates(server.fresh, options.patience))
+            write(RECORDED, real_figures(server, options.patience))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ CREATE TABLE run (num bigint PRIMARY KEY, position bigint NOT NULL, epoch bigint
 CREATE TABLE journal (seq bigserial PRIMARY KEY, run bigint NOT NULL, position bigint NOT NULL, epoch bigint NOT NULL,
   facts bytea NOT NULL, sealed bytea NOT NULL, UNIQUE (run, position));
 CREATE TABLE fan_out (num bigint PRIMARY KEY, pending bigint NOT NULL);
-CREATE TABLE queue (num bigint PRIMARY KEY, status text NOT NULL, host bigint);
-CREATE INDEX queue_waiting ON queue (num) WHERE status = 'queued';
 INSERT INTO fan_out VALUES (1, 0);
 """
 FENCE = (
@@ -37,10 +35,6 @@ INSERT = (
     " FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::bytea[]) AS w (run, position, facts, sealed)"
 )
 SETTLE = "UPDATE fan_out SET pending = pending - %s WHERE num = 1"
-LEASE = (
-    "UPDATE queue SET status = 'taken', host = 1 WHERE num IN (SELECT num FROM queue WHERE status = 'queued'"
-    " ORDER BY num LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING num"
-)
 FACTS, SEALED = b"f" * 200, b"s" * 150
 RUNS_EACH = 1_000
 TICK = os.sysconf("SC_CLK_TCK")
@@ -157,51 +151,6 @@ def busy_seconds() -> float:
 def cpu_of(pid: int) -> float:
     """CPU seconds a process of one thread has used, by the scheduler's own clock."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def bytes_per_row(url: str, appends: int = 20_000) -> tuple[float, float]:
-    """(write-ahead log, table and indexes) in bytes for one append, in transactions of 100."""
-    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
-        before, size = _log_and_size(connection)
-        for _ in range(appends // 100):
-            _transaction(connection, Load(1, 100), 50_000)
-        after, grown = _log_and_size(connection)
-    return (after - before) / appends, (grown - size) / appends
-
-
-def _log_and_size(connection: psycopg.Connection[Any]) -> tuple[int, int]:
-    row = connection.execute(
-        "SELECT (pg_current_wal_lsn() - '0/0')::bigint, pg_total_relation_size('journal')"
-    ).fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])
-
-
-def lease_cpu(url: str, size: int, rounds: int = 60) -> float:
-    """Server CPU seconds to lease `size` of a queue that holds enough of them."""
-    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
-        connection.execute("TRUNCATE queue")
-        connection.execute("INSERT INTO queue SELECT n, 'queued' FROM generate_series(1, %s) AS n", (size * rounds * 2,))
-        return _server_cpu(connection, rounds, lambda: connection.execute(LEASE, (size,)).fetchall())
-
-
-def trip_cpu(url: str, rounds: int = 3_000) -> tuple[float, float]:
-    """CPU seconds of (server, client) for one more small statement in a transaction, with its round trip."""
-    with psycopg.connect(url, prepare_threshold=0) as connection:
-        connection.execute(SETTLE, (1,))
-        client = time.process_time()
-        server = _server_cpu(connection, rounds, lambda: connection.execute(SETTLE, (1,)))
-        return server, (time.process_time() - client) / rounds
-
-
-def row_cpu(url: str, rows: int, rounds: int = 60) -> tuple[float, float]:
-    """CPU seconds of (server, client) to read a table of `rows` small rows, for each row."""
-    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
-        connection.execute("TRUNCATE queue")
-        connection.execute("INSERT INTO queue SELECT n, 'taken', n FROM generate_series(1, %s) AS n", (rows,))
-        client = time.process_time()
-        server = _server_cpu(connection, rounds, lambda: connection.execute("SELECT * FROM queue").fetchall())
-        return server / rows, (time.process_time() - client) / rounds / rows
 
 
 def notify_cpu(url: str, listeners: int, rounds: int = 2_000) -> float:
