@@ -41,6 +41,7 @@ class Costs:
     client_spawn: float
     client_tend: float
     client_look: float
+    loop_round: float
     loop_step: float
     loop_host_row: float
     log_bytes: float

@@ -73,14 +73,13 @@ class Database:
             yield from self._wake(listeners)
 
     def transact(self, wanted: Transaction, client: Client | None = None) -> Process:
-        """One transaction: of its first round trip sending and work overlap, and its locks last until the commit."""
+        """One transaction. Its columns are put together before the server sees them; its locks last until the commit."""
+        if client is not None:
+            yield from client.spend(wanted.client)
         yield self._shape.round_trip / 2
         if not self._shape.late:
             yield from self._lock(wanted)
-        if client is None:
-            yield from self.cores.use(wanted.server)
-        else:
-            yield All(self._simulation, client.spend(wanted.client), self.cores.use(wanted.server))
+        yield from self.cores.use(wanted.server)
         for _ in range(wanted.trips - 1):
             yield self._shape.round_trip
             if client is not None:

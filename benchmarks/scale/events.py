@@ -55,7 +55,7 @@ class Simulation:
                 self._step(action)
             else:
                 action()
-        if self._due and self._due[0][0] > until:
+        if enough is None:
             self.now = until
 
     def _step(self, process: Process) -> None:

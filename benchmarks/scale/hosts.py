@@ -64,13 +64,13 @@ class Host:
         self.python.give()
 
     def _loop(self) -> Process:
-        cost = self._cluster.costs.loop_step
+        costs = self._cluster.costs
         while True:
             if not self._ready:
                 yield self._rung
                 continue
             runs, self._ready = self._ready, []
-            yield from self.spend(cost * len(runs))
+            yield from self.spend(costs.loop_round + costs.loop_step * len(runs))
             self._outbox.extend(runs)
             self._posted.ring()
 

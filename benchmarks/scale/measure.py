@@ -52,10 +52,10 @@ def database_costs(server: PostgresServer) -> list[Row]:
     trip = (end - commit) / (SETTLE_TRIPS - 1)
     client_trip = (at_client["end"][0] - at_client["append"][0]) / (SETTLE_TRIPS - 1)
     whole = probe.line([(size, one.client) for size, one in used["tend"]])
-    disk = probe.fsync_seconds(Path(tempfile.gettempdir()))
+    disk = min(probe.fsync_seconds(Path(tempfile.gettempdir())) for _ in range(5))
     store = "measure.py: PostgreSQL store, analyzed, "
     return [
-        cost("flush", disk, "s", "measure.py: 8 KiB and fdatasync on this machine's disk, median"),
+        cost("flush", disk, "s", "measure.py: 8 KiB and fdatasync on this machine's disk, least of five medians"),
         cost("loopback", probe.round_trip(url), "s", "measure.py: SELECT 1 over 127.0.0.1, median"),
         cost("db_commit", commit, "CPU s", store + "server's CPU of a transaction of appends, at none"),
         cost("db_append", append, "CPU s", store + "for each append more in it"),
@@ -84,9 +84,11 @@ def database_costs(server: PostgresServer) -> list[Row]:
 
 def engine_costs(server: PostgresServer) -> list[Row]:
     """What Retinue's own processes need, by engine.py."""
-    steps = engine.measure_steps(server.fresh(), 1_000, 20)
+    loop = min(engine.measure_steps(server.fresh(), 100, 50).loop for _ in range(3))
+    alone = min(engine.measure_steps(server.fresh(), 1, 500).loop for _ in range(3))
     return [
-        cost("loop_step", steps.loop, "CPU s", "measure.py: inline host, 1,000 runs, a step without the writer's thread"),
+        cost("loop_round", max(alone - loop, 1e-7), "CPU s", "measure.py: inline host, a step of one run, less loop_step"),
+        cost("loop_step", loop, "CPU s", "measure.py: inline host, 100 runs, a step without the writer's thread, least of 3"),
         cost("projector_frame", engine.projector_cpu(), "CPU s", "measure.py: projector, 500 runs of 20 steps"),
     ]
 
@@ -102,7 +104,7 @@ def real_figures(server: PostgresServer, patience: float) -> list[Row]:
         rows.append(row_of("batch_seconds", {"nodes": nodes, "rows": ROWS * nodes, "capacity": CAPACITY}, found))
     url = server.fresh()
     probe.prepare(url)
-    for settles, writers, batch in itertools.product((False, True), (1, 2, 4), (1, 10, 100)):
+    for settles, writers, batch in itertools.product((False, True), (1, 2, 4), (1, 100)):
         load = probe.Load(writers, batch, settles)
         given = {"writers": writers, "rows": batch, "settles": settles}
         rows.append(row_of("raw_commits", given, calm(lambda load=load: raw_of(url, load), patience)))
@@ -120,8 +122,10 @@ def steps_of(server: PostgresServer, runs: int, steps: int) -> Found:
 
 
 def rows_of(server: PostgresServer, nodes: int) -> Found:
-    """Seconds of a fan-out; nearly all of them are waiting, so others hardly matter."""
-    return engine.rows_seconds(server.fresh(), nodes, ROWS * nodes, CAPACITY), 0.0
+    """Seconds of a fan-out; what others used is taken from before and after, as the hosts themselves use little."""
+    before = busy_share()
+    seconds = engine.rows_seconds(server.fresh(), nodes, ROWS * nodes, CAPACITY)
+    return seconds, (before + busy_share()) / 2
 
 
 def raw_of(url: str, load: probe.Load) -> Found:
@@ -150,11 +154,25 @@ def calm(measure: Callable[[], Found], patience: float) -> Found:
 
 def wait_for_calm(until: float) -> None:
     """Until others leave the machine alone for half a second, or the time is over."""
-    while time.monotonic() < until:
-        busy, started = probe.busy_seconds(), time.monotonic()
-        time.sleep(0.5)
-        if (probe.busy_seconds() - busy) / (time.monotonic() - started) / (os.cpu_count() or 1) < CALM:
-            return
+    while time.monotonic() < until and busy_share() > CALM:
+        pass
+
+
+def busy_share() -> float:
+    """Share of the machine in use during half a second."""
+    busy, started = probe.busy_seconds(), time.monotonic()
+    time.sleep(0.5)
+    return (probe.busy_seconds() - busy) / (time.monotonic() - started) / (os.cpu_count() or 1)
+
+
+def calmest(old: list[Row], new: list[Row]) -> list[Row]:
+    """Of two figures of the same thing the one that others disturbed less."""
+    seen = {}
+    for row in [*old, *new]:
+        key = tuple((name, value) for name, value in row.items() if name not in ("value", "unit", "others"))
+        if key not in seen or row["others"] <= seen[key]["others"]:
+            seen[key] = row
+    return list(seen.values())
 
 
 def write(path: Path, rows: list[Row]) -> None:
@@ -165,8 +183,9 @@ def write(path: Path, rows: list[Row]) -> None:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["costs", "recorded"])
+    parser.add_argument("--only", choices=["costs", "recorded"], help="one of the two files")
     parser.add_argument("--patience", type=float, default=10.0, help="seconds to wait for calm before each rate")
+    parser.add_argument("--keep", action="store_true", help="keep real figures of an earlier run that were calmer")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
     with PostgresServer() as server:
@@ -174,7 +193,8 @@ def main() -> None:
             known = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
             write(FILE, merged(known, [*database_costs(server), *engine_costs(server)]))
         if options.only != "costs":
-            write(RECORDED, real_figures(server, options.patience))
+            known = json.loads(RECORDED.read_text("utf-8")) if RECORDED.exists() and options.keep else []
+            write(RECORDED, calmest(known, real_figures(server, options.patience)))
 
 
 if __name__ == "__main__":

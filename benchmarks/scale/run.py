@@ -30,20 +30,24 @@ BUSY = 0.9
 Change = dict[str, float | int | bool]
 HINTS: Change = {"tells_all": False, "tick": 0.1, "look": 0.1}
 LATE: Change = {"late": True, "settle_trips": 1}
+FREE: Change = HINTS | LATE | {"locks": False}
+AS_IT_IS = "as it is"
 CHANGES: dict[str, Change] = {
-    "as it is": {},
+    AS_IT_IS: {},
     "hints only when runs were queued, ten a second": HINTS,
     "parents locked last, settled in one round trip": LATE,
     "ends counted by the parent: no lock": {"locks": False, "settle_trips": 1},
     "two writers a process": {"lanes": 2},
-    "one host judges the others": {"judges": False},
     "a disk ten times as fast": {"flush": 0.0001},
     "a server of 64 cores": {"db_cores": 64},
-    "hints and late locks": HINTS | LATE,
-    "hints and no lock": HINTS | LATE | {"locks": False},
-    "hints, no lock, one judge": HINTS | LATE | {"locks": False, "judges": False},
-    "hints, no lock, one judge, 64 cores": HINTS | LATE | {"locks": False, "judges": False, "db_cores": 64},
+    "fewer hints and late locks": HINTS | LATE,
+    "fewer hints, no lock": FREE,
+    "fewer hints, no lock, one host judges": FREE | {"judges": False},
+    "fewer hints, no lock, one host judges, 64 cores": FREE | {"judges": False, "db_cores": 64},
 }
+SINGLE = 1_000
+"""Nodes from which on only these are asked, as each takes most of a minute."""
+LARGE = (AS_IT_IS, "fewer hints and late locks", "fewer hints, no lock, one host judges, 64 cores")
 
 
 def busy_cluster(nodes: int) -> Work:
@@ -59,7 +63,7 @@ def one_fan_out() -> Work:
 def simulated(costs: Costs, task: tuple[Shape, Work]) -> Load:
     """One simulation; big ones for a shorter time."""
     shape, work = task
-    warm, seconds = (2.0, 2.0) if shape.nodes < 1_000 else (1.5, 1.0)
+    warm, seconds = (2.0, 2.0) if shape.nodes < SINGLE else (3.0, 1.0)
     return under_load(costs, shape, work, warm, seconds)
 
 
@@ -138,18 +142,21 @@ def start_seconds(costs: Costs, load: Load) -> float:
 def changes_table(found: dict[int, dict[str, Load]]) -> str:
     """What single changes of the design give at the sizes that saturate."""
     header = ["change", *(f"{nodes:,} nodes: steps/s, database CPU, lock wait" for nodes in found)]
-    rows = [
-        [
-            name,
-            *(
-                f"{loads[name].steps:,.0f} ({loads[name].steps / loads['as it is'].steps:.1f} ×), "
-                f"{loads[name].db_cpu:.0%}, {loads[name].row_wait * 1e3:,.0f} ms"
-                for loads in found.values()
-            ),
-        ]
-        for name in CHANGES
-    ]
+    rows = [[name, *(_change(loads, name) for loads in found.values())] for name in CHANGES]
     return table(header, rows)
+
+
+def _change(loads: dict[str, Load], name: str) -> str:
+    if name not in loads:
+        return "-"
+    load = loads[name]
+    times = load.steps / loads[AS_IT_IS].steps
+    return f"{load.steps:,.0f} ({times:.1f} ×), {load.db_cpu:.0%}, {load.row_wait * 1e3:,.0f} ms"
+
+
+def changes_at(nodes: int) -> dict[str, Change]:
+    """The changes that are asked about at this size."""
+    return CHANGES if nodes < SINGLE else {name: CHANGES[name] for name in LARGE}
 
 
 def written(page: str, name: str, text: str) -> str:
@@ -168,14 +175,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without 1,000 nodes")
     options = parser.parse_args()
     costs = load()
-    sizes = [size for size in SIZES if size < 1_000 or not options.quick]
+    sizes = [size for size in SIZES if size < SINGLE or not options.quick]
     with ProcessPoolExecutor() as pool:
         simulate = partial(simulated, costs)
         plain = pool.map(simulate, [(in_cluster(costs, size), busy_cluster(size)) for size in sizes])
         fans = pool.map(simulate, [(in_cluster(costs, size), one_fan_out()) for size in sizes])
         changed = {
             size: pool.map(
-                simulate, [(replace(in_cluster(costs, size), **change), busy_cluster(size)) for change in CHANGES.values()]
+                simulate, [(replace(in_cluster(costs, size), **change), busy_cluster(size)) for change in changes_at(size).values()]
             )
             for size in sizes
             if size >= 100
@@ -184,7 +191,7 @@ def main() -> None:
         tables = {
             "sizes": sizes_table(costs, loads, list(fans)),
             "limits": limits_table(costs, loads),
-            "changes": changes_table({size: dict(zip(CHANGES, done, strict=True)) for size, done in changed.items()}),
+            "changes": changes_table({size: dict(zip(changes_at(size), done, strict=True)) for size, done in changed.items()}),
         }
     for text in tables.values():
         print(text, end="\n\n")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ from benchmarks.scale.shapes import Shape, Work
 
 RECORDED = json.loads(FILE.with_name("recorded.json").read_text("utf-8"))
 TOLERANCE = {"batch_seconds": 0.15, "steps_per_second": 0.5, "raw_commits": 0.6}
-CALM = 0.15
+DISTURBED = 0.4
+"""Share of the machine that others used: up to here a figure counts, and the model's CPU costs are stretched by it."""
 
 
 @pytest.fixture(scope="module")
@@ -179,31 +181,40 @@ def test_one_parent_holds_up_more_hosts_longer(costs: Costs) -> None:
     assert (free.row_wait, used_up(replace(free, hosts=0.5, projector=0.1, db_cpu=0.95))) == (0.0, ["database CPU (95%)"])
 
 
-def predicted(costs: Costs, row: dict[str, float]) -> float:
-    """What the model says where a real figure was measured: two cores with everything on them."""
+def predicted(costs: Costs, row: dict[str, Any]) -> float:
+    """What the model says where a real figure was measured: two cores with everything on them, and perhaps others."""
+    costs = stretched(costs, 1 / (1 - row["others"]))
     match row["kind"]:
         case "steps_per_second":
-            return steps_per_second(costs, int(row["runs"]), int(row["steps"]), one_machine(costs))
+            return steps_per_second(costs, row["runs"], row["steps"], one_machine(costs))
         case "batch_seconds":
-            shape = one_machine(costs, nodes=int(row["nodes"]), capacity=int(row["capacity"]))
-            return batch_seconds(costs, int(row["rows"]), 0.5, shape)
+            return batch_seconds(costs, row["rows"], 0.5, one_machine(costs, row["nodes"], capacity=row["capacity"]))
         case _:
-            return raw_commits(costs, int(row["writers"]), int(row["rows"]), bool(row["settles"]))
+            return raw_commits(costs, row["writers"], row["rows"], row["settles"])
+
+
+def stretched(costs: Costs, factor: float) -> Costs:
+    """All costs in CPU seconds times a factor."""
+    cpu = [row["name"] for row in json.loads(FILE.read_text("utf-8")) if row["unit"] == "CPU s"]
+    return replace(costs, **{name: getattr(costs, name) * factor for name in cpu})
+
+
+COUNTED = [row for row in RECORDED if row["others"] <= DISTURBED]
 
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in RECORDED if row["others"] <= CALM],
+    COUNTED,
     ids=lambda row: "-".join(str(value) for name, value in row.items() if name not in {"value", "unit", "others"}),
 )
-def test_the_model_is_near_what_was_measured(costs: Costs, row: dict[str, float]) -> None:
+def test_the_model_is_near_what_was_measured(costs: Costs, row: dict[str, Any]) -> None:
     ratio = predicted(costs, row) / row["value"]
-    allowed = TOLERANCE[str(row["kind"])]
+    allowed = TOLERANCE[row["kind"]]
     assert 1 / (1 + allowed) <= ratio <= 1 + allowed, f"the model says {ratio:.2f} times what was measured"
 
 
-def test_some_figures_of_each_kind_were_measured_in_calm() -> None:
-    assert {row["kind"] for row in RECORDED if row["others"] <= CALM} >= {"batch_seconds", "steps_per_second"}
+def test_figures_of_the_engine_were_measured_in_some_calm() -> None:
+    assert {row["kind"] for row in COUNTED} >= {"batch_seconds", "steps_per_second"}
 
 
 def test_every_cost_says_its_unit_and_where_it_is_from() -> None:
