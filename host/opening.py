@@ -27,11 +27,40 @@ def open_store(settings: Settings) -> Store:
         raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
 
 
+def identity_of(settings: Settings) -> str:
+    """Which store the project has, without who asks: what a runtime is bound to. ConfigError."""
+    if settings.store is None:
+        return str(settings.data_folder)
+    try:
+        from retinue.store.postgres.opening import identity
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    return identity(settings.store)
+
+
+def host_elsewhere(settings: Settings, kind: str) -> tuple[str, int, float, str] | None:
+    """A living host of a kind on any node of a shared store: its node, process id, that one's start, its boot id.
+
+    None when there is none, and for a store of one machine. ConfigError, StoreError.
+    """
+    if settings.store is None:
+        return None
+    try:
+        from retinue.store.postgres.serving import host_of
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    return host_of(settings.store, kind, settings.actors.lease_seconds)
+
+
+def _not_installed(url: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"`store: {url}` needs {error.name}: install `retinue[postgres]`")
+
+
 def _open_postgres(settings: Settings, url: str) -> Store:
     try:
         from retinue.store.postgres.store import PostgresStore
     except ImportError as error:
-        raise ConfigError(f"`store: {url}` needs {error.name}: install `retinue[postgres]`") from None
+        raise _not_installed(url, error) from None
     return PostgresStore(
         url, key=settings.store_key, limits=settings.limits, breakers=settings.breakers, blobs=settings.blobs
     )

@@ -20,7 +20,7 @@ from retinue.host import clock
 from retinue.host.composition import Project, load_project, open_traces
 from retinue.host.inline import inline_host
 from retinue.host.opening import open_store
-from retinue.host.presence import RuntimeInfo, find_runtime
+from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.events import RunEvent
@@ -173,7 +173,7 @@ class Client(JobReading):
             self._check(definition, plan.made.input, request.model)
         version = plan.version if pinned else definition.version
         limits = (budget or Budget()).within(request.budget)
-        new = new_run(plan, record, target_version=version, pool=self._pool, budget=limits)
+        new = new_run(plan, record, target_version=version, pool=self._pool_of(definition), budget=limits)
         await self._store.submit([new])
         return Forked(
             run_id=new.request.run_id,
@@ -234,13 +234,17 @@ class Client(JobReading):
             idempotency_key=said.idempotency_key,
             input_id=said.input_id,
             model=said.model,
-            pool=self._pool,
+            pool=self._pool_of(definition),
             queue=definition.queue if said.queue is None else said.queue,
             priority=said.priority,
             deadline=None if said.deadline is None else clock.now_ns() + int(seconds(said.deadline) * 1e9),
             budget=self._budget(definition, said),
             effect_scope=run_id,
         )
+
+    def _pool_of(self, definition: Definition) -> str:
+        """Where the run is queued: this process hosts none that needs what only a pool of its own has."""
+        return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
         """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
@@ -292,7 +296,7 @@ async def connect(
     async with AsyncExitStack() as stack:
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        runtime = find_runtime(settings.data_folder)
+        runtime = await asyncio.to_thread(runtime_of, settings)
         client = _client(settings, store, runtime, stack) if not local else await _local(settings, store, stack)
         stack.push_async_callback(client.close)
         if start and not local and runtime is not None:
@@ -311,7 +315,7 @@ def _client(settings: Settings, store: Store, runtime: RuntimeInfo | None, stack
 
 async def _local(settings: Settings, store: Store, stack: AsyncExitStack) -> Client:
     project = load_project(settings)
-    alone = find_runtime(settings.data_folder) is None
+    alone = await asyncio.to_thread(runtime_of, settings) is None
     pool, traces = await stack.enter_async_context(inline_host(project, store, alone=alone))
     client = Client(settings, store, pool, partial(ask, traces, store) if traces else None)
     client.__dict__["project"] = project
@@ -323,9 +327,9 @@ async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
     that fails."""
     while True:
         await asyncio.sleep(_WATCH)
-        if find_runtime(client.settings.data_folder) is not None:
-            continue
         try:
+            if await asyncio.to_thread(runtime_of, client.settings) is not None:
+                continue
             client.use(await _attach(client.settings, None, stack))
         except RetinueError as error:
             _LOG.warning("the runtime is gone and no other could be started yet: %s", error)

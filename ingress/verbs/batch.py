@@ -21,7 +21,7 @@ from rich.console import Console
 from retinue.host.answers import dollars, row_of
 from retinue.host.files import names_many, source_of
 from retinue.host.parts import DEAD
-from retinue.host.presence import find_runtime
+from retinue.host.presence import runtime_of
 from retinue.host.settings import Settings
 from retinue.ingress.client import Client, connect
 from retinue.ingress.exits import Exit
@@ -101,7 +101,7 @@ async def batch_command(terminal: Terminal, agent: str, **options: Any) -> Exit:
     cannot be read go to OUTPUT.dead.jsonl. Ctrl-C stops cleanly; --resume goes on, and no finished row runs again.
     """
     plan = await asyncio.to_thread(_plan, terminal, agent, options)
-    joined = find_runtime(plan.settings.data_folder) is not None
+    joined = await asyncio.to_thread(runtime_of, plan.settings) is not None
     try:
         if plan.note.ended and plan.note.job_id and plan.parts is None:
             async with connect(settings=plan.settings, start=False) as client:

@@ -1,4 +1,4 @@
-"""`retinue up`, `down`, `status`: the runtime that outlives commands.
+"""`retinue up`, `down`, `status`, `drain`: the runtime that outlives commands.
 
 Knows Ray only through `actors.runtime`.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import click
+
 from retinue.actors import runtime
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import columns
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
+from retinue.runs.errors import InvalidInput
 
 
 @verb("up")
@@ -46,9 +49,34 @@ async def status_command(terminal: Terminal) -> Exit:
     return Exit.done
 
 
+@verb("drain")
+@click.argument("name")
+async def drain_command(terminal: Terminal, name: str) -> Exit:
+    """Empty an actor, a pool or a node: NAME as `retinue status` shows it.
+
+    Its actors take no run any more, finish the steps in flight, give the runs back and end; nothing is lost and nothing
+    is done twice. What a pool cannot do without is made anew, not on a node that was drained.
+    """
+    leaving = await asyncio.to_thread(runtime.drain, terminal.settings(), name)
+    if not leaving:
+        raise InvalidInput(f"nothing is called {name!r}: name an actor, a pool or a node that `retinue status` shows")
+    terminal.give({"draining": leaving}, f"draining {', '.join(leaving)}; `retinue status` shows when they are gone")
+    return Exit.done
+
+
 def _text(said: dict[str, Any]) -> str:
-    rows = [
-        [str(actor.get(name, "")) for name in ("name", "kind", "pid", "active", "finished")] for actor in said["actors"]
-    ]
+    shown = ("name", "kind", "node", "pid", "state", "active", "finished")
+    actors = [[str(actor.get(name, "")) for name in shown] for actor in said["actors"]]
     head = f"runtime on {said['node']}: supervisor pid {said['pid']}, Ray at {said['address']}"
-    return f"{head}\n\n{columns(('ACTOR', 'KIND', 'PID', 'HOLDS', 'FINISHED'), rows)}"
+    parts = [head, columns(("ACTOR", "KIND", "NODE", "PID", "STATE", "HOLDS", "FINISHED"), actors)]
+    parts.append(columns(("POOL", "QUEUED", "OLDEST", "ACTORS", "BOUNDS"), list(map(_pool_row, said["pools"]))))
+    parts += [f"{pool['name']}: {pool['note']}" for pool in said["pools"] if pool["note"]]
+    return "\n\n".join(parts)
+
+
+def _pool_row(pool: dict[str, Any]) -> list[str]:
+    """A pool as a line: `3, 1 starting` of its actors, `0 to 4` as its bounds."""
+    words = [f"{pool[state]} {state}" for state in ("starting", "leaving") if pool[state]]
+    actors = ", ".join([str(pool["serving"]), *words])
+    oldest = f"{pool['oldest']:.0f} s" if pool["queued"] else "-"
+    return [pool["name"], str(pool["queued"]), oldest, actors, f"{pool['low']} to {pool['high']}"]

@@ -207,7 +207,7 @@ def _template(run: Run, command: Command, plan: _Plan, definition: Definition, s
             "parent_run_id": parent.run_id,
             "job_id": parent.job_id or (parent.run_id if plan.count or parent.target == JOB else None),
             "idempotency_key": None,
-            "pool": "workers",
+            "pool": run.services.registry.pool_of(definition.name) or "workers",
             "queue": definition.queue or parent.queue,
             "depth": parent.depth + 1,
             "budget": budget,

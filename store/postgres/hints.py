@@ -26,12 +26,11 @@ _APART = 0.004
 
 
 class Hints:
-    """A thread that listens and tells. `version` grows with every hint; `duty` is done at each poll."""
+    """A thread that listens and tells. `version` grows with every hint and with every poll."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], duty: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
         self.version = 0
         self._connect = connect
-        self._duty = duty
         self._closed = False
         self._ears, self._mouth = os.pipe()
         os.set_blocking(self._mouth, False)
@@ -62,7 +61,7 @@ class Hints:
                     self._listen(connection)
             except (psycopg.Error, OSError) as error:
                 _LOG.warning("no hints from the store for now, it is polled: %s", str(error).strip())
-                self._look()
+                self.version += 1
                 time.sleep(_POLL)
 
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
@@ -71,7 +70,7 @@ class Hints:
             told = self._wait(connection, max(polled + _POLL - time.monotonic(), 0))
             if time.monotonic() - polled >= _POLL:
                 polled = time.monotonic()
-                self._look()
+                self.version += 1
             if told:
                 connection.execute(f"NOTIFY {_CHANNEL}")
                 time.sleep(_APART)
@@ -86,7 +85,3 @@ class Hints:
             return False
         os.read(self._ears, 4096)
         return not self._closed
-
-    def _look(self) -> None:
-        self.version += 1
-        self._duty()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import StoreError
+from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.pen import translate
 from retinue.store.sealing import KEY_BYTES, Vault
 
@@ -26,7 +27,7 @@ _PLAIN, _WRAPPED = b"\0", b"\1"
 class KeyTable:
     """Implements `sealing.Keys`. Blocking; each call is short and bounded."""
 
-    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], store_key: str | None) -> None:
+    def __init__(self, pool: ConnectionPool[Patient], store_key: str | None) -> None:
         self._pool = pool
         digest = blake2b((store_key or "").encode(), digest_size=32, person=b"retinue-store").digest()
         self._cipher = None if store_key is None else AESGCM(digest)
@@ -74,7 +75,7 @@ class KeyTable:
 class BlobTable:
     """Large contents beside the journal, where no other place is named. Implements `blobs.Blobs`."""
 
-    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], vault: Vault) -> None:
+    def __init__(self, pool: ConnectionPool[Patient], vault: Vault) -> None:
         self._pool = pool
         self._vault = vault
 
@@ -92,7 +93,7 @@ class BlobTable:
         return self._vault.open(tenant_id, sealed, address.encode())
 
 
-def _run(pool: ConnectionPool[psycopg.Connection[Any]], query: str, values: tuple[Any, ...]) -> bytes | None:
+def _run(pool: ConnectionPool[Patient], query: str, values: tuple[Any, ...]) -> bytes | None:
     """The first column of the row that a statement gives; in a transaction of its own."""
     try:
         with pool.connection() as connection:

@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import SchemaMismatch, StoreError
 from retinue.store.objects import resolve
+from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.pen import translate
 from retinue.store.postgres.texts import take_any_text
@@ -27,7 +28,11 @@ _SETTINGS = {
     "tcp_user_timeout": 10_000,
     "application_name": "retinue",
 }
-_OPTIONS = "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
+_OPTIONS = {"lock_timeout": 0.5, "idle_in_transaction_session_timeout": 1.0, "statement_timeout": 2.0}
+"""What the server ends by itself, in patiences; who hears nothing for three of them gives the connection up."""
+BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
+a young table for an empty one."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
@@ -39,36 +44,43 @@ def identity(url: str) -> str:
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
+def connect(url: str, patience: float, options: str = "") -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    connection = psycopg.connect(**_parameters(url))
-    take_any_text(connection)
+    connection = Patient.connect(**_parameters(url, patience, options))
+    _configure(connection, patience)
     return connection
 
 
-def open_pool(url: str, most: int, patience: float) -> ConnectionPool[psycopg.Connection[Any]]:
+def open_pool(url: str, most: int, patience: float) -> ConnectionPool[Patient]:
     """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
     return ConnectionPool(
-        kwargs=lambda: _parameters(url),
+        connection_class=Patient,
+        kwargs=lambda: _parameters(url, patience),
         min_size=1,
         max_size=most,
         open=True,
         timeout=patience,
         name="retinue",
-        configure=take_any_text,
+        configure=lambda connection: _configure(connection, patience),
     )
 
 
-def _parameters(url: str) -> dict[str, Any]:
+def _configure(connection: Patient, patience: float) -> None:
+    connection.longest = 3 * patience
+    take_any_text(connection)
+
+
+def _parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
-    options = f"{_OPTIONS} {given.pop('options', '')}"
-    return _SETTINGS | given | {"options": options, "autocommit": True}
+    bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
+    given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])
+    return _SETTINGS | given | {"autocommit": True}
 
 
-def migrate(url: str) -> str:
+def migrate(url: str, patience: float) -> str:
     """Bring the database to this version's schema, one transaction a step; returns the store's incarnation."""
     try:
-        with connect(url) as connection:
+        with connect(url, patience) as connection:
             return _migrate(connection)
     except psycopg.Error as error:
         said = translate(error)

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -29,7 +30,7 @@ from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.hints import Hints
 from retinue.store.postgres.keys import BlobTable, KeyTable
-from retinue.store.postgres.opening import connect, migrate, open_pool
+from retinue.store.postgres.opening import BY_INDEX, connect, migrate, open_pool
 from retinue.store.postgres.pen import PostgresPen, translate
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
@@ -37,8 +38,6 @@ from retinue.store.store import BREAKERS, Store
 
 T = TypeVar("T")
 _READERS = 4
-_SILENT = 30.0
-"""Seconds after which a transaction under way is cut off: the server answers nothing."""
 
 
 class PostgresStore(Store):
@@ -69,14 +68,15 @@ class PostgresEngine:
     moment = 0.25
 
     def __init__(self, url: str, patience: float) -> None:
-        self.incarnation = migrate(url)
-        pen = PostgresPen(lambda: connect(url), len(migrations()), patience, lambda: self._hints.tell())
-        self.pen: Pen = pen
+        self.incarnation = migrate(url, patience)
+        dial = partial(connect, url, patience)
+        by_index = partial(connect, url, patience, BY_INDEX)
+        self.pen: Pen = PostgresPen(by_index, len(migrations()), patience, lambda: self._hints.tell())
         self._patience = patience
         self.pool = open_pool(url, _READERS, patience)
         self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="retinue-reader")
         self._looked: dict[str, int] = {}
-        self._hints = Hints(lambda: connect(url), lambda: pen.break_off(_SILENT))
+        self._hints = Hints(dial)
 
     async def read(self, read: Callable[[Connection], T]) -> T:
         """See Engine. Asked again, within the store's patience, when the server has gone away and come back."""

@@ -88,6 +88,10 @@ class Nodes:
                         found += [process, *process.children(recursive=True)]
         return found
 
+    def offer(self, **what: Any) -> None:
+        """Add a node with labels or resources of its own."""
+        self._others.append(self._cluster.add_node(wait=False, **_SLIM, **what))
+
     def _add(self) -> Any:
         return self._cluster.add_node(wait=False, **_SLIM)
 
