@@ -11,6 +11,7 @@ from retinue.store.postgres.pen import translate
 _NEWEST = """SELECT node, pid, pid_started, boot_id FROM hosts
 WHERE state = 'alive' AND kind = %s AND beat > extract(epoch FROM clock_timestamp()) - %s ORDER BY num LIMIT 1"""
 
+_PATIENCE = 5.0
 Serving = tuple[str, int, float, str]
 """Of a host its node's name, process id, the moment that started (s) and the machine's boot id."""
 
@@ -21,7 +22,7 @@ def host_of(url: str, kind: str, silent: float) -> Serving | None:
     StoreError when the server cannot be asked.
     """
     try:
-        with connect(url) as connection:
+        with connect(url, _PATIENCE) as connection:
             row = connection.execute(_NEWEST, (kind, silent)).fetchone()
     except psycopg.errors.UndefinedTable:  # nobody has opened the store yet
         return None
