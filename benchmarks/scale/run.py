@@ -182,7 +182,11 @@ def main() -> None:
         fans = pool.map(simulate, [(in_cluster(costs, size), one_fan_out()) for size in sizes])
         changed = {
             size: pool.map(
-                simulate, [(replace(in_cluster(costs, size), **change), busy_cluster(size)) for change in changes_at(size).values()]
+                simulate,
+                [
+                    (replace(in_cluster(costs, size), **change), busy_cluster(size))
+                    for change in changes_at(size).values()
+                ],
             )
             for size in sizes
             if size >= 100
@@ -191,7 +195,9 @@ def main() -> None:
         tables = {
             "sizes": sizes_table(costs, loads, list(fans)),
             "limits": limits_table(costs, loads),
-            "changes": changes_table({size: dict(zip(changes_at(size), done, strict=True)) for size, done in changed.items()}),
+            "changes": changes_table(
+                {size: dict(zip(changes_at(size), done, strict=True)) for size, done in changed.items()}
+            ),
         }
     for text in tables.values():
         print(text, end="\n\n")

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-
 from benchmarks.scale.cluster import Cluster
 from benchmarks.scale.costs import FILE, BadCosts, Costs, from_rows, load, merged
 from benchmarks.scale.events import All, Log, Pool, Process, Simulation
@@ -178,7 +177,10 @@ def test_one_parent_holds_up_more_hosts_longer(costs: Costs) -> None:
     waits = [under_load(costs, small(costs, nodes), one_fan_out(), 1.0, 1.0).row_wait for nodes in (1, 4, 16)]
     assert waits == sorted(waits)
     free = under_load(costs, replace(small(costs, 16), locks=False), one_fan_out(), 1.0, 1.0)
-    assert (free.row_wait, used_up(replace(free, hosts=0.5, projector=0.1, db_cpu=0.95))) == (0.0, ["database CPU (95%)"])
+    assert (free.row_wait, used_up(replace(free, hosts=0.5, projector=0.1, db_cpu=0.95))) == (
+        0.0,
+        ["database CPU (95%)"],
+    )
 
 
 def predicted(costs: Costs, row: dict[str, Any]) -> float:
