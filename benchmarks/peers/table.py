@@ -50,7 +50,7 @@ Figures = dict[str, Figure]
 
 @dataclass(frozen=True)
 class Goal:
-    """`work` of Retinue (of which `engine`) is to be `factor` times as good as the best of `against` (names of figures)."""
+    """`work` of Retinue (`engine` of its stores) is to be `factor` times as good as the best figure of `against`."""
 
     text: str
     work: str
