@@ -195,6 +195,21 @@ async def test_a_server_restarted_between_appends_loses_none_and_doubles_none(
 
 
 @pytest.mark.rule("R3")
+async def test_a_server_restarted_while_nobody_asked_is_not_noticed(
+    store: Store, shared: Place, postgres: PostgresServer
+) -> None:
+    owner = await own(store, "top")
+    postgres.restart("immediate")
+    await owner.append(said("large", "x" * 200_000))
+    assert (await store.get("top")).position == 2
+    postgres.restart("immediate")
+    assert (await store.get("top")).position == 2
+    postgres.restart("immediate")
+    await store.submit([new_run("other", "x" * 200_000, tenant_id="a new tenant")])
+    assert [entry.content for entry in await entries_of(store, "other")] == ["x" * 200_000]
+
+
+@pytest.mark.rule("R3")
 async def test_a_server_that_is_away_for_too_long_is_told_and_nothing_hangs(
     shared: Place, postgres: PostgresServer
 ) -> None:
@@ -215,7 +230,8 @@ async def test_a_server_that_is_away_for_too_long_is_told_and_nothing_hangs(
         finally:
             postgres.start()
         await insist(owner, "x")
-        assert (await store.get("top")).position == 2
+        async with asyncio.timeout(10):
+            assert (await store.get("top")).position == 2
     finally:
         await store.close()
 
