@@ -7,6 +7,7 @@ open what is in it. Knows no entries.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -39,16 +40,31 @@ class KeyTable:
 
     def create(self, tenant_id: str) -> bytes:
         """See Keys."""
-        made = self._wrapped(tenant_id, os.urandom(KEY_BYTES))
+        return self.keep(tenant_id, os.urandom(KEY_BYTES))
+
+    def keep(self, tenant_id: str, key: bytes) -> bytes:
+        """See Keys."""
+        made = self._wrapped(tenant_id, key)
         _run(self._pool, "INSERT INTO keys VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING wrapped", (tenant_id, made))
-        key = self.load(tenant_id)
-        if key is None:
+        kept = self.load(tenant_id)
+        if kept is None:
             raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self} while it was made")
-        return key
+        return kept
+
+    def tenants(self) -> Iterator[str]:
+        """See Keys. Read in pages."""
+        query = "SELECT tenant_id FROM keys WHERE tenant_id > %s ORDER BY tenant_id LIMIT 1000"
+        last = ""
+        while page := self._names(query, last):
+            yield from page
+            last = page[-1]
 
     def destroy(self, tenant_id: str) -> bool:
         """See Keys."""
         return _run(self._pool, "DELETE FROM keys WHERE tenant_id = %s RETURNING wrapped", (tenant_id,)) is not None
+
+    def _names(self, query: str, after: str) -> list[str]:
+        return self._pool.use(lambda c: [name for (name,) in c.cursor(binary=True).execute(query, (after,))])
 
     def _wrapped(self, tenant_id: str, key: bytes) -> bytes:
         if self._cipher is None:

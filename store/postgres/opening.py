@@ -33,6 +33,8 @@ BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off
 """For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
 a young table for an empty one."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
+FILLING = 1_000_000_000
+"""The schema of a store that is being filled by a copy: no process writes one."""
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
 
@@ -76,10 +78,10 @@ def migrate(url: str, patience: float) -> str:
 
 def _migrate(connection: psycopg.Connection[Any]) -> str:
     steps = migrations()
-    found = _schema(connection)
+    found = schema_of(connection)
     if found < len(steps):
         connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATING,))
-        for number in range(_schema(connection), len(steps)):
+        for number in range(schema_of(connection), len(steps)):
             with connection.transaction():
                 if number:
                     connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
@@ -92,6 +94,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
                     (str(number + 1),),
                 )
         connection.execute("SELECT pg_advisory_unlock(%s)", (_MIGRATING,))
+    elif found == FILLING:
+        raise StoreError("a copy into this store has not ended: repeat the command that began it, until it has")
     elif found > len(steps):
         raise SchemaMismatch(f"the store has schema {found}, this version knows {len(steps)}: use the newer Retinue")
     row = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()
@@ -99,7 +103,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def _schema(connection: psycopg.Connection[Any]) -> int:
+def schema_of(connection: psycopg.Connection[Any]) -> int:
+    """The schema version of a database; 0 where there is no store, FILLING while a copy fills it."""
     try:
         row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
     except errors.UndefinedTable:
