@@ -18,16 +18,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts beside this folder are no package
 
-from run import settings_in  # noqa: E402
+from benchmarks.scale.probe import busy_seconds
+from benchmarks.scale.store_probe import writer_cpu
+from run import settings_in
 
-from benchmarks.scale.probe import busy_seconds  # noqa: E402
-from benchmarks.scale.store_probe import writer_cpu  # noqa: E402
-from retinue import Client, connect  # noqa: E402
-from retinue.host.collector import calm_collector  # noqa: E402
-from retinue.host.composition import open_traces  # noqa: E402
-from retinue.host.opening import open_store  # noqa: E402
-from retinue.host.projecting import catch_up  # noqa: E402
-from retinue.host.settings import Settings  # noqa: E402
+from retinue import Client, connect
+from retinue.host.collector import calm_collector
+from retinue.host.composition import open_traces
+from retinue.host.opening import open_store
+from retinue.host.projecting import catch_up
+from retinue.host.settings import Settings
 
 
 @dataclass(frozen=True)

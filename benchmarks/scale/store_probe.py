@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
 from benchmarks.scale.probe import cpu_of
+from tests.doubles.shapes import START, Owner, child_of, host, new_run, own, said
+
 from retinue.runs.journal import Spawn
 from retinue.store.postgres.store import PostgresStore
-from tests.doubles.shapes import START, Owner, child_of, host, new_run, own, said
 
 WRITER = "retinue-writer"
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'retinue'"
@@ -143,7 +143,9 @@ class Bench:
     async def leases(self, size: int) -> Used:
         """A lease of so many of the runs that wait."""
         rounds = 10
-        await self.store.submit([new_run(f"lease{size}-{n}", CONTENT, pool="probe") for n in range(size * (rounds + 1))])
+        await self.store.submit(
+            [new_run(f"lease{size}-{n}", CONTENT, pool="probe") for n in range(size * (rounds + 1))]
+        )
 
         async def act() -> None:
             assert len(await self.store.lease(self._host, "probe", size, START)) == size
