@@ -29,9 +29,11 @@ import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is import
 import ray  # noqa: E402
 from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
 
-from retinue.actors.placement import anywhere_here  # noqa: E402
+from retinue.actors.placement import supervisor_options  # noqa: E402
+from retinue.actors.pools import RUNS, WORKERS  # noqa: E402
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
-from retinue.host.presence import RuntimeInfo, find_runtime  # noqa: E402
+from retinue.host.opening import identity_of  # noqa: E402
+from retinue.host.presence import RuntimeInfo, cluster_address, find_runtime, roams, runtime_of  # noqa: E402
 from retinue.host.settings import Settings  # noqa: E402
 from retinue.runs import errors  # noqa: E402
 from retinue.runs.errors import RetinueError, StoreBusy  # noqa: E402
@@ -82,11 +84,16 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
     """Join the runtime, or start one that ends with the block. RuntimeFailed, StoreBusy."""
     own = runtime is None
     if own and not start:
-        raise RuntimeFailed(f"no runtime serves {settings.data_folder}: start one with `retinue up`")
+        raise RuntimeFailed(f"no runtime serves {identity_of(settings)}: start one with `retinue up`")
     address = runtime.address if runtime else None
+    if address == "":
+        raise _elsewhere(settings)
     await asyncio.to_thread(_init, settings, address)
     try:
-        own = own and not await asyncio.to_thread(_exists, settings)
+        here = await asyncio.to_thread(_exists, settings)
+        if runtime is not None and not runtime.namespace and not here:
+            raise _elsewhere(settings)
+        own = own and not here
         attachment = await asyncio.to_thread(_supervised, settings, None)
         try:
             yield attachment
@@ -95,6 +102,18 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
                 await asyncio.to_thread(_stop, attachment)
     finally:
         await asyncio.to_thread(ray.shutdown)
+
+
+def _elsewhere(settings: Settings) -> RuntimeFailed:
+    """The store is served, by a runtime that is not to be found in Ray from here."""
+    known = cluster_address(settings)
+    where = (
+        f"another Ray cluster than {known}: name its own" if known else "a Ray cluster that is not known here: name it"
+    )
+    return RuntimeFailed(
+        f"the runtime of store {identity_of(settings)} lives in {where} in `cluster:` or RAY_ADDRESS. Runs do not need "
+        "it: they are submitted, followed and answered through the store"
+    )
 
 
 def _exists(settings: Settings) -> bool:
@@ -107,38 +126,64 @@ def _exists(settings: Settings) -> bool:
 
 
 def namespace_of(settings: Settings) -> str:
-    """The Ray namespace of a data folder: one runtime a folder, many folders a cluster."""
-    return "retinue-" + blake2b(str(settings.data_folder).encode(), digest_size=6).hexdigest()
+    """The Ray namespace of a store: one runtime a store, many stores a cluster."""
+    return "retinue-" + blake2b(identity_of(settings).encode(), digest_size=6).hexdigest()
 
 
 def up(settings: Settings) -> dict[str, Any]:
-    """Start a runtime that outlives this process, or find the one that lives; returns its status."""
-    runtime = find_runtime(settings.data_folder)
-    if runtime is None:
-        address, head = _cluster_address(settings), None
-        if address is None:
-            address, head = _start_head(settings)
-        return _connected(settings, address, lambda: _status(_supervised(settings, head)))
-    return _connected(settings, runtime.address, lambda: _status(_supervised(settings, None)))
+    """Start a runtime that outlives this process, or find the one that lives; returns its status.
+
+    RuntimeFailed when the one that lives is in a cluster that is not known here: no second one is started beside it.
+    """
+    address = _address(settings)
+    if address is not None:
+        return _connected(settings, address, lambda: _status(_supervised(settings, None)))
+    if runtime_of(settings) is not None:
+        raise _elsewhere(settings)
+    address, head = _start_head(settings)
+    return _connected(settings, address, lambda: _status(_supervised(settings, head)))
 
 
 def status(settings: Settings) -> dict[str, Any] | None:
     """The status of the live runtime; None when there is none."""
-    runtime = find_runtime(settings.data_folder)
-    if runtime is None:
-        return None
-    return _connected(settings, runtime.address, lambda: _status(_supervised(settings, None)))
+    return _with_runtime(settings, _status)
+
+
+def drain(settings: Settings, name: str) -> list[str]:
+    """Drain an actor, a pool or a node of the live runtime; the names of the actors that leave. RuntimeFailed."""
+    leaving = _with_runtime(settings, lambda attachment: _drain(attachment, name))
+    if leaving is None:
+        raise RuntimeFailed(f"no runtime serves {identity_of(settings)}: there is nothing to drain")
+    return leaving
 
 
 def down(settings: Settings) -> bool:
     """Stop the live runtime, and the Ray head that `up` started for it. False when there is none."""
     runtime = find_runtime(settings.data_folder)
-    if runtime is None:
-        return False
-    _connected(settings, runtime.address, lambda: _stop(_supervised(settings, None)))
-    if runtime.head_pid is not None:
+    stopped = _with_runtime(settings, _stop)
+    if runtime is not None and runtime.head_pid is not None:
         _end_head(runtime.head_pid)
-    return True
+    return stopped is not None
+
+
+def _address(settings: Settings) -> str | None:
+    """Where the project's runtime is, or would be joined; None for a Ray of its own that is not there yet."""
+    runtime = find_runtime(settings.data_folder)
+    return runtime.address if runtime is not None else cluster_address(settings)
+
+
+def _with_runtime(settings: Settings, act: Callable[[Attachment], T]) -> T | None:
+    """What `act` gives for the live runtime; None when there is none. One that roams is known by its name in Ray."""
+    if not roams(settings) and find_runtime(settings.data_folder) is None:
+        return None
+    address = _address(settings)
+    assert address is not None
+
+    def found() -> T | None:
+        here = not roams(settings) or _exists(settings)
+        return act(_supervised(settings, None)) if here else None
+
+    return _connected(settings, address, found)
 
 
 def _connected(settings: Settings, address: str, act: Callable[[], T]) -> T:
@@ -149,13 +194,9 @@ def _connected(settings: Settings, address: str, act: Callable[[], T]) -> T:
         ray.shutdown()
 
 
-def _cluster_address(settings: Settings) -> str | None:
-    return settings.cluster or os.environ.get("RAY_ADDRESS")
-
-
 def _authenticate(settings: Settings) -> None:
     """A Ray of our own asks for a token that only this data folder has; elsewhere the user's settings hold."""
-    if "RAY_AUTH_MODE" in os.environ or _cluster_address(settings) is not None:
+    if "RAY_AUTH_MODE" in os.environ or cluster_address(settings) is not None:
         return
     path = settings.data_folder / "ray.token"
     if not path.exists():
@@ -168,7 +209,7 @@ def _authenticate(settings: Settings) -> None:
 
 
 def _init(settings: Settings, address: str | None) -> None:
-    address = address or _cluster_address(settings)
+    address = address or cluster_address(settings)
     _authenticate(settings)
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     for attempt in (1, 2):
@@ -197,13 +238,12 @@ def _supervised(settings: Settings, head_pid: int | None) -> Attachment:
         name=SUPERVISOR,
         lifetime="detached",
         get_if_exists=True,
-        num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=8,
-        label_selector=anywhere_here(),
+        **supervisor_options(bound=not roams(settings)),
     )
-    supervisor: Any = make.remote(settings.model_dump_json(), address, head_pid)
+    supervisor: Any = make.remote(settings.model_dump_json(), address, head_pid, roams(settings))
     try:
         refused = _readiness(supervisor)
     except (ray.exceptions.RayError, TimeoutError) as error:
@@ -233,18 +273,25 @@ def _status(attachment: Attachment) -> dict[str, Any]:
     deadline = time.monotonic() + _CHILDREN_TIMEOUT
     while True:
         said: dict[str, Any] = dict(ray.get(attachment.supervisor.status.remote(), timeout=_START_TIMEOUT))
-        if all("pid" in child for child in said["actors"]) or time.monotonic() > deadline:
+        expected = [child for child in said["actors"] if child["pool"] in ("", RUNS, WORKERS)]
+        if all("pid" in child for child in expected) or time.monotonic() > deadline:
             return said
         time.sleep(0.1)
 
 
-def _stop(attachment: Attachment) -> None:
+def _drain(attachment: Attachment, name: str) -> list[str]:
+    leaving: list[str] = ray.get(attachment.supervisor.drain.remote(name), timeout=_START_TIMEOUT)
+    return leaving
+
+
+def _stop(attachment: Attachment) -> bool:
     try:
         ray.get(attachment.supervisor.stop.remote(), timeout=120)
         attachment.supervisor.__ray_terminate__.remote()
     except ray.exceptions.RayError as error:
         _LOG.warning("the supervisor did not stop by itself: %s", error)
         ray.kill(attachment.supervisor)
+    return True
 
 
 def _start_head(settings: Settings) -> tuple[str, int]:

@@ -1,79 +1,53 @@
-"""The Supervisor: keeps the children that are declared alive, and the data folder claimed.
+"""The Supervisor: keeps the crew that is declared, follows the queues with it, and holds the data folder.
 
-Detached and named; Ray restarts it for ever. It keeps nothing that it cannot find again: children are named
-too, and a restarted supervisor adopts those that live.
+Detached and named; Ray restarts it for ever. It keeps nothing that it cannot find again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-import threading
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
-from retinue.actors.hosts import RunHost
-from retinue.actors.placement import spread
-from retinue.actors.tracing import TraceKeeper
+from retinue.actors.crew import Crew
+from retinue.actors.hosts import start_thread
+from retinue.actors.pools import Line
+from retinue.host import clock
+from retinue.host.opening import open_store
 from retinue.host.presence import Presence, RuntimeInfo
 from retinue.host.settings import Settings
-from retinue.runs.errors import StoreBusy
+from retinue.runs.contracts import Status
+from retinue.runs.control import QueueState
+from retinue.runs.errors import StoreBusy, StoreError
 from retinue.store.liveness import boot_id, current_owner, owner_of
+from retinue.store.store import Store
 
 _LOG = logging.getLogger("retinue.actors")
 SUPERVISOR = "supervisor"
 _EVERY = 1.0
-_PING_TIMEOUT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A child as data: its name, its class, what it is made with, and how often it may be replaced.
-
-    More than `intensity` replacements within `period` seconds are spread out instead of being made at once.
-    """
-
-    name: str
-    factory: type[Any]
-    arguments: tuple[Any, ...]
-    intensity: int = 10
-    period: float = 60.0
-
-
-def children_of(settings: Settings) -> list[Child]:
-    """The process tree of a runtime."""
-    plain = settings.model_dump_json()
-    runs = [Child(f"run-{n}", RunHost, (plain, "run", ["runs"])) for n in range(settings.actors.runs)]
-    workers = [Child(f"worker-{n}", RunHost, (plain, "worker", ["workers"])) for n in range(settings.actors.workers)]
-    traces = [Child("traces", TraceKeeper, (plain,))] if settings.telemetry.emit_structured_events else []
-    return [*runs, *workers, *traces]
-
-
-@dataclass(slots=True)
-class _Kept:
-    child: Child
-    handle: ActorHandle[Any]
-    place: int
-    asked: Any = None
-    asked_at: float = 0.0
-    seen: dict[str, Any] = field(default_factory=dict)
-    replaced: deque[float] = field(default_factory=deque)
+_BESIDES = 2.0
+"""Seconds that a canceled run has beyond its grace before its actor is killed: it may end by itself."""
 
 
 class Keeper:
     """The body of the supervisor actor."""
 
-    def __init__(self, settings_json: str, address: str, head_pid: int | None) -> None:
+    def __init__(self, settings_json: str, address: str, head_pid: int | None, roams: bool) -> None:
         self._settings = Settings.model_validate_json(settings_json)
-        self._presence = Presence(self._settings.data_folder)
+        # One that may be on any node has no folder of its own: its name in Ray is its claim.
+        self._presence = None if roams else Presence(self._settings.data_folder)
         self._refused: str | None = None
-        self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._first_seen: dict[str, float] = {}
+        self._canceled: dict[str, float] = {}
         owner = current_owner()
         self._info = RuntimeInfo(
             address=address,
@@ -86,100 +60,83 @@ class Keeper:
             head_started=None if head_pid is None else owner_of(head_pid).started,
         )
         try:
-            self._presence.claim(self._info)
+            if self._presence is not None:
+                self._presence.claim(self._info)
         except StoreBusy as error:
             self._refused = str(error)
             return
-        declared = enumerate(children_of(self._settings))
-        self._kept = [_Kept(child, _start(child, number), number) for number, child in declared]
-        self._thread = threading.Thread(target=self._watch, name="retinue-supervisor", daemon=True)
-        self._thread.start()
+        self._crew = Crew(self._settings, bound=not roams)
+        self._crew.begin()
+        self._thread = start_thread(self._watch(), "retinue-supervisor")
 
     def ready(self) -> str | None:
         """None when it has the data folder, else who has it."""
         return self._refused
 
     def status(self) -> dict[str, Any]:
-        """Who it is and what its children said last."""
+        """Who it is, what its children said last, and what waits for them."""
         return {
             "pid": os.getpid(),
             "node": self._info.node,
             "address": self._info.address,
             "namespace": self._info.namespace,
-            "actors": [{"name": kept.child.name, **kept.seen} for kept in self._kept],
+            **self._crew.status(),
         }
+
+    def drain(self, name: str) -> list[str]:
+        """Drain an actor, a pool or a node; the names of the actors that leave. At once: they take their time."""
+        return self._crew.drain(name)
 
     def stop(self) -> None:
         """Stop the children, hosts before traces, and let the folder go."""
-        self._stopping.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout=5)
-        for kept in self._kept:
-            if kept.child.factory is RunHost:
-                _end(kept.handle)
-        for kept in self._kept:
-            if kept.child.factory is not RunHost:
-                _end(kept.handle)
-        self._presence.leave()
+        self._crew.stop()
+        if self._presence is not None:
+            self._presence.leave()
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(_EVERY):
-            for kept in self._kept:
-                try:
-                    self._look_after(kept)
-                except (ray.exceptions.RayError, ValueError) as error:
-                    _LOG.warning("%s cannot be looked after now: %s", kept.child.name, error)
+    async def _watch(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        store: Store | None = None
+        while not self._stopping.is_set():
+            await asyncio.to_thread(self._crew.look_after)
+            store = await self._follow(store)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _EVERY)
+        if store is not None:
+            await store.close()
 
-    def _look_after(self, kept: _Kept) -> None:
-        if kept.asked is None:
-            kept.asked, kept.asked_at = kept.handle.ping.remote(), time.monotonic()
-        done, _ = ray.wait([kept.asked], timeout=0)
-        if not done:
-            if time.monotonic() - kept.asked_at > _PING_TIMEOUT:
-                _LOG.warning("%s does not answer; it is killed and replaced", kept.child.name)
-                ray.kill(kept.handle)
-                kept.asked_at = time.monotonic()
-            return
-        asked, kept.asked = kept.asked, None
+    async def _follow(self, store: Store | None) -> Store | None:
+        """Let the pools follow their queues; a store that cannot be read leaves them as they are."""
         try:
-            kept.seen = ray.get(asked)
-        except ray.exceptions.RayError as error:
-            self._replace(kept, error)
+            store = opened = store or open_store(self._settings)
+            await asyncio.to_thread(self._crew.scale, self._lines(await opened.queues()))
+            await self._end_canceled(opened)
+        except (StoreError, ray.exceptions.RayError) as error:
+            _LOG.warning("the pools stay as they are: %s", error)
+        return store
 
-    def _replace(self, kept: _Kept, error: Exception) -> None:
-        now = time.monotonic()
-        while kept.replaced and now - kept.replaced[0] > kept.child.period:
-            kept.replaced.popleft()
-        if len(kept.replaced) >= kept.child.intensity:
-            _LOG.error("%s died %d times in %.0f s; waiting", kept.child.name, len(kept.replaced), kept.child.period)
-            return
-        kept.replaced.append(now)
-        kept.seen = {}
-        _LOG.warning("%s is gone and is replaced: %s", kept.child.name, str(error).splitlines()[0])
-        ray.kill(kept.handle)  # a node that is silent but not yet given up by Ray would keep its name
-        kept.place += 1
-        kept.handle = _start(kept.child, kept.place)
+    def _lines(self, queues: Sequence[QueueState]) -> dict[str, Line]:
+        """How long each queue has waited: since its oldest run was made, or, where all of its runs have begun before,
+        since they have been seen here."""
+        seen, now = time.monotonic(), clock.now_ns()
+        self._first_seen = {state.pool: self._first_seen.get(state.pool, seen) for state in queues}
+        lines = {}
+        for state in queues:
+            made = state.oldest_at
+            age = seen - self._first_seen[state.pool] if made is None else max(now - made, 0) / 1e9
+            lines[state.pool] = Line(state.queued, age)
+        return lines
 
-
-def _start(child: Child, place: int) -> ActorHandle[Any]:
-    """Make a child on the next node of this machine, or find it when it lives."""
-    make = ray.remote(child.factory).options(
-        name=child.name,
-        lifetime="detached",
-        get_if_exists=True,
-        num_cpus=0,
-        max_restarts=0,
-        max_task_retries=0,
-        max_concurrency=8,
-        scheduling_strategy=spread(place),
-    )
-    handle: ActorHandle[Any] = make.remote(*child.arguments)
-    return handle
-
-
-def _end(handle: ActorHandle[Any]) -> None:
-    try:
-        ray.get(handle.stop.remote(), timeout=40)
-        handle.__ray_terminate__.remote()
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-        _LOG.warning("a child did not stop by itself: %s", error)
-        ray.kill(handle)
+    async def _end_canceled(self, store: Store) -> None:
+        """Kill the actor of a run that has it for itself and does not end within the grace after its cancel."""
+        now, alone = time.monotonic(), self._crew.alone()
+        self._canceled = {run_id: since for run_id, since in self._canceled.items() if run_id in alone}
+        for run_id in alone:
+            record = await store.get(run_id)
+            if record.cancel is None or record.status is not Status.in_progress:
+                continue
+            since = self._canceled.setdefault(run_id, now)
+            if now - since > self._settings.actors.cancel_grace + _BESIDES:
+                self._crew.kill_holder(run_id)

@@ -10,6 +10,7 @@ import random
 import socket
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -18,6 +19,7 @@ from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
 from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
+from retinue.host.parts import StoredParts
 from retinue.host.rows import RowReader
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
@@ -31,6 +33,7 @@ from retinue.runs.definitions import Registry
 from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.runs.resources import readable_name
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
@@ -59,11 +62,25 @@ class Project:
 def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
     registry = Registry([_import(settings, name) for name in settings.modules], [batch])
+    _check_pools(settings, registry)
     gate = load_gate(settings.policy_folder, kill_switch=settings.kill_switch or False)
     tools = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
     gateway = CapabilityGateway(Catalog(tools), gate, clock=clock.now_ns)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
     return Project(settings, registry, gate, gateway, models)
+
+
+def _check_pools(settings: Settings, registry: Registry) -> None:
+    """A setting for a pool that nothing runs in would be read by nobody."""
+    declared = sorted({name for pool, needs in registry.pools.items() for name in (pool, readable_name(needs))})
+    known = ["runs", "workers", "*", *declared]
+    for name in settings.actors.pools:
+        if name not in known:
+            near = get_close_matches(name, known, n=2) or known
+            raise ConfigError(
+                f"retinue.yaml: actors.pools: nothing runs in a pool {name!r}: did you mean {' or '.join(near)}? "
+                "`retinue doctor` lists the pools; what agents, workflows and tools need makes them"
+            )
 
 
 def _import(settings: Settings, name: str) -> ModuleType:
@@ -126,12 +143,14 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
             budget=budget,
             model_timeout=settings.model_timeout,
             context_tokens=settings.context_tokens,
+            cancel_grace=settings.actors.cancel_grace,
             strict=settings.durability == "strict",
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
         ),
         endpoint=ModelEndpoint(),
+        parts=StoredParts(store),
     )
 
 

@@ -34,13 +34,15 @@ Duty = Callable[[], Coroutine[Any, Any, None]]
 class HostShape:
     """What a host takes: from which pools, how many runs at once, and how long (s) it may be silent.
 
-    `patience`: how long (s) it bears a store in which nothing can be written, such as on a full disk; None for ever.
+    `once`: it takes a single run and ends with it. `patience`: how long (s) it bears a store in which nothing can be
+    written, such as on a full disk; None for ever.
     """
 
     pools: Sequence[str]
     capacity: int = 256
     lease_seconds: float = 15.0
     tends: bool = True
+    once: bool = False
     patience: float | None = None
 
 
@@ -58,12 +60,15 @@ class Host:
         self.info = info
         self._duties = duties
         self._shape = shape
+        self._pools = list(shape.pools)
         self._store = store
         self._services = services
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
         self._stranded: list[LeasedRun] = []
         self._hint = asyncio.Event()
         self._stopping = False
+        self._taking = True
+        self._quiet_since = time.monotonic()
         self._refusal: BaseException | None = None
         self._refused_since: float | None = None
         self._failure: BaseException | None = None
@@ -73,6 +78,16 @@ class Host:
     def active(self) -> int:
         """How many runs it holds now."""
         return len(self._active)
+
+    @property
+    def holds(self) -> list[str]:
+        """The ids of the runs it holds now."""
+        return list(self._active)
+
+    @property
+    def idle(self) -> float:
+        """For how long (s) it has held nothing."""
+        return 0.0 if self._active else time.monotonic() - self._quiet_since
 
     def hint(self) -> None:
         """Something may be queued: look now instead of at the next poll."""
@@ -98,14 +113,27 @@ class Host:
         if self._failure is not None:
             raise self._failure
 
+    def serve_also(self, pools: Sequence[str]) -> None:
+        """Take from these pools too, to run what is in them or pass it on."""
+        self._pools += [pool for pool in pools if pool not in self._pools]
+        self.hint()
+
     def stop(self) -> None:
         """Ask `serve` to end."""
         self._stopping = True
         self._hint.set()
 
+    def drain(self) -> None:
+        """Ask `serve` to end without cutting anything off: take no run any more, finish the steps that are in flight,
+        and give each run back to its queue between two steps."""
+        self._taking = False
+        for execution, _ in list(self._active.values()):
+            execution.leave()
+        self._hint.set()
+
     async def _lease_for_ever(self) -> None:
         seen = -1
-        while not self._stopping:
+        while not self._stopping and (self._taking or self._active):
             version = self._store.version()
             if version != seen or self._hint.is_set():
                 seen = version
@@ -122,15 +150,25 @@ class Host:
                 continue
 
     async def _look(self) -> None:
-        for pool in self._shape.pools:
-            free = self._shape.capacity - len(self._active)
-            if free > 0:
+        for pool in self._pools:
+            free = (1 if self._shape.once else self._shape.capacity) - len(self._active)
+            if free > 0 and self._taking:
                 for leased in await self._store.lease(self.info, pool, free, now_ns()):
-                    self._begin(leased)
+                    await self._take(leased)
         if self._active and await self._store.has_news(self.info.host_id):
             for run_id, news in (await self._store.news(self.info.host_id)).items():
                 if run_id in self._active:
                     self._active[run_id][0].take(news)
+
+    async def _take(self, leased: LeasedRun) -> None:
+        """Begin a run, or pass it on to the pool that has what its definition needs: a retry, or one whose definition
+        has changed since it was queued, may have come here."""
+        wanted = self._services.registry.pool_of(leased.request.target)
+        if not self._taking or (wanted is not None and wanted not in self._pools):
+            await self._store.release(leased, pool=wanted)
+            return
+        self._taking = not self._shape.once
+        self._begin(leased)
 
     def _begin(self, leased: LeasedRun) -> None:
         run_id = leased.request.run_id
@@ -149,6 +187,7 @@ class Host:
             await self._bury(execution, leased, error)
         finally:
             self._active.pop(run_id, None)
+            self._quiet_since = time.monotonic()
             self._hint.set()
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:

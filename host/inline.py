@@ -1,8 +1,8 @@
 """The inline host: runs are hosted in the caller's process, without Ray, on the same store.
 
-Alone it serves every pool, keeps the traces and raises alerts; beside a live runtime it takes only runs submitted
-to its own pool and leaves the rest to the runtime, which takes over what is left of that pool when it has gone. Knows
-no Ray.
+Alone it serves every pool, whatever the pool's runs need, keeps the traces and raises alerts; beside a live runtime
+it takes only runs submitted to its own pool and leaves the rest to the runtime, which takes over what is left of that
+pool when it has gone. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def inline_host(project: Project, store: Store, *, alone: bool) -> AsyncIt
     """
     host_id = clock.new_run_id()
     own_pool = "runs" if alone else guest_pool(host_id)
-    pools = ("runs", "workers") if alone else (own_pool,)
+    pools = ("runs", "workers", *project.registry.pools) if alone else (own_pool,)
     actors = project.settings.actors
     shape = HostShape(pools, actors.capacity, actors.lease_seconds, patience=_PATIENCE)
     host = make_host(project, store, shape, "inline" if alone else "guest", host_id=host_id)

@@ -9,9 +9,9 @@ import getpass
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Budget, Frozen
@@ -48,14 +48,49 @@ class Policy(Frozen):
     kill_switch: Path | None = None
 
 
+class Pool(Frozen):
+    """How a pool of actors follows what waits for it: between `min` and `max` actors of `capacity` runs each.
+
+    It grows while its actors are full and the oldest has waited for `grow_after` seconds, and lets go what has held
+    nothing for `shrink_after` seconds. None: what the pool has by nature.
+    """
+
+    min: int | None = Field(default=None, ge=0, le=10_000)
+    max: int | None = Field(default=None, ge=1, le=10_000)
+    capacity: int | None = Field(default=None, ge=1, le=100_000)
+    placement: Literal["spread", "pack"] = "spread"
+    grow_after: Span = Field(default=1.0, ge=0, le=86_400)
+    shrink_after: Span = Field(default=60.0, ge=1, le=86_400)
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
 class Actors(Frozen):
     """How many actors host top-level runs and children, how many runs each holds, and how long (s) one may
-    be silent before its runs are taken over."""
+    be silent before its runs are taken over.
+
+    `cancel_grace` is how long (s) what a canceled run has in flight may take to stop. `pools` says more, by the name
+    of a pool, its readable part, or `*` for those of definitions with needs.
+    """
 
     runs: int = Field(default=1, ge=1, le=1_000)
     workers: int = Field(default=2, ge=1, le=10_000)
     capacity: int = Field(default=256, ge=1, le=100_000)
     lease_seconds: float = Field(default=15.0, ge=1, le=3_600)
+    cancel_grace: Span = Field(default=10.0, ge=0.1, le=3_600)
+    pools: dict[str, Pool] = {}
+
+    @field_validator("pools")
+    @classmethod
+    def _some_for_everybody(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
+        for name in ("runs", "workers"):
+            if name in pools and pools[name].min == 0:
+                raise ValueError(f"{name}.min is 0: every project needs one; leave it out or give 1 or more")
+        return pools
 
 
 class Models(Frozen):

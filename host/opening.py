@@ -5,10 +5,16 @@ Knows no models, no tools, no policy and no traces: importing them costs most of
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, StoreError
+from retinue.store.liveness import Owner, boot_id, is_alive
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
+
+if TYPE_CHECKING:
+    from retinue.store.postgres.serving import Serving
 
 
 def open_store(settings: Settings) -> Store:
@@ -27,11 +33,41 @@ def open_store(settings: Settings) -> Store:
         raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
 
 
+def identity_of(settings: Settings) -> str:
+    """Which store the project has, without who asks: what a runtime is bound to. ConfigError."""
+    if settings.store is None:
+        return str(settings.data_folder)
+    try:
+        from retinue.store.postgres.opening import identity
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    return identity(settings.store)
+
+
+def serving_hosts(settings: Settings) -> list[Serving]:
+    """The living hosts of a shared store, on any node; none for a store of one machine. ConfigError, StoreError.
+
+    One of this machine whose process is gone does not live, though it has not been silent for long.
+    """
+    if settings.store is None:
+        return []
+    try:
+        from retinue.store.postgres.serving import hosts_of
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    found = hosts_of(settings.store, settings.actors.lease_seconds)
+    return [host for host in found if host.boot_id != boot_id() or is_alive(Owner(host.pid, host.started))]
+
+
+def _not_installed(url: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"`store: {url}` needs {error.name}: install `retinue[postgres]`")
+
+
 def _open_postgres(settings: Settings, url: str) -> Store:
     try:
         from retinue.store.postgres.store import PostgresStore
     except ImportError as error:
-        raise ConfigError(f"`store: {url}` needs {error.name}: install `retinue[postgres]`") from None
+        raise _not_installed(url, error) from None
     return PostgresStore(
         url, key=settings.store_key, limits=settings.limits, breakers=settings.breakers, blobs=settings.blobs
     )

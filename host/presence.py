@@ -1,6 +1,7 @@
 """Whose data folder it is: one runtime at a time, named in a lock file that a dead process cannot keep.
 
-The supervisor holds the lock; anyone can read who it is. Knows no Ray.
+The supervisor holds the lock; anyone can read who it is. The runtime of a shared store may live on any node of a
+cluster and holds no folder: its hosts show themselves in the store. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from retinue.host.opening import serving_hosts
+from retinue.host.settings import Settings
 from retinue.runs.errors import StoreBusy
 from retinue.store.liveness import Owner, boot_id, is_alive
 
+RUNTIME = "run"
+"""The kind of a host by which a shared store shows that a runtime serves it."""
 _FILE = "runtime.lock"
 _PATIENCE = 10.0
 
@@ -77,6 +82,30 @@ class Presence:
             os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
+
+
+def cluster_address(settings: Settings) -> str | None:
+    """The Ray cluster that the project joins; None for a Ray of its own."""
+    return settings.cluster or os.environ.get("RAY_ADDRESS")
+
+
+def roams(settings: Settings) -> bool:
+    """Whether the project's runtime may live on any node of a cluster, and is bound to no machine's folder."""
+    return settings.store is not None and cluster_address(settings) is not None
+
+
+def runtime_of(settings: Settings) -> RuntimeInfo | None:
+    """The live runtime of a project, wherever it is, or None. Never call it in the process that holds the claim.
+
+    Of one that is found by its store the process is that of a host, and the address is empty where none is set.
+    StoreError when a shared store cannot be asked.
+    """
+    found = find_runtime(settings.data_folder)
+    hosts = [host for host in serving_hosts(settings) if host.kind == RUNTIME] if found is None else []
+    if not hosts:
+        return found
+    host, address = hosts[0], cluster_address(settings) or ""
+    return RuntimeInfo(address, "", host.pid, host.started, host.boot_id, host.node)
 
 
 def find_runtime(data_folder: Path) -> RuntimeInfo | None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from hashlib import blake2b
-from pathlib import Path
+import math
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Generator
+from itertools import accumulate, islice
+from threading import Lock
+from typing import BinaryIO
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.host.clock import now_ns
+from retinue.host.files import fingerprint, is_remote, open_file
+from retinue.host.files import source_of as source_of
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
 from retinue.runs.journal import DeadLetter
@@ -24,81 +30,114 @@ MOST_BYTES = 64 * 1024 * 1024
 """A longer line is a dead letter."""
 MOST_LEVELS = 100
 """Lists and objects inside each other; a deeper row is a dead letter. The journal reads 200 back, wrapping included."""
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-
-
-def source_of(path: Path, id_field: str = "id", limit: int | None = None) -> Source:
-    """A source for a file, fingerprinted as it is now. InvalidInput when it cannot be read or has no known ending."""
-    if path.suffix.lower() not in _FORMATS:
-        raise InvalidInput(f"input {path}: unknown ending {path.suffix!r}; use one of {', '.join(_FORMATS)}")
-    return Source(
-        path=str(path.resolve()),
-        format=_FORMATS[path.suffix.lower()],
-        id_field=id_field,
-        limit=limit,
-        fingerprint=fingerprint(path),
-    )
-
-
-def fingerprint(path: Path) -> str:
-    """Size and a hash of the first and last 64 KiB. InvalidInput when the file cannot be read."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(65_536)
-            file.seek(max(size - 65_536, 0))
-            return f"{size}-{blake2b(head + file.read(65_536), digest_size=8).hexdigest()}"
-    except OSError as error:
-        raise InvalidInput(
-            f"input {path} cannot be read: {error.strerror}; check the path and its permissions"
-        ) from None
+_MOST_OPEN = 64
+_STREAM = 1 << 20
+"""Bytes of a column of a Parquet file that are read at a time."""
+_WORTH_A_SKIP = 10_000
+"""Rows that a Parquet reader is moved over; further on, opening the file again at its row group is cheaper."""
 
 
 class RowReader:
-    """Implements `runs.sources.SourceReader` for files. Tables stay open between the pages of a job."""
+    """Implements `runs.sources.SourceReader` for files, local or of a shared place. Thread-safe.
+
+    Tables, and files that are read over the network, stay open between the pages of their jobs, and move on when
+    other hosts have read pages in between: each host reads a file at most once.
+    """
 
     def __init__(self) -> None:
-        self._tables: dict[str, _Table] = {}
+        self._open: OrderedDict[_Place, _Lines | _Table] = OrderedDict()
+        self._lock = Lock()
 
     def read(self, source: Source, cursor: Json, limit: int) -> Page:
         """Up to `limit` rows from the cursor on. InvalidInput when the file is not the one that was accepted."""
         if cursor is None:
-            found = fingerprint(Path(source.path))
+            found = fingerprint(source.path)
             if source.fingerprint and found != source.fingerprint:
                 raise InvalidInput(f"input {source.path} changed since the job began: submit a new job, or restore it")
             cursor = {"offset": 0, "line": 0, "rows": 0}
-        if source.format == "jsonl":
-            return _read_jsonl(source, cursor, limit)
-        return self._table(source, int(cursor["rows"])).page(source, limit)
+        if source.format == "jsonl" and not is_remote(source.path):
+            with open_file(source) as file:
+                return _read_jsonl(source, cursor, limit, file)
+        opened = self._taken(source, cursor) or _opened(source, cursor)
+        try:
+            page = opened.page(source, cursor, limit)
+        except BaseException:
+            opened.close()
+            raise
+        if page.exhausted:
+            opened.close()
+        else:
+            self._keep(_place(source), opened)
+        return page
 
-    def _table(self, source: Source, row: int) -> _Table:
-        table = self._tables.get(source.path)
-        if table is None or table.done != row:
-            table = self._tables[source.path] = _Table(source)
-            table.skip_to(row)
-        return table
+    def _taken(self, source: Source, cursor: Json) -> _Lines | _Table | None:
+        with self._lock:
+            found = self._open.pop(_place(source), None)
+        if found is not None and not found.reaches(int(cursor["rows"])):
+            found.close()
+            return None
+        return found
+
+    def _keep(self, place: _Place, opened: _Lines | _Table) -> None:
+        """A reader that stands where a page ended; of those that nobody came back to, the oldest is closed."""
+        with self._lock:
+            unwanted = [self._open.pop(place)] if place in self._open else []
+            self._open[place] = opened
+            if len(self._open) > _MOST_OPEN:
+                unwanted.append(self._open.popitem(last=False)[1])
+        for each in unwanted:
+            each.close()
 
 
-def _read_jsonl(source: Source, cursor: Json, limit: int) -> Page:
+_Place = tuple[str, str]
+
+
+def _place(source: Source) -> _Place:
+    return source.path, source.fingerprint
+
+
+def _opened(source: Source, cursor: Json) -> _Lines | _Table:
+    return _Lines(open_file(source)) if source.format == "jsonl" else _Table(source, int(cursor["rows"]))
+
+
+class _Lines:
+    """A JSONL file that is read over the network: what was fetched ahead is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def reaches(self, row: int) -> bool:
+        """True: the cursor has the offset of any row."""
+        return True
+
+    def page(self, source: Source, cursor: Json, limit: int) -> Page:
+        """Up to `limit` rows from the cursor's offset on."""
+        return _read_jsonl(source, cursor, limit, self._file)
+
+
+def _read_jsonl(source: Source, cursor: Json, limit: int, file: BinaryIO) -> Page:
     items: list[Item] = []
     rejected: list[DeadLetter] = []
     offset, line, rows = cursor["offset"], cursor["line"], cursor["rows"]
     exhausted = True
-    with Path(source.path).open("rb") as file:
-        file.seek(offset)
-        while _more(source, rows):
-            raw = file.readline(MOST_BYTES + 1)
-            if not raw:
-                break
-            if len(items) >= limit:
-                exhausted = False
-                break
-            size = len(raw) + (_skip_line(file) if len(raw) > MOST_BYTES else 0)
-            offset, line = offset + size, line + 1
-            if not raw.strip():
-                continue
-            rows += 1
-            _sort(_parse(source, line, raw, size), items, rejected)
+    file.seek(offset)
+    while _more(source, rows):
+        raw = file.readline(MOST_BYTES + 1)
+        if not raw:
+            break
+        if len(items) >= limit:
+            exhausted = False
+            break
+        size = len(raw) + (_skip_line(file) if len(raw) > MOST_BYTES else 0)
+        offset, line = offset + size, line + 1
+        if not raw.strip():
+            continue
+        rows += 1
+        _sort(_parse(source, line, raw, size), items, rejected)
     return Page(tuple(items), tuple(rejected), {"offset": offset, "line": line, "rows": rows}, exhausted)
 
 
@@ -106,7 +145,7 @@ def _more(source: Source, rows: int) -> bool:
     return source.limit is None or rows < source.limit
 
 
-def _skip_line(file: io.BufferedReader) -> int:
+def _skip_line(file: BinaryIO) -> int:
     """Read to the end of the line, keeping none of it; returns how many bytes that were."""
     skipped = 0
     while piece := file.readline(1 << 20):
@@ -157,29 +196,35 @@ def _letter(source: Source, line: int, reason: str, message: str, content: Json)
 class _Table:
     """An open CSV or Parquet file and how many of its rows were read: the next page goes on where it stands."""
 
-    def __init__(self, source: Source) -> None:
-        self.done = 0
-        self._rows = _csv_rows(source) if source.format == "csv" else _parquet_rows(source)
+    def __init__(self, source: Source, row: int) -> None:
+        self.done = row
+        self._skips = math.inf if source.format == "csv" else _WORTH_A_SKIP
+        self._rows = _csv_rows(source, row) if source.format == "csv" else _parquet_rows(source, row)
         self._ahead: dict[str, Json] | None = next(self._rows, None)
 
-    def skip_to(self, row: int) -> None:
-        """Pass over rows that an earlier reader has delivered."""
-        while self.done < row and self._ahead is not None:
-            self.take()
+    def close(self) -> None:
+        """Let go of the file."""
+        self._rows.close()
 
-    def take(self) -> dict[str, Json]:
+    def reaches(self, row: int) -> bool:
+        """Whether it is worth going on to a row; a reader does not go back."""
+        return 0 <= row - self.done <= self._skips
+
+    def _take(self) -> dict[str, Json]:
         """The next row; there must be one."""
         row, self._ahead = self._ahead, next(self._rows, None)
         assert row is not None
         self.done += 1
         return row
 
-    def page(self, source: Source, limit: int) -> Page:
+    def page(self, source: Source, cursor: Json, limit: int) -> Page:
         """Up to `limit` rows."""
         items: list[Item] = []
         rejected: list[DeadLetter] = []
+        while self._ahead is not None and self.done < int(cursor["rows"]):
+            self._take()
         while self._ahead is not None and _more(source, self.done) and len(items) < limit:
-            _sort(_table_item(source, self.take(), self.done), items, rejected)
+            _sort(_table_item(source, self._take(), self.done), items, rejected)
         exhausted = self._ahead is None or not _more(source, self.done)
         return Page(tuple(items), tuple(rejected), {"offset": 0, "line": self.done, "rows": self.done}, exhausted)
 
@@ -193,17 +238,29 @@ def _table_item(source: Source, row: dict[str, Json], number: int) -> Item | Dea
     return _item(source, value, number)
 
 
-def _csv_rows(source: Source) -> Iterator[dict[str, Json]]:
+def _csv_rows(source: Source, start: int) -> Generator[dict[str, Json], None, None]:
+    """The rows after the first `start`, which are passed over."""
     csv.field_size_limit(MOST_BYTES)
     try:
-        with Path(source.path).open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file)
+        with io.TextIOWrapper(open_file(source), encoding="utf-8-sig", newline="") as file:
+            yield from islice(csv.DictReader(file), start, None)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"input {source.path}: byte {error.start} is not UTF-8: convert the file") from None
+    except csv.Error as error:
+        raise InvalidInput(f"input {source.path} is not CSV that can be read: {error}; convert it to JSONL") from None
 
 
-def _parquet_rows(source: Source) -> Iterator[dict[str, Json]]:
+def _parquet_rows(source: Source, start: int) -> Generator[dict[str, Json], None, None]:
+    """The rows after the first `start`; row groups before them are not read."""
     import pyarrow.parquet  # noqa: PLC0415 - half a second that only Parquet inputs should cost
 
-    for batch in pyarrow.parquet.ParquetFile(source.path).iter_batches(batch_size=1_000):
-        yield from batch.to_pylist()
+    try:
+        with open_file(source) as file, pyarrow.parquet.ParquetFile(file, buffer_size=_STREAM) as table:
+            sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+            ends = list(accumulate(sizes))
+            first = bisect_right(ends, start)
+            passed = start - (ends[first - 1] if first else 0)
+            batches = table.iter_batches(batch_size=1_000, row_groups=list(range(first, len(sizes))))
+            yield from islice((row for batch in batches for row in batch.to_pylist()), passed, None)
+    except pyarrow.ArrowException as error:
+        raise InvalidInput(f"input {source.path} is not Parquet that can be read: {error}") from None

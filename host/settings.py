@@ -215,7 +215,7 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt variable would be ignored in silence otherwise."""
     known = {PREFIX + key.upper().replace(".", "__"): key for key in _all_keys(Keys)}
-    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES")
+    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES", "ACTORS__POOLS")
     open_ended = tuple(f"{PREFIX}{part}__" for part in free)
     for variable in sorted(environ):
         name = variable.upper()

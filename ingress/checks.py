@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from retinue.host.composition import load_project
-from retinue.host.presence import find_runtime
+from retinue.host.presence import cluster_address, runtime_of
 from retinue.host.settings import FILE, Settings
 from retinue.policy.load import load_gate
 from retinue.runs.contracts import Frozen
@@ -63,7 +63,7 @@ def _sqlite(settings: Settings) -> str:
 
 def _ray(settings: Settings) -> str:
     importlib.import_module("retinue.actors.runtime")
-    where = settings.cluster or os.environ.get("RAY_ADDRESS")
+    where = cluster_address(settings)
     return f"Ray {version('ray')}, " + (f"joined at {where}" if where else "started when needed")
 
 
@@ -106,6 +106,12 @@ def _modules(settings: Settings) -> str:
     return f"{', '.join(found.names()) or 'nothing to run'}; tools: {', '.join(sorted(found.tools)) or 'none'}"
 
 
+def _pools(settings: Settings) -> str:
+    """The pools that definitions need, each with the key that `actors.pools` knows it by."""
+    pools = load_project(settings).registry.pools
+    return f"runs, workers{''.join(f', {name}' for name in sorted(pools))}"
+
+
 def _model(settings: Settings) -> str:
     models = load_project(settings).models
     models.check(settings.default_model)
@@ -129,7 +135,7 @@ def _redaction(settings: Settings) -> str:
 
 
 def _runtime(settings: Settings) -> str:
-    runtime = find_runtime(settings.data_folder)
+    runtime = runtime_of(settings)
     if runtime is None:
         return "none lives: `run` and `batch` start their own"
     return f"lives on {runtime.node}, supervisor pid {runtime.pid}, Ray at {runtime.address}"
@@ -144,6 +150,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "disk": _disk,
     "policy": _policy,
     "modules": _modules,
+    "pools": _pools,
     "model": _model,
     "otlp": _otlp,
     "redaction": _redaction,

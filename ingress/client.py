@@ -20,22 +20,21 @@ from retinue.host import clock
 from retinue.host.composition import Project, load_project, open_traces
 from retinue.host.inline import inline_host
 from retinue.host.opening import open_store
-from retinue.host.presence import RuntimeInfo, find_runtime
+from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
-from retinue.ingress.controls import Controls
 from retinue.ingress.events import RunEvent
+from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
-from retinue.runs.batch import JOB, BatchJob, rows_key
+from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, RunRequest
-from retinue.runs.control import JobRow, JobState
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
-from retinue.runs.journal import DeadLetter, NewRun
+from retinue.runs.journal import NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.sources import Source
 from retinue.store.store import Store
@@ -47,7 +46,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("retinue.ingress")
 _WATCH = 1.0
-_PAGE = 500
+_WATCH_SHARED = 5.0
+"""Seconds between two looks for a runtime: one of a shared store costs a connection."""
 Ask = Callable[[str, float], Awaitable["pa.Table"]]
 
 
@@ -72,8 +72,8 @@ class Submission:
     deadline: float | str | timedelta | None = None
 
 
-class Client(Controls):
-    """Made by `connect`: `Controls`, and what needs a project or a process that runs runs.
+class Client(JobReading):
+    """Made by `connect`: `Controls`, the rows of jobs, and what needs a project or a process that runs runs.
 
     All methods may be called from one event loop; errors are RetinueError.
     """
@@ -83,7 +83,6 @@ class Client(Controls):
         self._pool = pool
         self._ask = ask
         self._endings = Endings(store)
-        self._keys: dict[str, str] = {}
 
     async def close(self) -> None:
         """Stop waiting for anything; `connect` does it."""
@@ -114,18 +113,29 @@ class Client(Controls):
         return RunHandle(self, record.run_id, definition)
 
     async def batch(
-        self, target: str, source: Source, *, window: int, idempotency_key: str, **options: Any
+        self,
+        target: str,
+        source: Source,
+        *,
+        window: int,
+        idempotency_key: str | None = None,
+        parts: Parts | None = None,
+        of: str | None = None,
+        **options: Any,
     ) -> RunHandle:
         """Accept a job: `target` for every row, at most `window` at a time. The key finds it again on resume.
 
-        `budget` among the options is that of the whole job; its money is shared by the rows.
+        `budget` among the options is that of the whole job; its money is shared by the rows. With `parts` it is a job
+        over many files, `window` is that of each, and the hosts write the rows; `of` names an earlier one whose rows
+        are written again, and nothing is run.
         """
         definition = self.project.registry.get(target)
         said = Submission(idempotency_key=idempotency_key, **options)
         self._check_model(definition, said.model)
-        job = BatchJob(target=definition.name, source=source, window=window)
+        job = BatchJob(target=definition.name, source=source, window=window, parts=parts, of=of)
         request = self._request(self.project.registry.get(JOB), said)
-        [record] = await self._store.submit([NewRun(request, job.model_dump(mode="json"), clock.now_ns())])
+        given = job.model_dump(mode="json", exclude_none=True)
+        [record] = await self._store.submit([NewRun(request, given, clock.now_ns())])
         return RunHandle(self, record.run_id, self.project.registry.get(JOB))
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Branch:
@@ -165,7 +175,7 @@ class Client(Controls):
             self._check(definition, plan.made.input, request.model)
         version = plan.version if pinned else definition.version
         limits = (budget or Budget()).within(request.budget)
-        new = new_run(plan, record, target_version=version, pool=self._pool, budget=limits)
+        new = new_run(plan, record, target_version=version, pool=self._pool_of(definition), budget=limits)
         await self._store.submit([new])
         return Forked(
             run_id=new.request.run_id,
@@ -176,26 +186,6 @@ class Client(Controls):
             repeats=plan.repeats,
             version=version,
         )
-
-    # -- jobs --------------------------------------------------------------------------------------------
-
-    async def progress(self, job_id: str) -> JobState:
-        """How far a job is."""
-        return await self._store.job(job_id, await self._rows_key(job_id))
-
-    async def results(self, job_id: str, after: int = 0) -> AsyncIterator[JobRow]:
-        """Rows of a job that ended after a commit number, in that order; ends at the newest."""
-        async for row in self._rows(job_id, after, ordered=False):
-            yield row
-
-    async def ordered(self, job_id: str) -> AsyncIterator[JobRow]:
-        """All ended rows of a job in input order."""
-        async for row in self._rows(job_id, -1, ordered=True):
-            yield row
-
-    async def dead_letters(self, job_id: str) -> list[DeadLetter]:
-        """Inputs of a job that could not become a row."""
-        return await self._store.dead_letters(job_id, limit=1_000_000)
 
     # -- traces ------------------------------------------------------------------------------------------
 
@@ -212,20 +202,6 @@ class Client(Controls):
             await traces.close()
 
     # -- inside ------------------------------------------------------------------------------------------
-
-    async def _rows(self, job_id: str, after: int, ordered: bool) -> AsyncIterator[JobRow]:
-        key = await self._rows_key(job_id)
-        while page := await self._store.rows(job_id, key, after, _PAGE, ordered):
-            for row in page:
-                yield row
-            after = page[-1].branch.index if ordered else page[-1].seq
-
-    async def _rows_key(self, job_id: str) -> str:
-        if job_id not in self._keys:
-            found = (await self.get(job_id)).run_id
-            given = (await self._store.inputs([found]))[found] or {}
-            self._keys[job_id] = rows_key(str(given.get("target", "")))
-        return self._keys[job_id]
 
     def _check(self, definition: Definition, input: Json, model: str | None) -> None:
         if definition.input is not None:
@@ -260,13 +236,17 @@ class Client(Controls):
             idempotency_key=said.idempotency_key,
             input_id=said.input_id,
             model=said.model,
-            pool=self._pool,
+            pool=self._pool_of(definition),
             queue=definition.queue if said.queue is None else said.queue,
             priority=said.priority,
             deadline=None if said.deadline is None else clock.now_ns() + int(seconds(said.deadline) * 1e9),
             budget=self._budget(definition, said),
             effect_scope=run_id,
         )
+
+    def _pool_of(self, definition: Definition) -> str:
+        """Where the run is queued: this process hosts none that needs what only a pool of its own has."""
+        return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
         """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
@@ -310,15 +290,15 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of the project in `project` (default: the current folder or one above it).
 
-    `local`: runs are hosted in this process, without Ray. Otherwise the live runtime of the data folder is
-    joined, or one is started that ends with the block. `start=False`: only control, nothing is hosted.
-    Raises ConfigError, StoreBusy.
+    `local`: runs are hosted in this process, without Ray. Otherwise the live runtime of the data folder, or of the
+    store that machines share, is joined, or one is started that ends with the block. `start=False`: only control,
+    nothing is hosted. Raises ConfigError, StoreBusy.
     """
     settings = settings or load_settings(project)
     async with AsyncExitStack() as stack:
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        runtime = find_runtime(settings.data_folder)
+        runtime = await asyncio.to_thread(runtime_of, settings)
         client = _client(settings, store, runtime, stack) if not local else await _local(settings, store, stack)
         stack.push_async_callback(client.close)
         if start and not local and runtime is not None:
@@ -337,7 +317,7 @@ def _client(settings: Settings, store: Store, runtime: RuntimeInfo | None, stack
 
 async def _local(settings: Settings, store: Store, stack: AsyncExitStack) -> Client:
     project = load_project(settings)
-    alone = find_runtime(settings.data_folder) is None
+    alone = await asyncio.to_thread(runtime_of, settings) is None
     pool, traces = await stack.enter_async_context(inline_host(project, store, alone=alone))
     client = Client(settings, store, pool, partial(ask, traces, store) if traces else None)
     client.__dict__["project"] = project
@@ -347,11 +327,12 @@ async def _local(settings: Settings, store: Store, stack: AsyncExitStack) -> Cli
 async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
     """When the runtime that was joined is gone (its driver died with it), start one in its place, however often
     that fails."""
+    shared = client.settings.store is not None
     while True:
-        await asyncio.sleep(_WATCH)
-        if find_runtime(client.settings.data_folder) is not None:
-            continue
+        await asyncio.sleep(_WATCH_SHARED if shared else _WATCH)
         try:
+            if await asyncio.to_thread(runtime_of, client.settings) is not None:
+                continue
             client.use(await _attach(client.settings, None, stack))
         except RetinueError as error:
             _LOG.warning("the runtime is gone and no other could be started yet: %s", error)

@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retinue.ingress.answers import read_answer, result_of
+from retinue.host.answers import read_answer, result_of
 from retinue.ingress.exits import ENDED, Exit
 from retinue.ingress.render import answer_text, ending_text, request_text, short
 from retinue.ingress.terminal import Terminal, as_line, write
-from retinue.runs.contracts import Branch, PendingRequest, Status
+from retinue.runs.batch import JOB
+from retinue.runs.contracts import Branch, PendingRequest, RunRecord, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput
 
@@ -78,19 +79,31 @@ async def show_events(terminal: Terminal, client: Client, run_id: str) -> None:
 
 async def follow_rows(terminal: Terminal, client: Client, job_id: str, timeout: float | None = None) -> Exit:
     """Wait until no row of a job is left, or only a person can bring the rest on; tell the counts, give the code."""
-    root = (await client.get(job_id)).root_run_id
+    record = await client.get(job_id)
     try:
         async with asyncio.timeout(timeout):
-            while any(group.pending for group in await client.groups(job_id)):
-                if await is_stuck(client, root):
+            while (await _counts(client, record))[0]:
+                if await is_stuck(client, record.root_run_id):
                     return await _asks(terminal, client, job_id)
                 await asyncio.sleep(_LOOK)
     except TimeoutError:
         return await _late(terminal, client, job_id, timeout)
-    groups = await client.groups(job_id)
-    ok, failed = (sum(getattr(group, name) for group in groups) for name in ("ok", "failed"))
+    _, ok, failed = await _counts(client, record)
     terminal.give({"run_id": job_id, "ok": ok, "failed": failed}, f"{ok:,} rows ok, {failed:,} failed")
     return Exit.failed if failed else Exit.done
+
+
+async def _counts(client: Client, record: RunRecord) -> tuple[int, int, int]:
+    """Rows pending, ok and failed: of a job over many files those of its shards, of any other run its children."""
+    if record.target == JOB:
+        state = await client.progress(record.run_id)
+        return state.pending, state.ok, state.failed
+    groups = await client.groups(record.run_id)
+    return (
+        sum(group.pending for group in groups),
+        sum(group.ok for group in groups),
+        sum(group.failed for group in groups),
+    )
 
 
 async def is_stuck(client: Client, root_run_id: str) -> bool:

@@ -7,6 +7,7 @@ Memory is bounded: ids are compared by digest, in buckets that spill to disk.
 from __future__ import annotations
 
 import csv
+import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from typing import IO
 import pyarrow.parquet
 from pydantic_core import from_json
 
+from retinue.host.files import open_file
 from retinue.host.rows import MOST_BYTES
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
@@ -134,7 +136,7 @@ def _rows(source: Source) -> Iterator[_Row]:
 
 
 def _jsonl_rows(source: Source) -> Iterator[_Row]:
-    with open(source.path, "rb") as file:
+    with open_file(source) as file:
         line = 0
         while raw := file.readline(MOST_BYTES + 1):
             line += 1
@@ -196,7 +198,7 @@ def _parquet_names(source: Source) -> list[str]:
 @contextmanager
 def _open_csv(source: Source) -> Iterator[csv.DictReader[str]]:
     try:
-        with open(source.path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_file(source), encoding="utf-8-sig", newline="") as file:
             yield csv.DictReader(file)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"input {source.path}: byte {error.start} is not UTF-8: convert the file") from None
@@ -207,7 +209,7 @@ def _open_csv(source: Source) -> Iterator[csv.DictReader[str]]:
 @contextmanager
 def _open_parquet(source: Source) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
-        with pyarrow.parquet.ParquetFile(source.path) as file:
+        with open_file(source) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidInput(f"input {source.path} is not Parquet that can be read: {error}") from None

@@ -12,8 +12,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 from retinue.ingress.outputs import write_whole
+from retinue.ingress.shards import has_parts
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sources import Source
+from retinue.store.objects import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class JobNote:
     generation: int = 1
     job_id: str | None = None
     ended: bool = False
+    parts: str | None = None
 
     @property
     def key(self) -> str:
@@ -46,22 +49,25 @@ _FIXED = {
     "max_cost": "--max-cost",
     "model": "--model",
     "tenant": "--tenant",
+    "parts": "--format",
 }
 """What a resumed job cannot change: it was accepted with it."""
 
 
-def note_for(agent: str, source: Source, output: Path, options: dict[str, str | None]) -> JobNote:
-    """The note of a batch that is asked for; `options` are max_cost, model and tenant as given."""
+def note_for(agent: str, source: Source, output: Path | str, options: dict[str, str | None]) -> JobNote:
+    """The note of a batch that is asked for; `output` is a file or the URL of a folder of parts, `options` are
+    max_cost, model, tenant and the format of parts as given."""
     return JobNote(
         agent=agent,
         input=source.path,
-        output=str(output.resolve()),
+        output=output if isinstance(output, str) else str(output.resolve()),
         fingerprint=source.fingerprint,
         id_field=source.id_field,
         limit=source.limit,
         max_cost=options["max_cost"],
         model=options["model"],
         tenant=options["tenant"],
+        parts=options.get("parts"),
     )
 
 
@@ -81,9 +87,10 @@ def settle(wanted: JobNote, data_folder: Path, *, resume: bool, force: bool) -> 
         raise InvalidInput(
             f"there is an unfinished job for {wanted.output}: --resume goes on with it, --force begins anew"
         )
-    if Path(wanted.output).exists():
+    folder = is_url(wanted.output)
+    if has_parts(wanted.output) if folder else Path(wanted.output).exists():
         raise InvalidInput(
-            f"output {wanted.output} exists: name another file, or --force replaces it"
+            f"output {wanted.output} exists: name another {'folder' if folder else 'file'}, or --force replaces it"
             + (", or --resume writes it again from the finished job" if known else "")
         )
     return replace(wanted, generation=known.generation + 1) if known else wanted

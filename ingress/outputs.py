@@ -18,12 +18,13 @@ from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, StoreFull
 
 
-def check_output(output: Path, input: Path) -> Path:
-    """The output as an absolute path, proven writable. InvalidInput names the path and the remedy."""
+def check_output(output: Path, input: Path | None) -> Path:
+    """The output as an absolute path, proven writable; `input` is None when that is no local file. InvalidInput names
+    the path and the remedy."""
     output = Path(os.path.abspath(output.expanduser()))
     if output.is_dir():
         raise InvalidInput(f"output {output} is a folder: name a file in it")
-    if output.exists() and os.path.samefile(output, input):
+    if input is not None and output.exists() and os.path.samefile(output, input):
         raise InvalidInput(f"output {output} is the input: name another file")
     if not output.parent.is_dir():
         raise InvalidInput(f"output {output}: there is no folder {output.parent}; make it or name another")

@@ -63,7 +63,7 @@ def line_of(state: JobState, rows: int, pace: Pace) -> str:
 
 
 class Progress:
-    """Shows a job on a console; use it as a context. `quiet` shows nothing."""
+    """Shows a job on a console; use it as a context. `rows` is 0 when nobody knows, `quiet` shows nothing."""
 
     def __init__(self, console: Console, rows: int, quiet: bool = False) -> None:
         self._console = console
@@ -90,9 +90,10 @@ class Progress:
 
     def show(self, state: JobState, now: float) -> None:
         """Show the counts as they are now (seconds)."""
-        line = line_of(state, self._rows, self._meter.measure(now, ended(state), self._rows))
+        rows = self._rows or state.total + state.rejected
+        line = line_of(state, rows, self._meter.measure(now, ended(state), self._rows))
         if self._live is not None:
-            self._live.update(Text(_bar(ended(state), self._rows) + " " + line))
+            self._live.update(Text(_bar(ended(state), rows) + " " + line))
         elif not self._quiet and (self._shown_at is None or now - self._shown_at >= EVERY):
             self._shown_at = now
             self._console.print(Text(line), soft_wrap=True)

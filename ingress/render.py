@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from retinue.ingress.answers import Answer, dollars
+from retinue.host.answers import Answer, dollars
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY

@@ -17,7 +17,7 @@ import click
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from retinue.host.presence import find_runtime
+from retinue.host.presence import runtime_of
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.interrupts import run_until_interrupted
@@ -103,7 +103,7 @@ def parsed(text: str, what: str, instead: str) -> Json:
 def what_follows(settings: Settings, run_id: str) -> str:
     """What becomes of a run to which something was said: a runtime carries it on, or nobody does yet."""
     name = short(run_id)
-    if find_runtime(settings.data_folder) is not None:
+    if runtime_of(settings) is not None:
         return f"run {name}: it goes on"
     return f"run {name}: no runtime lives: `retinue wait {name}` carries it on"
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.gate import Approval, GateDecision
 from retinue.runs.messages import ToolSpec
+from retinue.runs.resources import Resources
 
 REFUSED = frozenset({"saturated", "deadline", "version"})
 """Codes for calls that the gateway refused to make."""
@@ -49,6 +50,8 @@ class Capability(Frozen):
     source: str = "native"
     durable: bool = False
     """A read whose outcome must be committed before the run goes on (`durability: strict` for one tool)."""
+    needs: Resources | None = None
+    """What it needs of the process that executes it: agents that have it need it too, workflows declare it."""
 
     @property
     def spec(self) -> ToolSpec:

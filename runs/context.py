@@ -173,6 +173,19 @@ class Context:
         value_of(outcome)
         return {name: int(outcome.facts[name]) for name in ("total", "ok", "failed", "rejected")}
 
+    async def write_rows(self, key: str, into: str, of: str | None = None) -> dict[str, int]:
+        """Write the ended children of a group as one file of a place that all machines reach, in order; returns
+        {written, rejected}. The group is this run's, or that of the run `of`.
+
+        `into` is the file's URL, ending in .jsonl or .parquet; it appears whole, and again the same when repeated.
+        Inputs that could not become a run go to a file of that name with `.dead.jsonl` behind it.
+        """
+        arguments = [of or self.request.run_id, key, into]
+        counts: dict[str, int] = value_of(
+            await self._executor.issue("step", "write_rows", arguments, {"part": True, "repeatable": True})
+        )
+        return counts
+
     async def ask(
         self,
         prompt: str,

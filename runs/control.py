@@ -53,6 +53,18 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """What waits in a pool: how many (1,000 stands for more), and since when (Unix ns) the oldest that has not begun.
+
+    None: all of them have begun before and go on. Held runs are not counted.
+    """
+
+    pool: str
+    queued: int
+    oldest_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunTree:
     """A run and what is below it, as far as asked. `children` counts all children of each run shown, by status."""
 

@@ -22,6 +22,7 @@ from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import ConfigError, InvalidInput, UnknownName
+from retinue.runs.resources import Resources, combined, pool_name
 
 
 @runtime_checkable
@@ -103,6 +104,7 @@ class AgentSpec:
     compaction: Compaction | None = DEFAULT_COMPACTION
     reset: Reset | None = None
     queue: str = ""
+    needs: Resources | None = None
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -153,6 +155,7 @@ class Workflow:
     parts: tuple[AgentSpec | Workflow | str, ...] = ()
     boundaries: tuple[tuple[str, str], ...] = ()
     queue: str = ""
+    needs: Resources | None = None
     kind: ClassVar[Literal["workflow"]] = "workflow"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
@@ -179,7 +182,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     answer is returned to the model), `asks` (it may ask a person), `plans` (it keeps track of what it owes),
     `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
     starts afresh: `Reset(turns=40)`; never by default), `queue` (whose limits in `limits:` its runs keep; else that of
-    what starts it), `version`.
+    what starts it), `needs` (`Resources(gpus=1)`: what its runs need of the place they run in; what its tools need is
+    added), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -207,7 +211,7 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
-    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `queue` (as for agents),
+    `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `queue`, `needs` (as for agents),
     `boundaries` (name and meaning of its checkpoints). InvalidInput when the function is not async or uses time,
     randomness or I/O directly.
     """
@@ -231,6 +235,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             explicit_version=options.get("version"),
             boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
             queue=options.get("queue", ""),
+            needs=options.get("needs"),
         )
 
     return define if function is None else define(function)
@@ -304,6 +309,8 @@ class Registry:
             self._adopt(part, home)
         for definition in list(self._found.values()):
             self._link(definition)
+        self._needs = {each.name: needs for each in self._found.values() if (needs := self._needed(each)) is not None}
+        self.pools = {pool_name(needs): needs for needs in self._needs.values()}
 
     def get(self, name: str) -> Definition:
         """The definition; UnknownName lists close matches."""
@@ -318,6 +325,23 @@ class Registry:
     def names(self) -> list[str]:
         """All names, sorted, without the runtime's own."""
         return sorted(name for name in self._found if not name.startswith("retinue."))
+
+    def needs_of(self, name: str) -> Resources:
+        """What runs of a definition need, its tools included; nothing for one that needs nothing or is unknown."""
+        return self._needs.get(name, Resources())
+
+    def pool_of(self, name: str) -> str | None:
+        """The pool that runs of a definition have to be in; None when any will do."""
+        return pool_name(self._needs[name]) if name in self._needs else None
+
+    def _needed(self, definition: Definition) -> Resources | None:
+        parts = [] if definition.needs is None else [("it", definition.needs)]
+        for name in definition.tool_names if isinstance(definition, AgentSpec) else ():
+            tool = self.tools.get(name)
+            if tool is not None and tool.capability.needs is not None:
+                parts.append((f"its tool {name!r}", tool.capability.needs))
+        whole = combined(f"{definition.kind} {definition.name!r}", parts)
+        return None if whole.empty else whole
 
     def _add(self, definition: Definition) -> None:
         known = self._found.get(definition.name)

@@ -168,7 +168,7 @@ def _follow_up(run: Run, name: str, index: int) -> RunRequest:
             "target_version": definition.version,
             "parent_run_id": parent.run_id,
             "idempotency_key": None,
-            "pool": "workers",
+            "pool": run.services.registry.pool_of(definition.name) or "workers",
             "queue": definition.queue or parent.queue,
             "priority": parent.priority - 1,
             "depth": parent.depth + 1,

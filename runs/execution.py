@@ -24,7 +24,14 @@ from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
 from retinue.runs.effects import gates, perform
-from retinue.runs.errors import DeadlineExceeded, ReplayMismatch, RetinueError, RunCanceled, StoreError
+from retinue.runs.errors import (
+    DeadlineExceeded,
+    ReplayMismatch,
+    RetinueError,
+    RunCanceled,
+    StoreError,
+    StoreUnreachable,
+)
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
 from retinue.runs.identity import digest_of
@@ -72,6 +79,7 @@ class Execution:
         self._activation = 0
         self._next: tuple[str, Json] | None = None
         self._live = False
+        self._leaving = False
         self._closed = False
         self._body: asyncio.Task[Any] | None = None
         self._loop = body_loop(0.0, self._host_loop)
@@ -104,6 +112,11 @@ class Execution:
         self.ledger.groups(news.groups.values())
         self._signal.set()
 
+    def leave(self) -> None:
+        """Give the run back to its queue as soon as nothing of it is in flight: its host is to end."""
+        self._leaving = True
+        self._signal.set()
+
     def flush(self) -> None:
         """Submit what has been buffered since the flush before: free steps ride along, but not for long."""
         if not self._closed:
@@ -116,7 +129,7 @@ class Execution:
         self._replay()
         while not self._closed:
             self._guard()
-            if self.news.held and not self.settled and self._running():
+            if (self.news.held or self._leaving) and not self.settled and self._running():
                 if await self._let_go():
                     return
                 continue
@@ -136,13 +149,13 @@ class Execution:
         return self._next is None and self._body is not None and not self._body.done()
 
     async def _let_go(self) -> bool:
-        """The run is held: begin nothing more, and give it back to its queue when nothing is in flight."""
+        """Held, or leaving its host: begin nothing more, and give it back when nothing is in flight."""
         if self.tasks:
             await self._signal.wait()
             self._signal.clear()
             return False
-        held = Record(at=self.services.now_ns(), topic="held", by="runtime")
-        await self.write(held, end=Yield())
+        topic = "held" if self.news.held else "drained"
+        await self.write(Record(at=self.services.now_ns(), topic=topic, by="runtime"), end=Yield())
         return True
 
     async def _rest(self) -> bool:
@@ -300,6 +313,9 @@ class Execution:
             ended = known or await perform(self, command)
         except asyncio.CancelledError:
             raise
+        except StoreUnreachable as error:  # that is nobody's outcome: the run waits in its queue until it answers
+            self._failed(error)
+            return
         except Exception as error:  # an effect's error is its outcome
             ended = Done(result="error", error=error_info(error))
         finally:

@@ -19,7 +19,7 @@ from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
-from retinue.runs.sources import SourceReader
+from retinue.runs.sources import PartWriter, SourceReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +83,5 @@ class Services:
     defaults: Defaults = field(default_factory=Defaults)
     endpoint: Endpoint | None = None
     """Where adopted functions reach models; a host without one adopts nothing."""
+    parts: PartWriter | None = None
+    """Writes the rows of shards; a host without one writes none."""

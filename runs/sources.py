@@ -1,4 +1,4 @@
-"""Where the inputs of a fan-out come from when they are more than memory should hold.
+"""Where the inputs of a fan-out come from when they are more than memory should hold, and where its rows go.
 
 A source is data (it is journaled); who reads it is the host's. Reading is by cursor, so that a crash goes on
 where the last window of children was created.
@@ -15,6 +15,8 @@ from retinue.runs.journal import DeadLetter
 
 class Source(Frozen):
     """Rows of a file: JSONL, CSV or Parquet. `id_field` names the row's id, `limit` stops after that many rows.
+
+    `path` is a local one, or a URL such as `s3://bucket/in/a.parquet`.
 
     `fingerprint` is the file's size and first bytes, hashed when the job was accepted: a changed file is refused.
     """
@@ -49,4 +51,15 @@ class SourceReader(Protocol):
 
     def read(self, source: Source, cursor: Json, limit: int) -> Page:
         """Up to `limit` items from the cursor on (None: the beginning). InvalidInput when the file changed."""
+        ...
+
+
+class PartWriter(Protocol):
+    """Writes the ended children of a group as a file."""
+
+    async def write(self, run_id: str, key: str, into: str) -> dict[str, int]:
+        """Write the group `key` of a run to the URL `into`, whole; returns {written, rejected}. Repeatable.
+
+        StoreUnreachable when the place does not answer, PermanentError when it cannot be written.
+        """
         ...

@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from retinue.runs.capabilities import Caller, CallResult, Capability, Idempotency, SideEffect
 from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.resources import Resources
 from retinue.sessions.catalog import Arguments, Invocation
 from retinue.sessions.complaints import explain_arguments
 from retinue.sessions.results import cap_result
@@ -43,6 +44,7 @@ class Contract(TypedDict, total=False):
     owner: str
     stage: Literal["shadow", "canary", "full"]
     durable: bool
+    needs: Resources
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,13 @@ class Resolution:
 def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
     """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
     accepted: list[str] = []
-    fresh: dict[tuple[str, str], NewRow] = {}
+    fresh: dict[tuple[str | None, str], NewRow] = {}
     query = "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?"
     for new, frames in runs:
         request = new.request
-        key = (request.tenant_id, request.idempotency_key or request.run_id)
-        known = None if request.idempotency_key is None else connection.execute(query, key).fetchone()
+        asked = request.idempotency_key
+        key = (None, request.run_id) if asked is None else (request.tenant_id, asked)
+        known = None if asked is None else connection.execute(query, key).fetchone()
         if known is None:
             fresh.setdefault(key, (new, frames))
         accepted.append(known[0] if known else fresh[key][0].request.run_id)

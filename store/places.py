@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
 from retinue.runs.errors import ConfigError
@@ -16,6 +18,12 @@ def open_objects(place: str, patience: float = 10.0) -> Objects:
     """
     if not place.startswith("s3://"):
         return FolderObjects(Path(place.removeprefix("file://")))
+    return _bucket(place, patience, frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+@lru_cache(maxsize=64)
+def _bucket(place: str, patience: float, _environment: frozenset[tuple[str, str]]) -> Objects:
+    """One client for a bucket, its connections shared, as long as the environment says the same."""
     try:
         from retinue.store.s3 import S3Objects  # noqa: PLC0415 - an extra
     except ImportError as error:

@@ -36,7 +36,7 @@ def records(connection: Connection, query: RunQuery) -> list[RunRecord]:
         "p.run_id = ?": query.parent_run_id,
         "coalesce(o.run_id, r.run_id) = ?": query.root_run_id,
         "r.job_id = ?": query.job_id,
-        "r.held = ?": query.held,
+        "r.held = ?": None if query.held is None else int(query.held),
     }
     for clause, value in wanted.items():
         if value is not None:

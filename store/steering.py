@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retinue.runs.batch import JOB
+from retinue.runs.batch import JOB, rows_key
 from retinue.runs.contracts import Status
 from retinue.runs.control import Redriven, Rows
 from retinue.runs.errors import InvalidInput
@@ -66,9 +66,10 @@ def retry(connection: Connection, codec: FrameCodec, run_id: str, wanted: Retry)
 def redrive(connection: Connection, codec: FrameCodec, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
     """Queue failed rows of a job again, a page of them; one that cannot go on is named and left as it is."""
     job, _ = find(connection, job_id)
+    has_shards = many(connection, "SELECT 1 FROM groups WHERE run = ? AND key = ?", (job, rows_key(JOB)))
     page = many(
         connection,
-        sql("failed_rows"),
+        sql("failed_rows_of_shards" if has_shards else "failed_rows"),
         {"job": job, "after": rows.after, "limit": rows.limit, "reason": rows.reason},
     )
     queued: list[str] = []

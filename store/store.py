@@ -15,7 +15,7 @@ from typing import TypeVar
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, QueueState, Redriven, Rows, RunQuery, RunTree
 from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
@@ -30,6 +30,8 @@ from retinue.store.writer import Writer
 
 T = TypeVar("T")
 BREAKERS = BreakerPolicy()
+_FEW = 4
+"""Runs that are accepted in a transaction which keeps nobody waiting."""
 
 
 class Store:
@@ -124,10 +126,14 @@ class Store:
         """Whether any run of this host may have news it has not seen; asked often."""
         return await self._engine.has_news(host_id)
 
-    async def release(self, leased: LeasedRun) -> None:
-        """Give one lease back without writing to its journal: the run is queued again."""
-        query = "UPDATE runs SET status = 'queued', host = NULL WHERE num = ? AND epoch = ? AND status = 'in_progress'"
-        await self._writer.submit(lambda c: c.execute(query, (leased.num, leased.epoch)).fetchall())
+    async def release(self, leased: LeasedRun, pool: str | None = None) -> None:
+        """Give one lease back without writing to its journal: the run is queued again, in another pool if named."""
+        values = (pool, leased.num, leased.epoch)
+        await self._writer.submit(lambda connection: connection.execute(sql("release"), values).fetchall())
+
+    async def queues(self) -> list[QueueState]:
+        """What waits, by pool: bounded, by index. Pools in which nothing waits are left out."""
+        return await self._read(lambda c: [QueueState(*row) for row in many(c, sql("queues"))])
 
     def stream(self, deltas: Sequence[tuple[str, str, int, str]]) -> asyncio.Future[None]:
         """Keep pieces of streamed text: (run id, step key, attempt, text). They are not the journal."""
@@ -165,11 +171,15 @@ class Store:
         """See Control."""
         encoded = [(new, encoding.encode_new(self._codec, new)) for new in runs]
 
-        def prepare() -> None:
-            for new, frames in encoded:
-                self._codec.keep(new.request.tenant_id, [blob for frame in frames for blob in frame.blobs])
+        large = [(new.request.tenant_id, frame.blobs) for new, frames in encoded for frame in frames if frame.blobs]
 
-        accepted = await self._writer.submit(lambda connection: control.submit(connection, encoded), prepare)
+        def prepare() -> None:
+            for tenant_id, blobs in large:
+                self._codec.keep(tenant_id, blobs)
+
+        accepted = await self._writer.submit(
+            lambda connection: control.submit(connection, encoded), prepare if large else None, brief=len(runs) <= _FEW
+        )
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
 
     async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:

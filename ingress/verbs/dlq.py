@@ -3,11 +3,12 @@ must host what it queued."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 
 import click
 
-from retinue.host.presence import find_runtime
+from retinue.host.presence import runtime_of
 from retinue.host.settings import Settings
 from retinue.ingress.controls import open_controls
 from retinue.ingress.dead import LIMIT, Dead, DeadList
@@ -69,7 +70,7 @@ async def redrive_command(
     async with open_controls(settings) as client:
         done = await client.redrive(run, reason=reason, limit=limit)
         record = await client.get(run)
-    alone = find_runtime(settings.data_folder) is None
+    alone = await asyncio.to_thread(runtime_of, settings) is None
     for run_id, why in done.refused[:_NAMED]:
         terminal.note(f"left as it is: {short(run_id)}: {why}")
     terminal.note(_queued_text(done))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import click
 
+from retinue.host.answers import dollars
 from retinue.host.clock import now_ns
-from retinue.ingress.answers import dollars
 from retinue.ingress.awaiting import Awaited
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit

@@ -23,7 +23,7 @@ async def wait_command(terminal: Terminal, run: str, timeout: float | None, stre
     settings = terminal.settings()
     async with connect(settings=settings, start=False) as client:
         record = await client.get(run)
-        rows = record.target == JOB and any(group.pending for group in await client.groups(record.run_id))
+        rows = record.target == JOB and bool((await client.progress(record.run_id)).pending)
         if record.status.terminal and not rows:
             took = record.finished_at - record.started_at if record.finished_at and record.started_at else None
             branch = await client.wait(record.run_id)

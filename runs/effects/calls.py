@@ -10,11 +10,12 @@ from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, breaking, doubts, retrying
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import EffectError, TransientError
+from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
+from retinue.runs.resources import lacking
 from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -25,6 +26,7 @@ _ONE_HOP = Usage(hops=1)
 async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
     call = run.services.gateway.prepare(command.name, command.arguments)
+    _check_needs(run, call)
     waiting = retrying.due(run, command)
     if waiting is not None:
         return waiting
@@ -48,6 +50,20 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     elif intent is None:
         run.note(_intent(run, command, call, decision))
     return await _execute(run, command, call, caller)
+
+
+def _check_needs(run: Run, call: Prepared) -> None:
+    """A workflow says itself what its tools need: nobody can see from outside which it will call."""
+    if call.capability.needs is None:
+        return
+    target = run.request.target
+    missing = lacking(run.services.registry.needs_of(target), call.capability.needs)
+    if missing:
+        raise PermanentError(
+            f"tool {call.capability.name!r} needs {', '.join(missing)}, which {target!r} does not declare: give "
+            f"{target!r} the same `needs`, or call the tool from an agent or a child workflow that has them",
+            code="needs",
+        )
 
 
 def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateDecision:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from retinue.runs.arrivals import Group
+from retinue.runs.batch import JOB
 from retinue.runs.budgets import reservation
 from retinue.runs.contracts import Branch, Budget, Json, RunRequest, StopReason
 from retinue.runs.definitions import Definition
@@ -172,7 +173,7 @@ def _children(run: Run, command: Command, plan: _Plan, place: tuple[int, tuple[I
     first, items = place
     if not items:
         return ()
-    shares = len(items) if not isinstance(plan.items, Source) else max(len(items), plan.window)
+    shares = _shares(plan, first, len(items))
     templates = [_template(run, command, plan, definition, shares) for definition in plan.definitions]
     held = [reservation(template.budget) for template in templates]
     now = run.services.now_ns()
@@ -184,9 +185,18 @@ def _children(run: Run, command: Command, plan: _Plan, place: tuple[int, tuple[I
     return tuple(made)
 
 
+def _shares(plan: _Plan, first: int, count: int) -> int:
+    """How many the rest of the budget is for: the page, the window of a source, or all shards that are left."""
+    if isinstance(plan.items, Source):
+        return max(count, plan.window)
+    return len(plan.items) - first if plan.definitions[0].name == JOB else count
+
+
 def _template(run: Run, command: Command, plan: _Plan, definition: Definition, shares: int) -> RunRequest:
     parent = run.request
-    own = (plan.budget or definition.budget).within(run.services.defaults.budget)
+    own = plan.budget or definition.budget
+    if definition.name != JOB:  # a job has only the limits that were said
+        own = own.within(run.services.defaults.budget)
     budget = run.ledger.children(shares, own)
     return parent.model_copy(
         update={
@@ -195,9 +205,9 @@ def _template(run: Run, command: Command, plan: _Plan, definition: Definition, s
             "target": definition.name,
             "target_version": definition.version,
             "parent_run_id": parent.run_id,
-            "job_id": parent.job_id or (parent.run_id if plan.count else None),
+            "job_id": parent.job_id or (parent.run_id if plan.count or parent.target == JOB else None),
             "idempotency_key": None,
-            "pool": "workers",
+            "pool": run.services.registry.pool_of(definition.name) or "workers",
             "queue": definition.queue or parent.queue,
             "depth": parent.depth + 1,
             "budget": budget,

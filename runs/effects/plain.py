@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import NOTHING, ErrorInfo
 from retinue.runs.effects import doubts, retrying
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import EffectError, PermanentError
+from retinue.runs.errors import EffectError, PermanentError, StoreUnreachable
 from retinue.runs.steps import Command, Done, Wait, intent_of
 
 
@@ -39,7 +41,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
             await run.write(intent)
     command.interrupted = False
     try:
-        return Done(value=await _run(command))
+        return Done(value=await _run(run, command))
     except EffectError as error:
         return retrying.after(run, command, error) if repeatable else _failed(error)
 
@@ -48,8 +50,18 @@ def _failed(error: EffectError) -> Done:
     return Done(result="error", error=ErrorInfo(reason=error.reason, code=error.code, message=str(error)))
 
 
-async def _run(command: Command) -> object:
-    function = command.options["function"]
+def _function(run: Run, command: Command) -> Callable[..., Any]:
+    """The caller's function, or the host's that writes a part."""
+    if not command.options.get("part"):
+        function: Callable[..., Any] = command.options["function"]
+        return function
+    if run.services.parts is None:
+        raise PermanentError(f"step {command.name}: this host writes no files of rows", code="no_parts")
+    return run.services.parts.write
+
+
+async def _run(run: Run, command: Command) -> object:
+    function = _function(run, command)
     try:
         if inspect.iscoroutinefunction(function):
             value = await function(*command.arguments)
@@ -58,7 +70,7 @@ async def _run(command: Command) -> object:
         return from_json(to_json(value))
     except PydanticSerializationError as error:
         raise PermanentError(f"step {command.name} returned what is not JSON: {error}", code="invalid_output") from None
-    except EffectError:
+    except (EffectError, StoreUnreachable):
         raise
     except (Exception, SystemExit) as error:
         raise PermanentError(f"step {command.name} raised {type(error).__name__}: {error}", code="raised") from error

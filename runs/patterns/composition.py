@@ -18,6 +18,7 @@ from retinue.runs.definitions import AgentSpec, Definition, Prompt, Workflow, ve
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput, ReplayMismatch, RunFailed
 from retinue.runs.joins import Join
+from retinue.runs.resources import Resources
 
 Part = Definition | str
 """An agent or workflow, or the name of one."""
@@ -34,6 +35,7 @@ class Options(TypedDict, total=False):
     budget: Budget
     follow_ups: Sequence[Workflow | str]
     queue: str
+    needs: Resources
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def compose(name: str, body: Body, shape: Shape, options: Options) -> Workflow:
         parts=tuple(shape.parts.values()),
         boundaries=shape.boundaries,
         queue=options.get("queue", ""),
+        needs=options.get("needs"),
     )
 
 

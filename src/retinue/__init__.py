@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retinue.runs.patterns.refine import refine
     from retinue.runs.patterns.route import route
     from retinue.runs.patterns.vote import vote
+    from retinue.runs.resources import Resources
     from retinue.sessions.native import tool
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "Given": "runs.forking",
     "Doors": "runs.doors",
     "Reset": "runs.definitions",
+    "Resources": "runs.resources",
     "RetinueError": "runs.errors",
     "RunHandle": "ingress.client",
     "Status": "runs.contracts",
@@ -75,6 +77,7 @@ __all__ = [
     "Doors",
     "Given",
     "Reset",
+    "Resources",
     "RetinueError",
     "RunHandle",
     "Status",

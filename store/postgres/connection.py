@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
+from psycopg.abc import RV, PQGen
 
 from retinue.store.postgres.dialect import translate
 
 _COLUMNS = "unnest("
+
+
+class Patient(psycopg.Connection[Any]):
+    """A connection that waits `longest` (s) for an answer, and is closed when there was none: OperationalError.
+
+    What limits a statement at the server is of no use when it is the server that stands still.
+    """
+
+    longest = 30.0
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """See psycopg."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        began = time.monotonic()
+        try:
+            return super().wait(gen, interval, self.longest)
+        except psycopg.OperationalError:
+            if time.monotonic() - began >= self.longest:
+                self.pgconn.finish()
+            raise
 
 
 class Rows:

@@ -26,12 +26,11 @@ _APART = 0.004
 
 
 class Hints:
-    """A thread that listens and tells. `version` grows with every hint; `duty` is done at each poll."""
+    """A thread that listens and tells. `version` grows with every hint and with every poll."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], duty: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
         self.version = 0
         self._connect = connect
-        self._duty = duty
         self._closed = False
         self._ears, self._mouth = os.pipe()
         os.set_blocking(self._mouth, False)
@@ -55,14 +54,18 @@ class Hints:
         os.close(self._ears)
 
     def _serve(self) -> None:
+        away = False
         while not self._closed:
             try:
                 with self._connect() as connection:
                     connection.execute(f"LISTEN {_CHANNEL}")
+                    away = False
                     self._listen(connection)
-            except (psycopg.Error, OSError) as error:
-                _LOG.warning("no hints from the store for now, it is polled: %s", str(error).strip())
-                self._look()
+            except Exception as error:  # whatever it is: without this thread nobody would look again
+                if not away:
+                    _LOG.warning("no hints from the store for now, it is polled: %s", str(error).strip())
+                away = True
+                self.version += 1
                 time.sleep(_POLL)
 
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
@@ -71,14 +74,17 @@ class Hints:
             told = self._wait(connection, max(polled + _POLL - time.monotonic(), 0))
             if time.monotonic() - polled >= _POLL:
                 polled = time.monotonic()
-                self._look()
+                self.version += 1
             if told:
                 connection.execute(f"NOTIFY {_CHANNEL}")
                 time.sleep(_APART)
 
     def _wait(self, connection: psycopg.Connection[Any], timeout: float) -> bool:
         """Wait for a hint of others, or for one of ours to be sent (True)."""
-        ready, _, _ = select.select([connection.fileno(), self._ears], [], [], timeout)
+        poll = select.poll()  # select() knows no file number above 1,023
+        for file in (connection.fileno(), self._ears):
+            poll.register(file, select.POLLIN)
+        ready = [file for file, _ in poll.poll(timeout * 1_000)]
         own = connection.info.backend_pid
         if any(note.pid != own for note in connection.notifies(timeout=0)):
             self.version += 1
@@ -86,7 +92,3 @@ class Hints:
             return False
         os.read(self._ears, 4096)
         return not self._closed
-
-    def _look(self) -> None:
-        self.version += 1
-        self._duty()

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import SchemaMismatch, StoreError
 from retinue.store.objects import resolve
+from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.pen import translate
 from retinue.store.postgres.texts import take_any_text
@@ -27,8 +27,14 @@ _SETTINGS = {
     "tcp_user_timeout": 10_000,
     "application_name": "retinue",
 }
-_OPTIONS = "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=10s"
+_OPTIONS = {"lock_timeout": 0.5, "idle_in_transaction_session_timeout": 1.0, "statement_timeout": 2.0}
+"""What the server ends by itself, in patiences; who hears nothing for three of them gives the connection up."""
+BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
+a young table for an empty one."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
+FILLING = 1_000_000_000
+"""The schema of a store that is being filled by a copy: no process writes one."""
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
 
@@ -39,36 +45,31 @@ def identity(url: str) -> str:
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
+def connect(url: str, patience: float, options: str = "") -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    connection = psycopg.connect(**_parameters(url))
-    take_any_text(connection)
+    connection = Patient.connect(**parameters(url, patience, options))
+    configure(connection, patience)
     return connection
 
 
-def open_pool(url: str, most: int, patience: float) -> ConnectionPool[psycopg.Connection[Any]]:
-    """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
-    return ConnectionPool(
-        kwargs=lambda: _parameters(url),
-        min_size=1,
-        max_size=most,
-        open=True,
-        timeout=patience,
-        name="retinue",
-        configure=take_any_text,
-    )
+def configure(connection: Patient, patience: float) -> None:
+    """Make a connection of `parameters` ready."""
+    connection.longest = 3 * patience
+    take_any_text(connection)
 
 
-def _parameters(url: str) -> dict[str, Any]:
+def parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
+    """How to connect, for psycopg. ConfigError when the address refers to a variable that is not set."""
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
-    options = f"{_OPTIONS} {given.pop('options', '')}"
-    return _SETTINGS | given | {"options": options, "autocommit": True}
+    bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
+    given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])
+    return _SETTINGS | given | {"autocommit": True}
 
 
-def migrate(url: str) -> str:
+def migrate(url: str, patience: float) -> str:
     """Bring the database to this version's schema, one transaction a step; returns the store's incarnation."""
     try:
-        with connect(url) as connection:
+        with connect(url, patience) as connection:
             return _migrate(connection)
     except psycopg.Error as error:
         said = translate(error)
@@ -77,10 +78,10 @@ def migrate(url: str) -> str:
 
 def _migrate(connection: psycopg.Connection[Any]) -> str:
     steps = migrations()
-    found = _schema(connection)
+    found = schema_of(connection)
     if found < len(steps):
         connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATING,))
-        for number in range(_schema(connection), len(steps)):
+        for number in range(schema_of(connection), len(steps)):
             with connection.transaction():
                 if number:
                     connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
@@ -93,6 +94,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
                     (str(number + 1),),
                 )
         connection.execute("SELECT pg_advisory_unlock(%s)", (_MIGRATING,))
+    elif found == FILLING:
+        raise StoreError("a copy into this store has not ended: repeat the command that began it, until it has")
     elif found > len(steps):
         raise SchemaMismatch(f"the store has schema {found}, this version knows {len(steps)}: use the newer Retinue")
     row = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()
@@ -100,7 +103,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def _schema(connection: psycopg.Connection[Any]) -> int:
+def schema_of(connection: psycopg.Connection[Any]) -> int:
+    """The schema version of a database; 0 where there is no store, FILLING while a copy fills it."""
     try:
         row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
     except errors.UndefinedTable:

@@ -1,4 +1,4 @@
-"""The pen of PostgreSQL: appends share a transaction and a few statements; any other operation has one of its own.
+"""The pen of PostgreSQL: appends share a transaction and a few statements, brief operations share one, others do not.
 
 A transaction that the server gave up (a deadlock, an end of the connection before COMMIT) is made again. When the
 connection ends while COMMIT is under way nobody knows what became of it: appends are made again, since a store that
@@ -8,12 +8,9 @@ holds them already says so; who asked for anything else is told to look. Every w
 from __future__ import annotations
 
 import errno
-import os
 import random
-import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -27,11 +24,22 @@ from retinue.store.postgres.bulk import Bulk
 from retinue.store.postgres.connection import PostgresConnection
 
 Connect = Callable[[], psycopg.Connection[Any]]
-_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.UniqueViolation)
+_BUSY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+_AGAIN = (*_BUSY, errors.UniqueViolation)
 """What another transaction caused: after it is gone the same operation goes through, or says why not."""
 _TRIES = 5
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRONG_SCHEMA = "RT001"
+
+
+_LOST = (
+    "the connection to the store ended while an operation was committed ({}): look whether it was done before you "
+    "repeat it"
+)
+
+
+class _Unknown(StoreError):
+    """Nobody knows what became of a commit."""
 
 
 class PostgresPen:
@@ -45,19 +53,17 @@ class PostgresPen:
         self._patience = patience
         self._announce = announce
         self._connection: PostgresConnection | None = None
-        self._since: float | None = None
 
     def commit(self, batch: list[Job], wait: bool) -> bool:
         """See Pen."""
         for job in batch:
             _prepare(job)
         ready = [job for job in batch if job.error is None]
-        appends = [job for job in ready if job.append is not None]
-        if appends:
-            self._commit_appends(appends)
+        self._commit_appends([job for job in ready if job.append is not None])
+        self._commit_others([job for job in ready if job.append is None and job.brief])
         for job in ready:
-            if job.append is None:
-                self._commit_alone(job)
+            if job.append is None and not job.brief:
+                self._commit_others([job])
         return True
 
     def rest(self) -> None:
@@ -67,15 +73,9 @@ class PostgresPen:
         """See Pen."""
         self._let_go()
 
-    def break_off(self, longest: float) -> None:
-        """From another thread: cut the connection of a transaction that takes longer (s). The server is silent."""
-        since, connection = self._since, self._connection
-        if since is None or connection is None or time.monotonic() - since < longest:
-            return
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.raw.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
-
     def _commit_appends(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
         bulk = Bulk(jobs)
 
         def apply(connection: PostgresConnection) -> None:
@@ -88,27 +88,36 @@ class PostgresPen:
             bulk.finish(connection)
 
         error = self._transact(apply, repeatable=True)
-        if error is None:
-            if bulk.heard:
-                self._announce()
-        elif len(jobs) == 1 or _of_the_server(error):
-            _fail(jobs, error)
-        else:
-            for job in jobs:
-                self._commit_appends([job])
+        if error is not None:
+            self._one_by_one(jobs, error, self._commit_appends)
+        elif bulk.heard:
+            self._announce()
 
-    def _commit_alone(self, job: Job) -> None:
+    def _commit_others(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+
         def apply(connection: PostgresConnection) -> None:
             with connection.pipelined():
                 connection.run("BEGIN")
                 connection.run(self._begin)
-            job.result = job.operation(connection)
+            for job in jobs:
+                job.result = job.operation(connection)
 
         error = self._transact(apply, repeatable=False)
-        if error is None:
-            self._announce()
+        if error is not None:
+            self._one_by_one(jobs, error, self._commit_others)
         else:
-            _fail([job], error)
+            self._announce()
+
+    def _one_by_one(self, jobs: list[Job], error: BaseException, commit: Callable[[list[Job]], None]) -> None:
+        """A bad member harms only itself; what is the server's fault, or nobody knows, is everybody's."""
+        if len(jobs) == 1 or isinstance(error, _Unknown) or _of_the_server(error):
+            for job in jobs:
+                job.error = translate(error)
+            return
+        for job in jobs:
+            commit([job])
 
     def _transact(self, apply: Callable[[PostgresConnection], None], repeatable: bool) -> BaseException | None:
         """Apply and commit, again where that can help; returns why it could not be done."""
@@ -117,7 +126,6 @@ class PostgresPen:
             committing = False
             try:
                 connection = self._connected()
-                self._since = time.monotonic()
                 apply(connection)
                 committing = True
                 if connection.busy:
@@ -126,13 +134,11 @@ class PostgresPen:
             except Exception as error:  # each job has to hear of it, and the thread lives
                 lost = self._roll_back()
                 if lost and committing and not repeatable:
-                    return _unknown(error)
+                    return _Unknown(_LOST.format(_said(error)))
                 again = time.monotonic() < until if lost else isinstance(error, _AGAIN) and tries < _TRIES
                 if not again:
                     return error
                 time.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
-            finally:
-                self._since = None
         raise AssertionError("tries do not end by themselves")
 
     def _connected(self) -> PostgresConnection:
@@ -169,7 +175,7 @@ def translate(error: BaseException) -> BaseException:
         return StoreFull("the disk of the store is full: nothing was written; free space and resume")
     if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
         return SchemaMismatch(str(error.diag.message_primary))
-    if isinstance(error, (*_AGAIN, errors.QueryCanceled)):
+    if isinstance(error, (*_BUSY, errors.QueryCanceled)):
         return StoreBusy(f"the store is busy: {_said(error)}; nothing was acknowledged; try again")
     if isinstance(error, psycopg.OperationalError | PoolTimeout):
         return StoreError(f"the database of the store cannot be reached: {_said(error)}; nothing was acknowledged")
@@ -184,13 +190,6 @@ def _said(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _unknown(error: BaseException) -> StoreError:
-    return StoreError(
-        f"the connection to the store ended while an operation was committed ({_said(error)}): look whether it was "
-        "done before you repeat it"
-    )
-
-
 def _of_the_server(error: BaseException) -> bool:
     """Whether no member of the batch is to blame."""
     return isinstance(error, psycopg.OperationalError) and not isinstance(error, _AGAIN)
@@ -202,8 +201,3 @@ def _prepare(job: Job) -> None:
             job.prepare()
     except Exception as error:  # the member fails, the thread lives
         job.error = translate(error)
-
-
-def _fail(jobs: Sequence[Job], error: BaseException) -> None:
-    for job in jobs:
-        job.error = job.error or translate(error)

@@ -56,6 +56,11 @@ async def test_a_known_idempotency_key_of_a_tenant_gives_the_run_that_has_it(sto
         await store.get("second")
 
 
+async def test_a_run_is_not_taken_for_the_one_whose_key_is_its_id(store: AnyStore) -> None:
+    records = await store.submit([new_run("one", idempotency_key="two"), new_run("two")])
+    assert [record.run_id for record in records] == ["one", "two"]
+
+
 async def test_a_key_counts_within_one_submission_too(store: AnyStore) -> None:
     records = await store.submit([new_run("one", idempotency_key="k"), new_run("two", idempotency_key="k")])
     assert [record.run_id for record in records] == ["one", "one"]
@@ -214,6 +219,8 @@ async def test_lists_are_newest_first_and_filtered(store: AnyStore) -> None:
     assert await names(roots_only=True) == ["c", "b", "a"]
     assert await names(root_run_id="c") == ["c-g-0", "c"]
     assert await names(waiting=True) == []
+    assert await names(held=True) == []
+    assert await names(root_run_id="c", held=False) == ["c-g-0", "c"]
     await owner.park()
     assert await names(waiting=True) == ["c"]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from tests.doubles.places import Place, Store
+from tests.doubles.processes import python
 from tests.doubles.shapes import START, Owner, child_of, host, new_run, own, said
 from tests.doubles.sides import Side, at_once, lags, two_sides
 
@@ -19,6 +21,22 @@ from retinue.runs.journal import Spawn
 from retinue.runs.limits import Limit, Limits
 from retinue.runs.machine import WAITING
 
+OPEN = """
+import asyncio, sys
+from tests.doubles.places import Place
+from tests.doubles.shapes import host, new_run
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    store = Place.of(*sys.argv[2:]).open()
+    await store.register(host("host-" + sys.argv[1]))
+    await store.submit([new_run("run-" + sys.argv[1])])
+    print("opened", await store.incarnation(), flush=True)
+    await store.close()
+
+asyncio.run(main())
+"""
 ROUNDS = 200
 H1, H2 = host("h1"), host("h2")
 EACH = (H1, H2)
@@ -177,6 +195,22 @@ def test_a_cancel_that_meets_a_spawn_leaves_no_child_alive(sides: Sides) -> None
 
 
 @pytest.mark.rule("R14")
+def test_a_hold_that_meets_a_spawn_holds_the_children_too(sides: Sides) -> None:
+    names = [f"top-{number:03d}" for number in range(100)]
+    fan_out(sides[0], names, 1)
+    middles = own_all(sides[1], 1, [f"{name}-g-0" for name in names])
+    for name, middle, lag in zip(names, middles, lags(len(names)), strict=True):
+        made = (child_of(f"{name}-g-0", "h", 0, root_run_id=name, depth=2),)
+        spawn = Spawn("h", made, exhausted=True, at=START)
+        works = [
+            lambda store, name=name: store.hold(name, True),  # type: ignore[misc]
+            lambda _, o=middle, s=spawn: o.append(said("fans out"), spawn=s),  # type: ignore[misc]
+        ]
+        assert errors_in(at_once(sides, works, lag)) == []
+        assert {found.run_id for found in below(sides[0], name).values() if not found.held} == set()
+
+
+@pytest.mark.rule("R14")
 def test_a_cancel_that_meets_an_end_counts_the_child_once(sides: Sides) -> None:
     names = [f"top-{number:03d}" for number in range(100)]
     fan_out(sides[0], names, 2)
@@ -259,6 +293,19 @@ def test_of_two_that_take_over_a_run_one_has_it_and_the_dead_one_is_fenced(sides
         assert leased.epoch == 2
         with pytest.raises(Fenced):
             sides[0].run(lambda _, late=late: late.append(said("late")))  # type: ignore[misc]
+
+
+@pytest.mark.rule("R16")
+def test_many_that_open_a_new_store_at_once_make_one(place: Place) -> None:
+    with ExitStack() as stack:
+        others = [stack.enter_context(python(OPEN, str(n), *place.arguments)) for n in range(4)]
+        for other in others:
+            other.wait_for("ready")
+        for other in others:
+            other.tell("go")
+        assert len({other.wait_for("opened") for other in others}) == 1
+    with two_sides(place) as (side, _):
+        assert len(side.run(lambda store: store.list_runs(RunQuery(limit=100)))) == 4
 
 
 # -- people -----------------------------------------------------------------------------------------------------

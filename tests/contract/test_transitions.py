@@ -111,7 +111,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self, places: Places, kind: str) -> None:
         super().__init__()
         self.leaving = ExitStack()
-        self.stores = Stores(self.leaving.enter_context(places.new(kind)))
+        self.stores = Stores(self.leaving.enter_context(places.cleared(kind)))
         self.names = 0
         self.known: dict[str, RunRecord] = {}
         self.children: dict[tuple[str, str], list[tuple[str, Usage]]] = {}
@@ -356,11 +356,12 @@ def told(record: RunRecord) -> dict[str, Any]:
 
 
 @pytest.mark.promise("A8")
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", REAL)
 def test_lives(kind: str, places: Places) -> None:
     """Walks of up to 40 operations."""
     walks = settings(
-        max_examples=40,
+        max_examples=40 if kind == "sqlite" else 15,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

@@ -91,6 +91,7 @@ class World:
             defaults=Defaults(model="scripted:model.jsonl"),
             endpoint=ModelEndpoint(),
         )
+        self.pools: tuple[str, ...] = ("runs", "workers")
         self.active: dict[str, Execution] = {}
         self.failures: list[BaseException] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -138,7 +139,7 @@ class World:
     async def lease(self) -> int:
         """Take what is queued and begin to drive it; how many."""
         found = 0
-        for pool in ("runs", "workers"):
+        for pool in self.pools:
             for leased in await self.store.lease(self.host, pool, 1_000, self.clock()):
                 found += 1
                 execution = Execution(leased, self.services, self.host)

@@ -233,7 +233,7 @@ DECLARE newest bigint; oldest bigint;
 BEGIN
   SELECT last_value INTO newest FROM journal_seq;
   SELECT min((classid::bigint << 32 | objid::bigint) - 4611686018427387904) INTO oldest FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint >= 1073741824
+    WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint BETWEEN 1073741824 AND 2147483647
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
   RETURN least(newest, coalesce(oldest, newest));
 END $$;

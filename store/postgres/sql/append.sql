@@ -1,4 +1,6 @@
 -- A batch of appends, each under its fence; those that are refused are not among the rows. One row a run.
+-- Each run is found by its number (`|| ''`: not by the index of those in progress), and no part is joined with another:
+-- what the fence lets through carries with it all that is written of it.
 WITH wanted AS MATERIALIZED (
   SELECT * FROM unnest(:num::bigint[], :epoch::bigint[], :expected::bigint[], :position::bigint[], :seen::bigint[],
     :checkpoint::bigint[], :status::text[], :reason::text[], :at::bigint[], :steps::bigint[], :hops::bigint[],
@@ -15,10 +17,12 @@ fenced AS (
     wake_at = CASE WHEN w.at IS NULL THEN r.wake_at END, steps = coalesce(w.steps, r.steps),
     hops = coalesce(w.hops, r.hops), input_tokens = coalesce(w.input_tokens, r.input_tokens),
     output_tokens = coalesce(w.output_tokens, r.output_tokens), micros = coalesce(w.micros, r.micros)
-  FROM wanted w WHERE r.num = w.num AND r.epoch = w.epoch AND r.position = w.expected AND r.status = 'in_progress'
-  RETURNING r.num, r.grp, r.reserved_tokens, r.reserved_micros, CASE WHEN w.at IS NOT NULL THEN r.final_seq END AS seq),
+  FROM wanted w WHERE r.num = w.num AND r.epoch = w.epoch AND r.position = w.expected
+    AND r.status || '' = 'in_progress'
+  RETURNING r.num, r.grp, r.reserved_tokens, r.reserved_micros, CASE WHEN w.at IS NOT NULL THEN r.final_seq END AS seq,
+    w.expected, w.epoch, w.facts, w.sealed),
 written AS (
   INSERT INTO journal (seq, run, position, epoch, schema, facts, sealed)
-  SELECT coalesce(f.seq, nextval('journal_seq')), w.num, w.expected + 1, w.epoch, :schema, w.facts, w.sealed
-  FROM fenced f JOIN wanted w USING (num) WHERE w.facts IS NOT NULL)
+  SELECT coalesce(seq, nextval('journal_seq')), num, expected + 1, epoch, :schema, facts, sealed
+  FROM fenced WHERE facts IS NOT NULL)
 SELECT num, grp, reserved_tokens, reserved_micros FROM fenced

@@ -7,8 +7,8 @@ parked AS (
   UPDATE runs r SET status = w.status, reason = w.reason, wake_at = w.wake_at, position = w.position, parked_at = w.at,
     host = NULL
   FROM wanted w WHERE r.num = w.num AND r.news = w.seen
-  RETURNING r.num),
+  RETURNING r.num, w.position, w.epoch, w.facts, w.sealed),
 written AS (
   INSERT INTO journal (run, position, epoch, schema, facts, sealed)
-  SELECT w.num, w.position, w.epoch, :schema, w.facts, w.sealed FROM parked JOIN wanted w USING (num))
+  SELECT num, position, epoch, :schema, facts, sealed FROM parked)
 SELECT num FROM parked

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from retinue import Context, agent, tool, workflow
+from retinue import Context, Resources, agent, tool, workflow
 from retinue.runs.errors import PermanentError, TransientError
 
 done: list[str] = []
+gates: dict[str, asyncio.Event] = {}
 full = False
 
 
@@ -102,3 +103,21 @@ async def nap(ctx: Context, _: Any) -> str:
 async def _nap() -> str:
     await asyncio.sleep(0)
     return "rested"
+
+
+@workflow
+async def two_steps(ctx: Context, _: Any) -> list[str]:
+    """Two steps, each as long as its gate is closed."""
+    return [await ctx.step(_pass, name) for name in ("first", "second")]
+
+
+async def _pass(name: str) -> str:
+    done.append(name)
+    await gates[name].wait()
+    return name
+
+
+@workflow(needs=Resources(custom={"crane": 1}))
+async def heavy(ctx: Context, _: Any) -> str:
+    """Needs what few places have."""
+    return "done"

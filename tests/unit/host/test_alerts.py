@@ -13,14 +13,15 @@ import pytest
 from tests.doubles.worlds import World, calls, world
 
 from retinue.host.alerting import AlertDesk
-from retinue.host.rows import source_of
+from retinue.host.files import shards_of, source_of
+from retinue.host.parts import StoredParts
 from retinue.host.settings import Settings
 from retinue.runs.alerts import MOST, OTHERS, Alert, Cause, Changes
-from retinue.runs.batch import JOB, BatchJob
+from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import BudgetExhausted, InvalidInput, TransientError, UnknownName
+from retinue.runs.errors import BudgetExhausted, InvalidInput, PermanentError, TransientError, UnknownName
 from retinue.sessions.native import tool
 from retinue.store.alerts import look as look_at_alerts
 from retinue.store.sqlite import SqliteStore
@@ -253,6 +254,20 @@ async def test_rows_that_failed_and_inputs_that_were_refused_are_told_by_job(wat
     assert await watch.kinds() == [("budget", result.run_id)]
 
 
+async def test_rows_of_a_job_over_many_files_are_told_as_one_job(watch: Watch, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("0\n{half\n0\n")
+    sick.append(PermanentError("broken"))
+    shards = shards_of(f"file://{tmp_path}/?.jsonl")
+    parts = Parts(folder=f"file://{tmp_path}/out/", shards=shards, at_once=2)
+    job = BatchJob(target="spends", source=shards[0], window=2, parts=parts)
+    watch.world.use(parts=StoredParts(watch.store))
+    result = await watch.world.run(JOB, job.model_dump(mode="json", exclude_none=True))
+    assert result.value == {"total": 4, "ok": 0, "failed": 4, "rejected": 2}
+    [letters] = await watch.round()
+    assert (letters.subject, letters.facts["failed"], letters.facts["refused"]) == (result.run_id, 4, 2)
+
+
 async def test_a_root_whose_failure_may_pass_is_told_and_clears_when_it_is_retried(watch: Watch) -> None:
     sick.append(TransientError("away"))
     run_id = (await watch.world.run(looks)).run_id
@@ -377,6 +392,7 @@ async def test_every_look_is_by_an_index(watch: Watch) -> None:
     connection.close()
     short = (
         "SCAN json_each",
+        "SCAN CONSTANT ROW",
         "SCAN breakers",
         "SCAN alerts USING INDEX alerts_standing",
         "SCAN q USING INDEX requests_doubt",

@@ -92,6 +92,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     desk.done.clear()
+    desk.gates |= {name: asyncio.Event() for name in ("first", "second")}
 
 
 @pytest.mark.promise("B2")
@@ -201,3 +202,48 @@ async def test_two_hosts_share_what_is_queued_and_nobody_runs_anything_twice(pla
             assert (await place.ended(run_id)).ok
     assert len(desk.done) == len(set(desk.done)) == 30
     assert {record.epoch for record in await place.store.list_runs(RunQuery(limit=100))} == {1}
+
+
+@pytest.mark.promise("B5")
+async def test_a_drained_host_finishes_the_step_in_flight_and_gives_the_run_back_between_two(place: Place) -> None:
+    run_id = await place.submit("two_steps", None)
+    async with place.hosting() as host:
+        await place.until(run_id, lambda _: desk.done == ["first"])
+        host.drain()
+        waiting = await place.submit("must_stamp", "not taken")
+        desk.gates["first"].set()
+        await place.until(run_id, lambda record: record.status is Status.queued)
+    record = await place.store.get(run_id)
+    assert (record.status, record.epoch, desk.done) == (Status.queued, 1, ["first"])
+    assert (await place.store.get(waiting)).status is Status.queued
+    desk.gates["second"].set()
+    async with place.hosting():
+        assert (await place.ended(run_id)).value == ["first", "second"]
+    assert desk.done[:2] == ["first", "second"], "no step was lost and none was made twice"
+
+
+@pytest.mark.promise("B5")
+async def test_a_host_for_one_run_takes_one_and_ends_with_it(place: Place) -> None:
+    runs = [await place.submit("must_stamp", f"paper {n}") for n in range(2)]
+    host = make_host(place.project, place.store, HostShape(("runs", "workers"), once=True), "test")
+    async with asyncio.timeout(_BOUND):
+        await host.serve()
+    statuses = [(await place.store.get(run_id)).status for run_id in runs]
+    assert sorted(statuses) == [Status.completed, Status.queued]
+    assert (host.finished, host.holds) == (1, [])
+
+
+@pytest.mark.promise("B5")
+async def test_a_run_that_came_to_the_wrong_pool_is_passed_on_unread(place: Place) -> None:
+    run_id = await place.submit("heavy", None)
+    [pool] = place.project.registry.pools
+    async with place.hosting():
+        record = await place.until(run_id, lambda record: record.pool == pool)
+        assert record.position == 1, "nothing was written for it"
+    shape = HostShape((pool,))
+    host = make_host(place.project, place.store, shape, "test")
+    serving = asyncio.create_task(host.serve())
+    assert (await place.ended(run_id)).value == "done"
+    host.drain()
+    async with asyncio.timeout(_BOUND):
+        await serving

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,22 @@ def test_nobody_joins_without_the_token(config: dict[str, Any]) -> None:
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in command for command in starts)
     assert "~/.ray/auth_token" in config["file_mounts"]
+
+
+def test_the_file_holds_no_secret_and_copies_none_but_the_token(config: dict[str, Any]) -> None:
+    assert set(config["file_mounts"]) == {"~/project", "~/.ray/auth_token"}
+    assert {".retinue", ".git", ".venv*"} <= set(config["rsync_exclude"])
+    for command in commands(config):
+        assert "retinue.env" not in command or ". ~/retinue.env" in command
+        assert not re.search(r"(PASSWORD|SECRET|TOKEN|KEY)\w*=", command), command
+
+
+def test_every_command_is_one_that_the_shell_can_read(config: dict[str, Any]) -> None:
+    for command in commands(config):
+        read = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, timeout=30)
+        assert (read.returncode, read.stderr) == (0, ""), command
+
+
+def commands(config: dict[str, Any]) -> list[str]:
+    """Every command that the file has run on a machine."""
+    return [command for key, listed in config.items() if key.endswith("_commands") for command in listed]

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from retinue.ingress.answers import read_answer, row_of
+from retinue.host.answers import read_answer, row_of
 from retinue.ingress.progress import EVERY, Meter, Pace, Progress, line_of
 from retinue.ingress.render import columns, duration, ending_text, money
 from retinue.ingress.terminal import clean

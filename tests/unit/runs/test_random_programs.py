@@ -163,20 +163,20 @@ def same_life(new: NewPlace, program: Program, moments: list[int]) -> None:
 @settings(bounded, max_examples=80)
 @given(programs(["in order", "together", "map"]), crashes)
 def test_a_crashed_program_ends_like_an_undisturbed_one(places: Places, program: Program, moments: list[int]) -> None:
-    same_life(lambda: places.new("memory"), program, moments)
+    same_life(lambda: places.cleared("memory"), program, moments)
 
 
 @pytest.mark.parametrize("kind", REAL)
 @settings(bounded, max_examples=12)
 @given(programs(["in order", "together", "map"]), crashes)
 def test_it_does_so_on_a_real_store(places: Places, kind: str, program: Program, moments: list[int]) -> None:
-    same_life(lambda: places.new(kind), program, moments)
+    same_life(lambda: places.cleared(kind), program, moments)
 
 
 @settings(bounded, max_examples=60)
 @given(programs(["in order", "together", "race"]), crashes)
 def test_a_race_that_was_decided_stays_decided(places: Places, program: Program, moments: list[int]) -> None:
-    result, _ = asyncio.run(live_through(lambda: places.new("memory"), program, moments))
+    result, _ = asyncio.run(live_through(lambda: places.cleared("memory"), program, moments))
     assert result.ok, result.error
     decided = {f"did {text}" for text in texts.values() if text.startswith("first")}
     assert set(races_in(result.value)) <= decided

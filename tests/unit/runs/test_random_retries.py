@@ -142,8 +142,8 @@ async def with_failures(new: NewPlace, program: Program, failing: set[str], mome
 
 
 def same_end(places: Places, kind: str, program: Program, failing: set[str], moments: list[int]) -> None:
-    calm = asyncio.run(with_failures(lambda: places.new("memory"), program, set(), []))
-    rough = asyncio.run(with_failures(lambda: places.new(kind), program, failing, moments))
+    calm = asyncio.run(with_failures(lambda: places.cleared("memory"), program, set(), []))
+    rough = asyncio.run(with_failures(lambda: places.cleared(kind), program, failing, moments))
     assert (rough.status, rough.value) == (calm.status, calm.value) and calm.status is Status.completed
 
 
@@ -190,11 +190,11 @@ async def forked(new: NewPlace, program: Program, number: int) -> None:
 def test_a_fork_at_any_step_shares_what_is_past_and_does_the_rest(
     places: Places, program: Program, number: int
 ) -> None:
-    asyncio.run(forked(lambda: places.new("memory"), program, number))
+    asyncio.run(forked(lambda: places.cleared("memory"), program, number))
 
 
 @pytest.mark.parametrize("kind", REAL)
 @settings(bounded, max_examples=10)
 @given(programs(["get"], ["in order", "together", "map"]), st.integers(0, 100))
 def test_a_fork_does_so_on_a_real_store(places: Places, kind: str, program: Program, number: int) -> None:
-    asyncio.run(forked(lambda: places.new(kind), program, number))
+    asyncio.run(forked(lambda: places.cleared(kind), program, number))
