@@ -56,6 +56,7 @@ class Job:
     loop: asyncio.AbstractEventLoop
     prepare: Callable[[], None] | None = None
     brief: bool = False
+    silent: bool = False
     append: EncodedAppend | None = None
     confirm: Callable[[Connection, Any], bool] | None = None
     result: Any = None

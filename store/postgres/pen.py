@@ -110,7 +110,7 @@ class PostgresPen:
                 self._confirm(job)
         elif error is not None:
             self._one_by_one(jobs, error, self._commit_others)
-        else:
+        elif not all(job.silent for job in jobs):
             self._announce()
 
     def _confirm(self, job: Job) -> None:
