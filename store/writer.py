@@ -62,7 +62,8 @@ class Writer:
         `prepare` runs in the writer's thread before the transaction begins: files that rows will name.
         A `brief` operation touches a few rows: the loop may commit it itself, when its round is over and has
         brought what can share the transaction; at once, when the round before has brought nothing to share.
-        `silent`: nobody waits for what it does. `append`: what the operation applies, for a pen that applies many in one statement.
+        `silent`: nobody waits for what it does. `append`: what the operation applies, for a pen that applies many in
+        one statement.
         `confirm`: looks whether what gave this result was committed, when the answer to the commit was lost.
         """
         if self._closed:
