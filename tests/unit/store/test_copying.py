@@ -348,7 +348,7 @@ async def test_two_copies_into_one_store_do_not_meet(across: Pair) -> None:
 async def test_who_had_the_target_open_writes_nothing_into_it(places: Places, filled: dict[str, Place]) -> None:
     source = filled["sqlite"]
     with places.new("postgres") as target:
-            async with store_at(target) as early:
+        async with store_at(target) as early:
             with python(PARTIAL, "journal", *source.arguments, "/", *target.arguments) as other:
                 await asyncio.to_thread(other.wait_for, "reached")
                 with pytest.raises(SchemaMismatch):
@@ -361,7 +361,7 @@ async def test_a_difference_is_told_by_its_table(places: Places, filled: dict[st
     """Whatever changes a row on its way, the target stays closed."""
     source = filled["sqlite"]
     with places.new("postgres") as target:
-            assert target.url is not None
+        assert target.url is not None
         with ExitStack() as stack:
             one, other = stack.enter_context(source_of(source)), stack.enter_context(target_of(target))
             insert = other.insert
