@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from retinue.runs.errors import StoreError
+from retinue.runs.errors import ConfigError, StoreError
 from retinue.store.store import Store
 from retinue.traces.room import Traces
 
@@ -23,14 +23,33 @@ _GATHER = 0.5
 _AFTER_FAULT = 2.0
 _FRESH = 5.0
 _LOOK = 0.05
+_FIRST_ARCHIVE = 60.0
 
 
 async def project_until(stopping: asyncio.Event, traces: Traces) -> None:
-    """Project and export whatever there is until told to stop, never in the middle of a batch.
+    """Project, export and archive whatever there is until told to stop, never in the middle of a batch.
 
-    A fault costs time, not rows, and a slow endpoint delays only the export.
+    A fault costs time, not rows, and a slow endpoint delays only the export, a slow place only the archive.
     """
-    await asyncio.gather(_repeat(traces.project, stopping), _repeat(traces.export, stopping))
+    await asyncio.gather(
+        _repeat(traces.project, stopping), _repeat(traces.export, stopping), _archive(traces, stopping)
+    )
+
+
+async def _archive(traces: Traces, stopping: asyncio.Event) -> None:
+    """Soon after the start, then now and again, and at the end."""
+    pause = _FIRST_ARCHIVE
+    while traces.archives_every is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(pause, traces.archives_every)):
+                await stopping.wait()
+        pause = traces.archives_every
+        try:
+            await traces.archive()
+        except (StoreError, ConfigError) as error:
+            _LOG.warning("the archive of traces lags behind: %s", error)
+        if stopping.is_set():
+            return
 
 
 async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event) -> None:

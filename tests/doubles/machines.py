@@ -70,8 +70,8 @@ for path in {keep}; do
     mount --rbind "$path" "$there"
 done
 mount --bind {folder}/home {folder}/homes/retinue
-mount --rbind {folder}/tmp /tmp
 mount --rbind {folder}/homes /home
+mount --rbind {folder}/tmp /tmp
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mount --bind {folder}/passwd /etc/passwd

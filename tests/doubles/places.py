@@ -48,7 +48,7 @@ class Place:
         if self.url is None:
             shutil.rmtree(self.folder / "data", ignore_errors=True)
             return
-        with psycopg.connect(self.url) as connection:
+        with psycopg.connect(self.url, options="-c lock_timeout=20s") as connection:
             tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'meta'"
             for (table,) in connection.execute(tables).fetchall():
                 connection.execute(f"DELETE FROM {table}")

@@ -327,7 +327,7 @@ async def test_a_copy_that_was_killed_ends_as_any_other(across: Pair, stop: str)
 async def test_a_copy_of_another_store_is_not_continued(places: Places, filled: dict[str, Place]) -> None:
     with places.new("sqlite") as other, places.new("postgres") as target:
         source = filled["sqlite"]
-            async with store_at(other) as store:
+        async with store_at(other) as store:
             await store.submit([new_run("mine")])
         with python(PARTIAL, "journal", *source.arguments, "/", *target.arguments) as process:
             await asyncio.to_thread(process.wait_for, "reached")
