@@ -5,10 +5,16 @@ Knows no models, no tools, no policy and no traces: importing them costs most of
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from retinue.host.clock import now_ns
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, StoreError
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
+
+if TYPE_CHECKING:
+    from retinue.store.postgres.looking import Server
 
 
 def open_store(settings: Settings) -> Store:
@@ -50,6 +56,20 @@ def host_elsewhere(settings: Settings, kind: str) -> tuple[str, int, float, str]
     except ImportError as error:
         raise _not_installed(settings.store, error) from None
     return host_of(settings.store, kind, settings.actors.lease_seconds)
+
+
+def look_at_server(settings: Settings) -> Server | None:
+    """What can be told of the server of a shared store, which is not changed; None for a store of one machine.
+
+    ConfigError, StoreError; no password is in either.
+    """
+    if settings.store is None:
+        return None
+    try:
+        from retinue.store.postgres.looking import look
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    return look(settings.store, lambda: now_ns() / 1e9)
 
 
 def _not_installed(url: str, error: ImportError) -> ConfigError:

@@ -19,6 +19,7 @@ from retinue.store.copying import BEGUN, DONE, HOSTS, NEWEST, TABLES, Row, Table
 from retinue.store.leasing import find_dead
 from retinue.store.liveness import boot_id
 from retinue.store.objects import resolve
+from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.keys import KeyTable
 from retinue.store.postgres.opening import FILLING, connect, identity, migrate, open_pool, schema_of
@@ -35,11 +36,13 @@ _SILENT = 60.0
 _NUMBERED = ("groups", "requests", "events", "alerts")
 _BLOBS = Table("blobs", ("address",), lasting=True)
 _KEYS = Table("keys", ("tenant_id",))
-_SLOW = "SET statement_timeout = '30min'; SET idle_in_transaction_session_timeout = '30min'"
+_SLOWEST = 120.0
+"""The patience (s) of a copy with the server, where a page may be large; `_OPTIONS` are not meant to be so long."""
+_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30min"
 _MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _Connection = psycopg.Connection[Any]
-_Pool = ConnectionPool[psycopg.Connection[Any]]
+_Pool = ConnectionPool[Patient]
 
 
 class PostgresEnd:
@@ -150,7 +153,7 @@ class PostgresTarget(PostgresEnd):
 @contextmanager
 def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
     """The store of a database as of now. `key` opens its keys, and is a reference, as a password in `url` is."""
-    with _told(url), _connected(url) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, open_pool(url, 1, _PATIENCE) as pool:
         found = schema_of(connection)
         if found == 0:
             raise InvalidInput(f"the database {identity(url)} has no store: nothing is to be copied")
@@ -166,24 +169,17 @@ def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
 @contextmanager
 def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget]:
     """An empty database, or one that a copy has begun or finished. `key` wraps its keys."""
-    with _told(url), _connected(url) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, open_pool(url, 1, _PATIENCE) as pool:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_COPYING,))
         except psycopg.errors.LockNotAvailable:
             raise StoreBusy(f"another process copies into {identity(url)}: wait until it has ended") from None
         if schema_of(connection) != FILLING:
-            migrate(url)
+            migrate(url, _PATIENCE)
         target = PostgresTarget(url, connection, _keys(pool, key))
         if target.done is not None:
             connection.execute(_MOMENT)
         yield target
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[_Connection]:
-    with connect(url) as connection:
-        connection.execute(_SLOW)
-        yield connection
 
 
 def _keys(pool: _Pool, key: str | None) -> KeyTable:
