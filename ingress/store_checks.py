@@ -20,6 +20,8 @@ _APART = 2.0
 """Seconds that clocks may differ: timers and deadlines are set by those of the nodes, leases by the server's."""
 _OTHERS = 3
 """Processes beside the actors: supervisor, traces, a command."""
+_POOL = 4
+"""Actors of a pool of its own at most, where nothing else is said."""
 _PER_PROCESS = 6
 """Connections that a process may open for one store: to write, to read (four), to hear of news."""
 
@@ -93,5 +95,5 @@ def _schema(server: Server) -> str:
 def _processes(settings: Settings) -> int:
     actors = settings.actors
     usual = {"runs": actors.runs, "workers": actors.workers}
-    most = {name: pool.max or pool.min or usual.get(name, 1) for name, pool in actors.pools.items()}
+    most = {name: pool.max or pool.min or usual.get(name, _POOL) for name, pool in actors.pools.items()}
     return sum((usual | most).values()) + _OTHERS

@@ -194,6 +194,7 @@ async def test_all_that_can_be_read_comes_along(pair: Pair) -> None:
         assert await store.hosts() == []
 
 
+@pytest.mark.promise("K2")
 async def test_what_waited_is_answered_and_ends(pair: Pair) -> None:
     source, target = pair
     await asyncio.to_thread(copied, source, target)
@@ -298,7 +299,6 @@ with source_of(source) as one, target_of(target) as other:
 
 
 @pytest.mark.parametrize("stop", ["runs", "journal", "blobs", "finish"])
-@pytest.mark.promise("K2")
 async def test_a_copy_that_was_killed_ends_as_any_other(across: Pair, stop: str) -> None:
     """Between the two tries the source goes on, and what the second brings is the newest."""
     source, target = across
