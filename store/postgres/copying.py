@@ -35,7 +35,9 @@ _SILENT = 60.0
 _NUMBERED = ("groups", "requests", "events", "alerts")
 _BLOBS = Table("blobs", ("address",), lasting=True)
 _KEYS = Table("keys", ("tenant_id",))
-_SLOW = "SET statement_timeout = '30min'; SET idle_in_transaction_session_timeout = '30min'"
+_SLOWEST = 120.0
+"""The patience (s) of a copy with the server, where a page may be large; `_OPTIONS` are not meant to be so long."""
+_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30min"
 _MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _Connection = psycopg.Connection[Any]
@@ -149,7 +151,7 @@ class PostgresTarget(PostgresEnd):
 @contextmanager
 def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
     """The store of a database as of now. `key` opens its keys, and is a reference, as a password in `url` is."""
-    with _told(url), _connected(url) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         found = schema_of(connection)
         if found == 0:
             raise InvalidInput(f"the database {identity(url)} has no store: nothing is to be copied")
@@ -165,7 +167,7 @@ def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
 @contextmanager
 def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget]:
     """An empty database, or one that a copy has begun or finished. `key` wraps its keys."""
-    with _told(url), _connected(url) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_COPYING,))
         except psycopg.errors.LockNotAvailable:
@@ -176,13 +178,6 @@ def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget
         if target.done is not None:
             connection.execute(_MOMENT)
         yield target
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[_Connection]:
-    with connect(url, _PATIENCE) as connection:
-        connection.execute(_SLOW)
-        yield connection
 
 
 def _keys(pool: Pool, key: str | None) -> KeyTable:

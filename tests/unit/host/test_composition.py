@@ -35,7 +35,7 @@ def test_a_setting_for_a_pool_that_nothing_runs_in_is_refused_with_the_names_the
     )
     for known in ("gpu1", "workers", "'*'"):
         (folder / "retinue.yaml").write_text(f"modules: [agents]\nactors: {{pools: {{{known}: {{max: 3}}}}}}\n")
-        assert list(load_project(load_settings(folder)).registry.pools)[0].startswith("gpu1-")
+        assert next(iter(load_project(load_settings(folder)).registry.pools)).startswith("gpu1-")
     (folder / "retinue.yaml").write_text("modules: [agents]\nactors: {pools: {gpu2: {max: 3}}}\n")
     with pytest.raises(ConfigError, match=r"actors\.pools.*'gpu2'.*did you mean gpu1"):
         load_project(load_settings(folder))
