@@ -20,8 +20,8 @@ from retinue.runs.errors import InvalidInput, StoreError
 from retinue.store.opening import connect
 from retinue.store.rows import one
 
-_FILE = "store.db"
-_NOTE = "backup.json"
+FILE = "store.db"
+NOTE = "backup.json"
 _BESIDE = ("keys", "blobs")
 _BOUND = 3_600.0
 _DRAFTS = shutil.ignore_patterns("*.*")
@@ -33,25 +33,20 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
 
     Safe while processes write. Without `keys` the sealed contents stay closed. Raises InvalidInput, StoreError.
     """
-    if not (folder / _FILE).is_file():
+    if not (folder / FILE).is_file():
         raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
     if target.exists():
         raise InvalidInput(f"backup {target} exists: name a folder that does not")
     draft = target.with_name(f"{target.name}.unfinished")
-    command = [sys.executable, "-m", "retinue.store.backup", str(folder), str(draft)]
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_BOUND, check=False)
-        if done.returncode:
-            raise StoreError(f"the backup of {folder} failed: {done.stderr.strip().splitlines()[-1]}")
+        counts = snapshot(folder, draft)
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, draft / name, ignore=_DRAFTS if name == "blobs" else None)
-        counts: dict[str, int] = json.loads(done.stdout)
         counts["blobs"] = sum(path.is_file() for path in (draft / "blobs").rglob("*"))
-        (draft / _NOTE).write_text(json.dumps(counts | {"keys": keys}) + "\n", encoding="utf-8")
-        draft.rename(target)
+        complete(draft, target, counts | {"keys": keys})
     except OSError as error:
         raise StoreError(f"backup {target} cannot be written: {error.strerror}; free space or name another") from None
     finally:
@@ -59,20 +54,48 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
     return counts
 
 
+def complete(draft: Path, target: Path, said: dict[str, int]) -> None:
+    """Make a backup of a whole draft of one: note what is in it, and give it its name."""
+    (draft / NOTE).write_text(json.dumps(said) + "\n", encoding="utf-8")
+    draft.rename(target)
+
+
+def refuse_no_backup(backup: Path) -> None:
+    """InvalidInput for a folder that is none that was made by a backup."""
+    if not (backup / NOTE).is_file():
+        raise InvalidInput(f"{backup} is no backup: it has no {NOTE}")
+
+
+def snapshot(folder: Path, draft: Path) -> dict[str, int]:
+    """Copy the journal of a data folder, live or not, into the folder `draft`; returns counts of runs and frames.
+
+    StoreError, which names the data folder.
+    """
+    command = [sys.executable, "-m", "retinue.store.backup", str(folder), str(draft)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_BOUND, check=False)
+    except subprocess.TimeoutExpired:
+        raise StoreError(f"the store in {folder} was not copied within {_BOUND:,.0f} s: is its disk well?") from None
+    if done.returncode:
+        said = (done.stderr.strip() or f"the process that copies it ended with {done.returncode}").splitlines()[-1]
+        raise StoreError(f"the store in {folder} cannot be copied: {said}")
+    counts: dict[str, int] = json.loads(done.stdout)
+    return counts
+
+
 def restore(backup: Path, folder: Path) -> int:
     """Make a data folder of a backup; returns how many runs are held in it. InvalidInput when it exists."""
-    if not (backup / _NOTE).is_file():
-        raise InvalidInput(f"{backup} is no backup: it has no {_NOTE}")
-    if (folder / _FILE).exists():
+    refuse_no_backup(backup)
+    if (folder / FILE).exists():
         raise InvalidInput(f"data folder {folder} has a store: restore into one that has none")
     folder.mkdir(parents=True, exist_ok=True)
     for name in _BESIDE:
         if (backup / name).is_dir():
             shutil.copytree(backup / name, folder / name, dirs_exist_ok=True)
-    draft = folder / f"{_FILE}.unfinished"
-    shutil.copyfile(backup / _FILE, draft)
+    draft = folder / f"{FILE}.unfinished"
+    shutil.copyfile(backup / FILE, draft)
     held = _renew(draft)
-    draft.rename(folder / _FILE)
+    draft.rename(folder / FILE)
     return held
 
 
@@ -93,12 +116,12 @@ def _renew(path: Path) -> int:
 
 
 def _copy(folder: Path, target: Path) -> dict[str, int]:
-    connection = connect(folder / _FILE)
+    connection = connect(folder / FILE)
     try:
-        connection.execute("VACUUM INTO ?", (str(target / _FILE),))
+        connection.execute("VACUUM INTO ?", (str(target / FILE),))
     finally:
         connection.close()
-    copy = apsw.Connection(str(target / _FILE), flags=apsw.SQLITE_OPEN_READONLY)
+    copy = apsw.Connection(str(target / FILE), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         found = one(copy, "PRAGMA integrity_check")[0]
         if found != "ok":

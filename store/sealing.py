@@ -7,13 +7,14 @@ key is ever shared between tenants, so equal content of two tenants has two addr
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -47,6 +48,14 @@ class Keys(Protocol):
 
     def destroy(self, tenant_id: str) -> bool:
         """Make the key unreadable for ever. False when there was none."""
+        ...
+
+    def tenants(self) -> Iterator[str]:
+        """Whose keys there are."""
+        ...
+
+    def keep(self, tenant_id: str, key: bytes) -> bytes:
+        """The key that the tenant has from now on: this one of another place, or the one it had; durable."""
         ...
 
 
@@ -126,11 +135,19 @@ class KeyFolder:
 
     def create(self, tenant_id: str) -> bytes:
         """See Keys."""
+        return self.keep(tenant_id, os.urandom(KEY_BYTES))
+
+    def tenants(self) -> Iterator[str]:
+        """See Keys."""
+        return (unquote(path.stem) for path in sorted(self._folder.glob("*.key")))
+
+    def keep(self, tenant_id: str, key: bytes) -> bytes:
+        """See Keys."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(tenant_id)
         draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
+            file.write(key)
             file.flush()
             os.fsync(file.fileno())
         try:

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import SchemaMismatch, StoreError
 from retinue.store.objects import resolve
@@ -34,6 +33,8 @@ BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off
 """For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
 a young table for an empty one."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
+FILLING = 1_000_000_000
+"""The schema of a store that is being filled by a copy: no process writes one."""
 _MIGRATING = 4_611_686_018_427_387_903
 """The advisory lock of whoever migrates."""
 
@@ -46,31 +47,19 @@ def identity(url: str) -> str:
 
 def connect(url: str, patience: float, options: str = "") -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    connection = Patient.connect(**_parameters(url, patience, options))
-    _configure(connection, patience)
+    connection = Patient.connect(**parameters(url, patience, options))
+    configure(connection, patience)
     return connection
 
 
-def open_pool(url: str, most: int, patience: float) -> ConnectionPool[Patient]:
-    """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
-    return ConnectionPool(
-        connection_class=Patient,
-        kwargs=lambda: _parameters(url, patience),
-        min_size=1,
-        max_size=most,
-        open=True,
-        timeout=patience,
-        name="retinue",
-        configure=lambda connection: _configure(connection, patience),
-    )
-
-
-def _configure(connection: Patient, patience: float) -> None:
+def configure(connection: Patient, patience: float) -> None:
+    """Make a connection of `parameters` ready."""
     connection.longest = 3 * patience
     take_any_text(connection)
 
 
-def _parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
+def parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
+    """How to connect, for psycopg. ConfigError when the address refers to a variable that is not set."""
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
     bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
     given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])
@@ -89,10 +78,10 @@ def migrate(url: str, patience: float) -> str:
 
 def _migrate(connection: psycopg.Connection[Any]) -> str:
     steps = migrations()
-    found = _schema(connection)
+    found = schema_of(connection)
     if found < len(steps):
         connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATING,))
-        for number in range(_schema(connection), len(steps)):
+        for number in range(schema_of(connection), len(steps)):
             with connection.transaction():
                 if number:
                     connection.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
@@ -105,6 +94,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
                     (str(number + 1),),
                 )
         connection.execute("SELECT pg_advisory_unlock(%s)", (_MIGRATING,))
+    elif found == FILLING:
+        raise StoreError("a copy into this store has not ended: repeat the command that began it, until it has")
     elif found > len(steps):
         raise SchemaMismatch(f"the store has schema {found}, this version knows {len(steps)}: use the newer Retinue")
     row = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()
@@ -112,7 +103,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def _schema(connection: psycopg.Connection[Any]) -> int:
+def schema_of(connection: psycopg.Connection[Any]) -> int:
+    """The schema version of a database; 0 where there is no store, FILLING while a copy fills it."""
     try:
         row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
     except errors.UndefinedTable:

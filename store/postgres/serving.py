@@ -13,7 +13,8 @@ from retinue.store.postgres.pen import translate
 _LIVING = """SELECT h.node, h.pid, h.pid_started, h.boot_id, h.kind, h.actor_id, extract(epoch FROM now()) - h.beat,
   (SELECT count(*) FROM runs WHERE host = h.num AND status = 'in_progress')
 FROM hosts h WHERE h.state = 'alive' AND h.beat > extract(epoch FROM now()) - %s ORDER BY h.node, h.num"""
-_PATIENCE = 5.0
+_PATIENCE = 10.0
+"""Seconds that a server may be silent."""
 
 
 class Serving(NamedTuple):
