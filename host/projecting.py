@@ -24,6 +24,7 @@ _AFTER_FAULT = 2.0
 _FRESH = 5.0
 _LOOK = 0.05
 _FIRST_ARCHIVE = 60.0
+_FAREWELL = 20.0
 
 
 async def project_until(stopping: asyncio.Event, traces: Traces) -> None:
@@ -34,22 +35,31 @@ async def project_until(stopping: asyncio.Event, traces: Traces) -> None:
     await asyncio.gather(
         _repeat(traces.project, stopping), _repeat(traces.export, stopping), _archive(traces, stopping)
     )
+    if traces.archives_every is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await _told(catch_up(traces))
+                await _told(traces.archive())
 
 
 async def _archive(traces: Traces, stopping: asyncio.Event) -> None:
-    """Soon after the start, then now and again, and at the end."""
+    """Soon after the start, then now and again."""
     pause = _FIRST_ARCHIVE
-    while traces.archives_every is not None:
-        with suppress(TimeoutError):
+    while traces.archives_every is not None and not stopping.is_set():
+        try:
             async with asyncio.timeout(min(pause, traces.archives_every)):
                 await stopping.wait()
+        except TimeoutError:
+            await _told(traces.archive())
         pause = traces.archives_every
-        try:
-            await traces.archive()
-        except (StoreError, ConfigError) as error:
-            _LOG.warning("the archive of traces lags behind: %s", error)
-        if stopping.is_set():
-            return
+
+
+async def _told(step: Awaitable[int]) -> None:
+    """A step of the archive; a fault of it is told of, and the next one meets it again or not."""
+    try:
+        await step
+    except (StoreError, ConfigError) as error:
+        _LOG.warning("the archive of traces lags behind: %s", error)
 
 
 async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event) -> None:

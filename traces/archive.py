@@ -10,14 +10,15 @@ counts rows says all. A part is there, whole, before the note counts it; a death
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import duckdb
 
@@ -56,6 +57,8 @@ class Shelf(Protocol):
     def get(self, path: str) -> bytes | None: ...
 
     def head(self, path: str) -> Kept | None: ...
+
+    def open(self, found: Any) -> BinaryIO: ...
 
     def list(self, folder: str) -> Iterable[Kept]: ...
 
@@ -102,6 +105,10 @@ class Part:
         return f"table={self.table}/day={self.day}/part-{self.number:05d}.parquet"
 
 
+Copy = Callable[[Part, Path], None]
+"""Writes the rows of a part into a local file."""
+
+
 class Archive:
     """Keeps an archive up with a file. One at a time, in one thread; many archives of one store agree.
 
@@ -139,12 +146,13 @@ class Archive:
             )
         renew = note.shape != self._shape
         try:
-            with file.reader() as reader:
+            with file.reader() as reader, closing(_copier()) as copier:
                 seq, counts = _counts(reader)
                 if seq < note.seq:
                     return 0
                 known = Note(incarnation, self._shape) if renew else note
-                written = self._write_all(reader, known, list(self._due(known, counts)), seq, renew)
+                due = list(self._due(known, counts))
+                written = self._write_all(known, due, partial(copy_part, reader, copier), seq, renew)
         except duckdb.Error as error:
             raise StoreError(f"the archive of traces could not be written: {error}; it goes on by itself") from error
         if renew and not self._stopping.is_set():
@@ -170,7 +178,7 @@ class Archive:
         self._written = {}
         return lost
 
-    def _write_all(self, reader: duckdb.DuckDBPyConnection, note: Note, parts: list[Part], seq: int, anew: bool) -> int:
+    def _write_all(self, note: Note, parts: list[Part], copy: Copy, seq: int, anew: bool) -> int:
         """Write the parts, and the note that counts them; returns how many were written.
 
         What is made `anew`, in another way, is counted when all of it is there: until then the old note holds.
@@ -178,7 +186,7 @@ class Archive:
         for written, part in enumerate(parts):
             if self._stopping.is_set():
                 return written
-            self._write(reader, part)
+            self._write(part, copy)
             days = note.tables.setdefault(part.table, {})
             days[part.day] = max(days.get(part.day, 0), part.end)
             if not anew and (written + 1) % _NOTED == 0:
@@ -191,10 +199,10 @@ class Archive:
     def _put(self, note: Note) -> None:
         self._shelf.put(self._at(NOTE), note.dump())
 
-    def _write(self, reader: duckdb.DuckDBPyConnection, part: Part) -> None:
+    def _write(self, part: Part, copy: Copy) -> None:
         with TemporaryDirectory(prefix="archive-", dir=self._folder) as folder:
             target = Path(folder) / "part.parquet"
-            copy_part(reader, part, target)
+            copy(part, target)
             self._shelf.upload(self._at(part.path), target)
             self._written[part.path] = target.stat().st_size
 
@@ -238,11 +246,8 @@ def read_note(settings: ArchiveSettings) -> Note | None:
         ) from None
 
 
-def copy_part(reader: duckdb.DuckDBPyConnection, part: Part, target: Path) -> None:
-    """Write a part as a local Parquet file, a few thousand rows in memory at a time.
-
-    In an instance of its own: the one that analysts' queries share may touch no file.
-    """
+def copy_part(reader: duckdb.DuckDBPyConnection, copier: duckdb.DuckDBPyConnection, part: Part, target: Path) -> None:
+    """Write a part as a local Parquet file, a few thousand rows in memory at a time."""
     begin = datetime.combine(date.fromisoformat(part.day), datetime.min.time(), UTC)
     rows = reader.sql(
         f"SELECT * FROM {part.table} WHERE time >= TIMESTAMPTZ '{begin.isoformat()}'"
@@ -250,17 +255,25 @@ def copy_part(reader: duckdb.DuckDBPyConnection, part: Part, target: Path) -> No
         f" LIMIT {part.end - part.start} OFFSET {part.start}"
     )
     columns = ", ".join(_cast(name, str(kind)) for name, kind in zip(rows.columns, rows.types, strict=True))
+    copier.register("part", readable(rows).to_arrow_reader(_BATCH))
+    try:
+        name = str(target).replace("'", "''")
+        copier.execute(f"COPY (SELECT {columns} FROM part) TO '{name}' (FORMAT parquet, COMPRESSION zstd)")
+    finally:
+        copier.unregister("part")
+
+
+def _copier() -> duckdb.DuckDBPyConnection:
+    """An instance for files only: the one that analysts' queries share may touch none."""
     config: dict[str, Any] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "memory_limit": _MEMORY,
         "threads": 1,
     }
-    with closing(duckdb.connect(config=config)) as writer:
-        writer.execute("SET TimeZone = 'UTC'")
-        writer.register("part", readable(rows).to_arrow_reader(_BATCH))
-        name = str(target).replace("'", "''")
-        writer.execute(f"COPY (SELECT {columns} FROM part) TO '{name}' (FORMAT parquet, COMPRESSION zstd)")
+    copier = duckdb.connect(config=config)
+    copier.execute("SET TimeZone = 'UTC'")
+    return copier
 
 
 def _cast(name: str, kind: str) -> str:

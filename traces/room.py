@@ -6,6 +6,7 @@ the journal only as a `Source`.
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -85,10 +86,21 @@ class Traces:
         return None if self._archive is None else self._archive.every
 
     async def archive(self) -> int:
-        """Bring the archive up to the tables; returns how many files were written. StoreError: call again later."""
+        """Bring the archive up to the tables; returns how many files were written.
+
+        StoreError: call again later. ConfigError: it is another store's. A call that is cancelled ends after the file
+        it is at, and is the last one.
+        """
         if self._archive is None or self._closed:
             return 0
-        return await in_thread(self._archivist, self._archive.step, self._projector.file, self._projector.incarnation)
+        step, file = self._archive.step, self._projector.file
+        work = asyncio.ensure_future(in_thread(self._archivist, step, file, self._projector.incarnation))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._archive.stop()
+            await asyncio.wait([work])
+            raise
 
     def lag(self) -> Lag:
         """How far the tables are."""

@@ -121,6 +121,8 @@ def test_the_policy_folder_is_used_when_it_is_there(project: Path) -> None:
         ("otlp: here\n", 1, ["an address such as http://localhost:4318"]),
         ("blobs: shared/folder\n", 1, ["'blobs'", "must be s3://bucket/prefix or file:///shared/folder"]),
         ("blobs: s3://key:secret@bucket/x\n", 1, ["'blobs'", "without a key in it", "(got a value that is not shown)"]),
+        ("traces:\n  archive: s3://key:secret@bucket/x\n", 2, ["'traces.archive'", "(got a value that is not shown)"]),
+        ("traces:\n  archive: out\n", 2, ["'traces.archive'", "must be s3://bucket/prefix or file:///shared/folder"]),
         ("alerts:\n  webhook: here\n", 2, ["an address such as https://hooks.example.com"]),
         ("alerts:\n  command: ['']\n", 2, ["must begin with a program"]),
         ("alerts:\n  every: soon\n", 2, ["key 'alerts.every'", "soon"]),

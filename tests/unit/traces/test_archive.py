@@ -21,7 +21,7 @@ from retinue.traces.archive import NOTE, ArchiveSettings, read_note
 from retinue.traces.room import Traces
 
 DAY = 24 * 3_600_000
-PART = 40
+PART = 25
 
 
 class Watched(FolderObjects):
@@ -60,10 +60,10 @@ def kept(shelf: Watched) -> ArchiveSettings:
 @pytest.fixture
 def book() -> Book:
     """Runs of three days."""
-    made = tale(10)
+    made = tale(5)
     for seed in (2, 3):
         made.tick(DAY)
-        tale(10, seed, made)
+        tale(5, seed, made)
     return made
 
 
