@@ -71,7 +71,6 @@ for path in {keep}; do
     mkdir -p "$there"
     mount --rbind "$path" "$there"
 done
-mount --bind {folder}/home {folder}/homes/retinue
 mount --rbind {folder}/homes /home
 mount --rbind {folder}/tmp /tmp
 mount -t tmpfs tmpfs /run
