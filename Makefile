@@ -12,7 +12,7 @@ PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-llm check format bench bench-peers chaos lock clean
+.PHONY: help setup demo test test-llm check format bench bench-peers bench-scale scale-costs chaos lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
@@ -20,6 +20,8 @@ help:
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
+	@echo "make bench-scale  simulate clusters of 1 to 1,000 nodes; prints the tables of docs/scale.md (WRITE=1: into it)"
+	@echo "make scale-costs  measure what that simulation is fed with and checked by (needs PostgreSQL; 5 minutes)"
 	@echo "make chaos     a runtime under random faults, then a judge over its history (SECONDS=600 SEED=7 FAULTS=a,b)"
 	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
 	@echo "make format    rewrite the code in the house format"
@@ -71,6 +73,12 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 # PostgreSQL for DBOS is taken from the system (Debian: apt-get install postgresql) and skipped where it is absent.
 bench-peers: $(PEERS)/.ready
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
+
+bench-scale: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.scale.run $(if $(WRITE),--write)
+
+scale-costs: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.scale.measure
 
 # One seed draws the same faults, users and rows again; when they meet what, the machine decides.
 chaos: SECONDS ?= 600

@@ -33,7 +33,7 @@ from retinue.actors.placement import supervisor_options  # noqa: E402
 from retinue.actors.pools import RUNS, WORKERS  # noqa: E402
 from retinue.actors.supervisor import SUPERVISOR, Keeper  # noqa: E402
 from retinue.host.opening import identity_of  # noqa: E402
-from retinue.host.presence import RuntimeInfo, cluster_address, find_runtime, roams  # noqa: E402
+from retinue.host.presence import RuntimeInfo, cluster_address, find_runtime, roams, runtime_of  # noqa: E402
 from retinue.host.settings import Settings  # noqa: E402
 from retinue.runs import errors  # noqa: E402
 from retinue.runs.errors import RetinueError, StoreBusy  # noqa: E402
@@ -87,13 +87,13 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
         raise RuntimeFailed(f"no runtime serves {identity_of(settings)}: start one with `retinue up`")
     address = runtime.address if runtime else None
     if address == "":
-        raise RuntimeFailed(
-            f"the runtime of store {identity_of(settings)} lives in a Ray cluster that is not known here: name it in "
-            "`cluster:` or RAY_ADDRESS"
-        )
+        raise _elsewhere(settings)
     await asyncio.to_thread(_init, settings, address)
     try:
-        own = own and not await asyncio.to_thread(_exists, settings)
+        here = await asyncio.to_thread(_exists, settings)
+        if runtime is not None and not runtime.namespace and not here:
+            raise _elsewhere(settings)
+        own = own and not here
         attachment = await asyncio.to_thread(_supervised, settings, None)
         try:
             yield attachment
@@ -102,6 +102,18 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
                 await asyncio.to_thread(_stop, attachment)
     finally:
         await asyncio.to_thread(ray.shutdown)
+
+
+def _elsewhere(settings: Settings) -> RuntimeFailed:
+    """The store is served, by a runtime that is not to be found in Ray from here."""
+    known = cluster_address(settings)
+    where = (
+        f"another Ray cluster than {known}: name its own" if known else "a Ray cluster that is not known here: name it"
+    )
+    return RuntimeFailed(
+        f"the runtime of store {identity_of(settings)} lives in {where} in `cluster:` or RAY_ADDRESS. Runs do not need "
+        "it: they are submitted, followed and answered through the store"
+    )
 
 
 def _exists(settings: Settings) -> bool:
@@ -119,10 +131,15 @@ def namespace_of(settings: Settings) -> str:
 
 
 def up(settings: Settings) -> dict[str, Any]:
-    """Start a runtime that outlives this process, or find the one that lives; returns its status."""
+    """Start a runtime that outlives this process, or find the one that lives; returns its status.
+
+    RuntimeFailed when the one that lives is in a cluster that is not known here: no second one is started beside it.
+    """
     address = _address(settings)
     if address is not None:
         return _connected(settings, address, lambda: _status(_supervised(settings, None)))
+    if runtime_of(settings) is not None:
+        raise _elsewhere(settings)
     address, head = _start_head(settings)
     return _connected(settings, address, lambda: _status(_supervised(settings, head)))
 

@@ -5,6 +5,8 @@ Owns definitions only; hosts import it by name.
 
 from __future__ import annotations
 
+import asyncio
+
 from retinue import Context, tool, workflow
 
 
@@ -63,3 +65,22 @@ async def payload_calls(ctx: Context, count: int) -> str:
     for number in range(count):
         last = await ctx.call(payload_tool, number=number)
     return last
+
+
+async def slow(number: int) -> int:
+    """A model that takes half a second, as far as a run can tell."""
+    await asyncio.sleep(0.5)
+    return number
+
+
+@workflow
+async def slow_row(ctx: Context, number: int) -> int:
+    """A row whose one step takes half a second."""
+    return await ctx.step(slow, number)
+
+
+@workflow
+async def slow_rows(ctx: Context, count: int) -> int:
+    """`count` such rows, all in one fan-out; the sum of what they returned."""
+    branches = await ctx.map(slow_row, list(range(count)))
+    return sum(branch.value for branch in branches)

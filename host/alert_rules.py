@@ -5,8 +5,8 @@ Knows no store, no clock and no way to tell anybody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from retinue.runs.alerts import OTHERS, Alert, Asked, Cause, Failure, Kind, Look, OnEvent, joined
 from retinue.runs.contracts import Json, StopReason
@@ -24,17 +24,20 @@ _FROM_OUTSIDE = (StopReason.tool_failure, StopReason.model_failure)
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far the trace tables are behind: the newest frame they have, the newest there is, and for how long (ns)
-    something has been waiting for them."""
+    """How far a reader of the journal is behind: the newest frame it has, the newest there is, and for how long (ns)
+    something has been waiting for it, since when. More than `most` (ns) is told of, under `subject`, with `facts`."""
 
+    subject: str
     projected: int
     newest: int
     since: int
     behind: int
+    most: int
+    facts: Mapping[str, Json] = field(default_factory=dict)
 
 
-def causes(look: Look, before: int, lag: Lag | None = None, most_lag: int = 0) -> list[Cause]:
-    """Everything to tell of. What is asked since `before` (Unix ns) is late; so are tables behind by `most_lag` ns."""
+def causes(look: Look, before: int, lags: Iterable[Lag] = ()) -> list[Cause]:
+    """Everything to tell of. What is asked since `before` (Unix ns) is late."""
     found = [_late(asked) for asked in look.asked if asked.escalated_at is not None or asked.since <= before]
     found += [_doubted(asked) for asked in look.asked if asked.doubt is not None]
     found += [_on_event(run) for run in look.on_event]
@@ -44,24 +47,28 @@ def causes(look: Look, before: int, lag: Lag | None = None, most_lag: int = 0) -
     ]
     found += [_ended(failure) for failure in look.failures if failure.reason in _OF_TREES]
     found += _given_up(look)
-    if lag is not None and lag.behind > most_lag:
-        seen = {"projected": lag.projected, "newest": lag.newest, "seconds": lag.behind // 1_000_000_000}
-        found.append(Cause("traces_lag", TRACES, {"since": lag.since, **seen}))
+    for lag in lags:
+        if lag.behind > lag.most:
+            seen = {"projected": lag.projected, "newest": lag.newest, "seconds": lag.behind // 1_000_000_000}
+            found.append(Cause("traces_lag", lag.subject, {"since": lag.since, **seen, **lag.facts}))
     return _one_each(found)
 
 
-def gone(look: Look, found: Iterable[Cause], lag: Lag | None = None) -> list[int]:
+def gone(look: Look, found: Iterable[Cause], lags: Iterable[Lag] = ()) -> list[int]:
     """Ids of the alerts that stand though their cause is gone."""
     there = {(cause.kind, cause.subject) for cause in found}
-    return [alert.id for alert in look.standing if not _lasts(alert, look, (alert.kind, alert.subject) in there, lag)]
+    reached = {lag.subject: lag.projected for lag in lags}
+    return [
+        alert.id for alert in look.standing if not _lasts(alert, look, (alert.kind, alert.subject) in there, reached)
+    ]
 
 
-def _lasts(alert: Alert, look: Look, there: bool, lag: Lag | None) -> bool:
+def _lasts(alert: Alert, look: Look, there: bool, reached: Mapping[str, int]) -> bool:
     facts = alert.facts
     if alert.subject == OTHERS:
         return True
     if alert.kind == "traces_lag":
-        return there or lag is None or lag.projected < facts["newest"]
+        return there or reached.get(alert.subject, -1) < facts["newest"]
     if alert.kind == "breaker":
         return there
     if "request_id" in facts:

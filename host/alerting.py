@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from retinue.host import clock
-from retinue.host.alert_rules import Lag, causes, gone
+from retinue.host.alert_rules import TRACES, Lag, causes, gone
 from retinue.host.settings import Settings
 from retinue.host.telling import Body, NotTold, Tell, channels_of
-from retinue.runs.alerts import Alert, Changes
+from retinue.runs.alert_text import said
+from retinue.runs.alerts import JOURNAL, Alert, Changes, Horizon
+from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
 from retinue.store.store import Store
 
@@ -26,6 +28,8 @@ TRIES = 8
 _LOG = logging.getLogger("retinue.host")
 _SECOND = 1_000_000_000
 _TURN = 30.0
+_HELD = 30
+"""Seconds of an open transaction that are told of: what Retinue writes takes less, and is cut off before."""
 _FIRST_PAUSE = 10.0
 _LONGEST_PAUSE = 600.0
 _BATCH = 20
@@ -51,7 +55,8 @@ class AlertDesk:
         self._settings = settings
         self._alerts = store.alerts
         self._channels = channels_of(settings) if channels is None else channels
-        self._behind = None if projected is None else _Behind(projected)
+        self._projected = projected
+        self._behind, self._held = _Behind(), _Behind()
         self._now_ns = now_ns
         self._id = clock.new_run_id()
         self._turn = False
@@ -71,15 +76,29 @@ class AlertDesk:
             return False
         before = now - int(self._settings.alerts.waits_older_than * _SECOND)
         look = await self._alerts.look(before)
-        lag = None if self._behind is None else self._behind.at(now, await self._alerts.newest())
-        found = causes(look, before, lag, int(self._settings.alerts.traces_lag * _SECOND))
-        over = gone(look, found, lag)
+        lags = self._lags(now, await self._alerts.horizon())
+        found = causes(look, before, lags)
+        over = gone(look, found, lags)
         standing = {(alert.kind, alert.subject) for alert in look.standing if alert.id not in over and alert.lasting}
         fresh = [cause for cause in found if (cause.kind, cause.subject) not in standing]
         if over or fresh or look.failures or look.refused:
             changes = Changes(now, look.cursor, tuple(over), tuple(fresh), tuple(self._channels))
             await self._alerts.change(changes)
+        for cause in fresh:
+            if cause.kind == "traces_lag":
+                _LOG.warning("%s", said(cause.kind, cause.subject, cause.facts))
         return look.more
+
+    def _lags(self, now: int, horizon: Horizon) -> list[Lag]:
+        """Of the readers of the journal, which an open transaction may hold back, and of the tables among them."""
+        who: dict[str, Json] = {"pid": horizon.pid, "holder": horizon.holder}
+        held = self._held.at(now, horizon.readable, horizon.newest)
+        lags = [Lag(JOURNAL, horizon.readable, horizon.newest, *held, _HELD * _SECOND, who)]
+        if self._projected is not None:
+            projected, most = self._projected(), int(self._settings.alerts.traces_lag * _SECOND)
+            behind = self._behind.at(now, projected, horizon.readable)
+            lags.append(Lag(TRACES, projected, horizon.readable, *behind, most))
+        return lags
 
     async def tell(self) -> int:
         """Tell of everything that is due, one after the other; how many tries that took."""
@@ -174,20 +193,19 @@ async def _repeat(step: Callable[[], Awaitable[int]], every: float) -> None:
 
 
 class _Behind:
-    """For how long something has been waiting for the trace tables, by what was seen at earlier moments.
+    """For how long something has been waiting for a reader, by what was seen at earlier moments.
 
     The writers' own times would not do: a fork begins with entries as old as its original's.
     """
 
-    def __init__(self, projected: Projected) -> None:
-        self._projected = projected
+    def __init__(self) -> None:
         self._seen: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
 
-    def at(self, now: int, newest: int) -> Lag:
-        """How far the tables are behind at a moment (Unix ns), when the newest frame is `newest`."""
-        projected = self._projected()
+    def at(self, now: int, reached: int, newest: int) -> tuple[int, int]:
+        """Since when (Unix ns) and for how long (ns) it is behind, when it has reached a frame and another is the
+        newest."""
         self._seen.append((now, newest))
-        while self._seen and self._seen[0][1] <= projected:
+        while self._seen and self._seen[0][1] <= reached:
             self._seen.popleft()
         since = self._seen[0][0] if self._seen else now
-        return Lag(projected, newest, since, now - since)
+        return since, now - since

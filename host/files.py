@@ -12,11 +12,12 @@ from typing import BinaryIO
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sources import Source
 from retinue.store.folders import digest_of_ends
-from retinue.store.objects import Found, is_url, split_url
+from retinue.store.objects import AHEAD, Found, is_url, split_url
 from retinue.store.places import open_objects
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 MOST_SHARDS = 10_000
+_ASKED = 64 * 1024
 _MARKS = frozenset("*?[")
 
 
@@ -81,12 +82,13 @@ def fingerprint(path: Path | str) -> str:
 
 
 def open_file(source: Source) -> BinaryIO:
-    """The file of a source, to be read from anywhere; one of a remote place by ranges of a few MiB."""
+    """The file of a source, to be read from anywhere; over a network by ranges: lines a few MiB at a time, Parquet,
+    whose reader knows what it needs, about as it asks."""
     if not is_url(source.path):
         return Path(source.path).open("rb")
     place, path = split_url(source.path)
     size, _, tag = (source.fingerprint or fingerprint(source.path)).partition("-")
-    return open_objects(place).open(Found(path, int(size), tag))
+    return open_objects(place).open(Found(path, int(size), tag), _ASKED if source.format == "parquet" else AHEAD)
 
 
 def _matches(place: str, path: str) -> list[Found]:

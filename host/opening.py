@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from retinue.host.clock import now_ns
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, StoreError
+from retinue.store.liveness import Owner, boot_id, is_alive
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
 
 if TYPE_CHECKING:
     from retinue.store.postgres.looking import Server
+    from retinue.store.postgres.serving import Serving
 
 
 def open_store(settings: Settings) -> Store:
@@ -44,18 +46,19 @@ def identity_of(settings: Settings) -> str:
     return identity(settings.store)
 
 
-def host_elsewhere(settings: Settings, kind: str) -> tuple[str, int, float, str] | None:
-    """A living host of a kind on any node of a shared store: its node, process id, that one's start, its boot id.
+def serving_hosts(settings: Settings) -> list[Serving]:
+    """The living hosts of a shared store, on any node; none for a store of one machine. ConfigError, StoreError.
 
-    None when there is none, and for a store of one machine. ConfigError, StoreError.
+    One of this machine whose process is gone does not live, though it has not been silent for long.
     """
     if settings.store is None:
-        return None
+        return []
     try:
-        from retinue.store.postgres.serving import host_of
+        from retinue.store.postgres.serving import hosts_of
     except ImportError as error:
         raise _not_installed(settings.store, error) from None
-    return host_of(settings.store, kind, settings.actors.lease_seconds)
+    found = hosts_of(settings.store, settings.actors.lease_seconds)
+    return [host for host in found if host.boot_id != boot_id() or is_alive(Owner(host.pid, host.started))]
 
 
 def look_at_server(settings: Settings) -> Server | None:

@@ -13,11 +13,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from retinue.host.opening import host_elsewhere
+from retinue.host.opening import serving_hosts
 from retinue.host.settings import Settings
 from retinue.runs.errors import StoreBusy
 from retinue.store.liveness import Owner, boot_id, is_alive
 
+RUNTIME = "run"
+"""The kind of a host by which a shared store shows that a runtime serves it."""
 _FILE = "runtime.lock"
 _PATIENCE = 10.0
 
@@ -99,12 +101,11 @@ def runtime_of(settings: Settings) -> RuntimeInfo | None:
     StoreError when a shared store cannot be asked.
     """
     found = find_runtime(settings.data_folder)
-    host = host_elsewhere(settings, "run") if found is None else None
-    if host is None:
+    hosts = [host for host in serving_hosts(settings) if host.kind == RUNTIME] if found is None else []
+    if not hosts:
         return found
-    node, pid, started, boot = host
-    address = cluster_address(settings) or ""
-    return RuntimeInfo(address=address, namespace="", pid=pid, started=started, boot_id=boot, node=node)
+    host, address = hosts[0], cluster_address(settings) or ""
+    return RuntimeInfo(address, "", host.pid, host.started, host.boot_id, host.node)
 
 
 def find_runtime(data_folder: Path) -> RuntimeInfo | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator
@@ -29,12 +30,18 @@ MOST_BYTES = 64 * 1024 * 1024
 """A longer line is a dead letter."""
 MOST_LEVELS = 100
 """Lists and objects inside each other; a deeper row is a dead letter. The journal reads 200 back, wrapping included."""
-_MOST_OPEN = 16
+_MOST_OPEN = 64
+_STREAM = 1 << 20
+"""Bytes of a column of a Parquet file that are read at a time."""
+_WORTH_A_SKIP = 10_000
+"""Rows that a Parquet reader is moved over; further on, opening the file again at its row group is cheaper."""
 
 
 class RowReader:
-    """Implements `runs.sources.SourceReader` for files, local or of a shared place. Tables, and files that are read
-    over the network, stay open between the pages of their jobs. Thread-safe.
+    """Implements `runs.sources.SourceReader` for files, local or of a shared place. Thread-safe.
+
+    Tables, and files that are read over the network, stay open between the pages of their jobs, and move on when
+    other hosts have read pages in between: each host reads a file at most once.
     """
 
     def __init__(self) -> None:
@@ -60,15 +67,19 @@ class RowReader:
         if page.exhausted:
             opened.close()
         else:
-            self._keep(_place(source, page.cursor), opened)
+            self._keep(_place(source), opened)
         return page
 
     def _taken(self, source: Source, cursor: Json) -> _Lines | _Table | None:
         with self._lock:
-            return self._open.pop(_place(source, cursor), None)
+            found = self._open.pop(_place(source), None)
+        if found is not None and not found.reaches(int(cursor["rows"])):
+            found.close()
+            return None
+        return found
 
     def _keep(self, place: _Place, opened: _Lines | _Table) -> None:
-        """A reader that stands where another page begins; of those that nobody came back to, the oldest is closed."""
+        """A reader that stands where a page ended; of those that nobody came back to, the oldest is closed."""
         with self._lock:
             unwanted = [self._open.pop(place)] if place in self._open else []
             self._open[place] = opened
@@ -78,11 +89,11 @@ class RowReader:
             each.close()
 
 
-_Place = tuple[str, str, int]
+_Place = tuple[str, str]
 
 
-def _place(source: Source, cursor: Json) -> _Place:
-    return source.path, source.fingerprint, int(cursor["rows"])
+def _place(source: Source) -> _Place:
+    return source.path, source.fingerprint
 
 
 def _opened(source: Source, cursor: Json) -> _Lines | _Table:
@@ -98,6 +109,10 @@ class _Lines:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+    def reaches(self, row: int) -> bool:
+        """True: the cursor has the offset of any row."""
+        return True
 
     def page(self, source: Source, cursor: Json, limit: int) -> Page:
         """Up to `limit` rows from the cursor's offset on."""
@@ -183,12 +198,17 @@ class _Table:
 
     def __init__(self, source: Source, row: int) -> None:
         self.done = row
+        self._skips = math.inf if source.format == "csv" else _WORTH_A_SKIP
         self._rows = _csv_rows(source, row) if source.format == "csv" else _parquet_rows(source, row)
         self._ahead: dict[str, Json] | None = next(self._rows, None)
 
     def close(self) -> None:
         """Let go of the file."""
         self._rows.close()
+
+    def reaches(self, row: int) -> bool:
+        """Whether it is worth going on to a row; a reader does not go back."""
+        return 0 <= row - self.done <= self._skips
 
     def _take(self) -> dict[str, Json]:
         """The next row; there must be one."""
@@ -201,6 +221,8 @@ class _Table:
         """Up to `limit` rows."""
         items: list[Item] = []
         rejected: list[DeadLetter] = []
+        while self._ahead is not None and self.done < int(cursor["rows"]):
+            self._take()
         while self._ahead is not None and _more(source, self.done) and len(items) < limit:
             _sort(_table_item(source, self._take(), self.done), items, rejected)
         exhausted = self._ahead is None or not _more(source, self.done)
@@ -233,7 +255,7 @@ def _parquet_rows(source: Source, start: int) -> Generator[dict[str, Json], None
     import pyarrow.parquet  # noqa: PLC0415 - half a second that only Parquet inputs should cost
 
     try:
-        with open_file(source) as file, pyarrow.parquet.ParquetFile(file) as table:
+        with open_file(source) as file, pyarrow.parquet.ParquetFile(file, buffer_size=_STREAM) as table:
             sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
             ends = list(accumulate(sizes))
             first = bisect_right(ends, start)

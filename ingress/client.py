@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("retinue.ingress")
 _WATCH = 1.0
+_WATCH_SHARED = 5.0
+"""Seconds between two looks for a runtime: one of a shared store costs a connection."""
 Ask = Callable[[str, float], Awaitable["pa.Table"]]
 
 
@@ -288,9 +290,9 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of the project in `project` (default: the current folder or one above it).
 
-    `local`: runs are hosted in this process, without Ray. Otherwise the live runtime of the data folder is
-    joined, or one is started that ends with the block. `start=False`: only control, nothing is hosted.
-    Raises ConfigError, StoreBusy.
+    `local`: runs are hosted in this process, without Ray. Otherwise the live runtime of the data folder, or of the
+    store that machines share, is joined, or one is started that ends with the block. `start=False`: only control,
+    nothing is hosted. Raises ConfigError, StoreBusy.
     """
     settings = settings or load_settings(project)
     async with AsyncExitStack() as stack:
@@ -325,8 +327,9 @@ async def _local(settings: Settings, store: Store, stack: AsyncExitStack) -> Cli
 async def _stand_in(client: Client, stack: AsyncExitStack) -> None:
     """When the runtime that was joined is gone (its driver died with it), start one in its place, however often
     that fails."""
+    shared = client.settings.store is not None
     while True:
-        await asyncio.sleep(_WATCH)
+        await asyncio.sleep(_WATCH_SHARED if shared else _WATCH)
         try:
             if await asyncio.to_thread(runtime_of, client.settings) is not None:
                 continue

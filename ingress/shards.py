@@ -16,12 +16,13 @@ from retinue.runs.sources import Source
 from retinue.store.objects import Objects, is_url, split_url
 from retinue.store.places import open_objects
 
-_ROWS_OF_A_SHARD = 8
+_ROWS_OF_A_SHARD = 32
 _PART = re.compile(r"part-\d{5,}\.(jsonl|parquet)(\.dead\.jsonl)?")
 
 
 def plan_parts(input: str, output: str, source: Source, form: Literal["jsonl", "parquet"], rows: int) -> Parts:
-    """The shards of an input and where their rows go; `rows` at a time are shared by as many shards as have eight.
+    """The shards of an input and where their rows go; `rows` at a time are shared by as many shards as have 32 each,
+    and by two at least: one begins while the last rows of another are awaited.
 
     `source` says what was asked for besides: the column of ids, the limit. InvalidInput, StoreError.
     """
@@ -30,7 +31,10 @@ def plan_parts(input: str, output: str, source: Source, form: Literal["jsonl", "
         raise InvalidInput(f"--limit counts the rows of one file, and input {input} is {len(shards)}: name one")
     shards = tuple(shard.model_copy(update={"limit": source.limit}) for shard in shards)
     return Parts(
-        folder=folder_of(output), shards=shards, at_once=min(len(shards), max(1, rows // _ROWS_OF_A_SHARD)), format=form
+        folder=folder_of(output),
+        shards=shards,
+        at_once=min(len(shards), rows, max(2, rows // _ROWS_OF_A_SHARD)),
+        format=form,
     )
 
 

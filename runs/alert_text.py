@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from retinue.runs.alerts import OTHERS, Kind
+from retinue.runs.alerts import JOURNAL, OTHERS, Kind
 from retinue.runs.contracts import Json
 
 Facts = dict[str, Json]
@@ -57,7 +57,14 @@ def _unknown(subject: str, facts: Facts) -> str:
     )
 
 
-def _traces(_: str, facts: Facts) -> str:
+def _traces(subject: str, facts: Facts) -> str:
+    if subject == JOURNAL:
+        return (
+            f"the journal cannot be followed beyond entry {facts['projected']} of {facts['newest']}: a transaction has "
+            f"been open for {facts['seconds']} s (process {facts['pid']} of the database, {facts['holder']}). Runs go "
+            "on; trace tables, outputs of jobs and alerts wait until it ends: "
+            f"`SELECT pg_terminate_backend({facts['pid']})`"
+        )
     return f"the trace tables are {facts['seconds']} s behind the journal: what they answer is old"
 
 

@@ -20,6 +20,9 @@ MOST = 200
 NAMED = 20
 """Runs that one alert names."""
 
+JOURNAL = "journal"
+"""Subject of the alert about an open transaction that keeps readers of the journal back."""
+
 OTHERS = "others"
 """Subject of the alert that counts what went beyond `MOST`."""
 
@@ -48,6 +51,24 @@ class Alert(Frozen):
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
         return self.kind in ("wait", "breaker", "traces_lag") or "request_id" in self.facts
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """The journal's newest committed number, and the one up to which all is there that will ever be.
+
+    Beyond `settled` a transaction is open that may still commit; the server's process `pid` has it, for `holder`.
+    """
+
+    newest: int
+    settled: int
+    pid: int
+    holder: str
+
+    @property
+    def readable(self) -> int:
+        """How far a reader gets now."""
+        return min(self.newest, self.settled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from retinue.runs.alert_text import said
-from retinue.runs.alerts import MOST, OTHERS, Alert, Cause, Changes, Cursor, Look, came_back, joined
+from retinue.runs.alerts import MOST, OTHERS, Alert, Cause, Changes, Cursor, Horizon, Look, came_back, joined
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.store import alert_causes
 from retinue.store.engine import Connection
 from retinue.store.rows import many, one
+from retinue.store.statements import sql
 
 _COLUMNS = (
     "num, kind, subject, message, facts, raised_at, channels, tries, sent_at, acked_at, acked_by, cleared_at"
@@ -51,9 +52,9 @@ class StoreAlerts:
         found: Look = await self._read(lambda connection: look(connection, before))
         return found
 
-    async def newest(self) -> int:
-        """The newest commit's number."""
-        found: int = await self._read(lambda c: one(c, "SELECT coalesce(max(seq), 0) FROM journal")[0])
+    async def horizon(self) -> Horizon:
+        """How far the journal goes and how far readers may follow it; bounded."""
+        found: Horizon = await self._read(lambda connection: Horizon(*one(connection, sql("horizon"))))
         return found
 
     async def change(self, changes: Changes) -> None:

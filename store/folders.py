@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from retinue.runs.errors import StoreError, StoreFull, StoreUnreachable
-from retinue.store.objects import Found
+from retinue.store.objects import AHEAD, Found
 from retinue.store.sealing import sync_folder
 
 _ENDS = 65_536
@@ -74,8 +74,8 @@ class FolderObjects:
                 if not name.startswith(".") and (found := self.head(path)):
                     yield found
 
-    def open(self, found: Found) -> BinaryIO:
-        """See Objects."""
+    def open(self, found: Found, ahead: int = AHEAD) -> BinaryIO:
+        """See Objects. Nothing is fetched ahead: the system does."""
         try:
             return (self._folder / found.path).open("rb")
         except OSError as error:

@@ -19,7 +19,8 @@ from retinue.runs.errors import ConfigError, InvalidInput
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 _S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.DOTALL)
 _FILE = re.compile(r"file://(/.*)", re.DOTALL)
-_BUFFER = 4 * 1024 * 1024
+AHEAD = 4 * 1024 * 1024
+"""Bytes that are fetched at a time of a file that is read from its beginning to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ class Objects(Protocol):
         """Every file below a folder, in any order."""
         ...
 
-    def open(self, found: Found) -> BinaryIO:
-        """A file to read from, anywhere in it, a few MiB at a time. InvalidInput from a read when it changed."""
+    def open(self, found: Found, ahead: int = AHEAD) -> BinaryIO:
+        """A file to read from, anywhere in it, at least `ahead` bytes at a time over a network. InvalidInput from a
+        read when it changed."""
         ...
 
     def delete(self, path: str) -> None:
@@ -146,6 +148,6 @@ class Ranges(Protocol):
         ...
 
 
-def ranged(objects: Ranges, found: Found) -> BinaryIO:
-    """A buffered file over ranges: a request for every few MiB."""
-    return io.BufferedReader(RangedFile(objects, found), _BUFFER)
+def ranged(objects: Ranges, found: Found, ahead: int) -> BinaryIO:
+    """A buffered file over ranges: each request is for `ahead` bytes at least."""
+    return io.BufferedReader(RangedFile(objects, found), ahead)

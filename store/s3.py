@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import S3Store
 
 from retinue.runs.errors import InvalidInput, StoreUnreachable
-from retinue.store.objects import Found, ranged
+from retinue.store.objects import AHEAD, Found, ranged
 
 _CONNECT = 3.0
 _WHOLE = 120.0
@@ -85,9 +85,9 @@ class S3Objects:
                 for meta in page:
                     yield Found(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
 
-    def open(self, found: Found) -> BinaryIO:
+    def open(self, found: Found, ahead: int = AHEAD) -> BinaryIO:
         """See Objects."""
-        return ranged(self, found)
+        return ranged(self, found, ahead)
 
     def range(self, found: Found, start: int, length: int) -> bytes:
         """So many bytes of a file from `start` on. InvalidInput when it is not the file that was found."""

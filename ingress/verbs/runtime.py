@@ -6,16 +6,23 @@ Knows Ray only through `actors.runtime`.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from retinue.actors import runtime
+from retinue.host.opening import identity_of, serving_hosts
+from retinue.host.presence import RUNTIME
+from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import columns
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from retinue.store.postgres.serving import Serving
 
 
 @verb("up")
@@ -39,14 +46,39 @@ async def down_command(terminal: Terminal) -> Exit:
 
 @verb("status")
 async def status_command(terminal: Terminal) -> Exit:
-    """Show the project's runtime. Exit code 6 when none lives."""
+    """Show the project's runtime, and who serves a store that machines share. Exit code 6 when none lives."""
     settings = terminal.settings()
-    said = await asyncio.to_thread(runtime.status, settings)
-    if said is None:
-        terminal.give({"alive": False}, f"no runtime serves {settings.data_folder}: `retinue up` starts one")
-        return Exit.runtime
-    terminal.give({"alive": True, **said}, _text(said))
-    return Exit.done
+    hosts = await asyncio.to_thread(serving_hosts, settings)
+    said, note = await asyncio.to_thread(_asked, settings, hosts)
+    alive = said is not None or any(host.kind == RUNTIME for host in hosts)
+    facts = {"alive": alive, **(said or {})}
+    if settings.store is not None:
+        facts["hosts"] = [host._asdict() for host in hosts]
+    parts = [_text(said) if said else note, _hosts_text(hosts)]
+    terminal.give(facts, "\n\n".join(filter(None, parts)))
+    return Exit.done if alive else Exit.runtime
+
+
+def _asked(settings: Settings, hosts: Sequence[Serving]) -> tuple[dict[str, Any] | None, str]:
+    """What the runtime says of itself, or why it says nothing: the store knows of its hosts even so."""
+    try:
+        said = runtime.status(settings)
+    except runtime.RuntimeFailed as error:
+        if not hosts:
+            raise
+        return None, str(error)
+    serves = any(host.kind == RUNTIME for host in hosts)
+    what = "a runtime serves" if serves else "no runtime serves"
+    remedy = "name its Ray in `cluster:` or RAY_ADDRESS for more" if serves else "`retinue up` starts one"
+    return said, f"{what} {identity_of(settings)}: {remedy}"
+
+
+def _hosts_text(hosts: Sequence[Serving]) -> str:
+    """The hosts of a shared store, by node."""
+    rows = [
+        [host.node, host.kind, str(host.pid), str(host.holds), f"{max(host.silent, 0):.0f} s ago"] for host in hosts
+    ]
+    return columns(("NODE", "HOST", "PID", "HOLDS", "SEEN"), rows) if rows else ""
 
 
 @verb("drain")

@@ -8,24 +8,23 @@ what is copied nor how it is compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreBusy
 from retinue.store.copying import BEGUN, DONE, HOSTS, NEWEST, TABLES, Row, Table
 from retinue.store.leasing import find_dead
 from retinue.store.liveness import boot_id
 from retinue.store.objects import resolve
-from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.keys import KeyTable
-from retinue.store.postgres.opening import FILLING, connect, identity, migrate, open_pool, schema_of
+from retinue.store.postgres.opening import FILLING, connect, identity, migrate, schema_of
 from retinue.store.postgres.pen import translate
+from retinue.store.postgres.pool import Pool
 
-_COPYING = 4_611_686_018_427_387_902
+_COPYING = 4_611_686_018_427_387_901
 """The advisory lock of whoever copies into a database."""
 _ROWS = 100
 _FEW = 4
@@ -42,7 +41,6 @@ _OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30min"
 _MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _Connection = psycopg.Connection[Any]
-_Pool = ConnectionPool[Patient]
 
 
 class PostgresEnd:
@@ -154,7 +152,7 @@ class PostgresTarget(PostgresEnd):
 @contextmanager
 def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
     """The store of a database as of now. `key` opens its keys, and is a reference, as a password in `url` is."""
-    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         found = schema_of(connection)
         if found == 0:
             raise InvalidInput(f"the database {identity(url)} has no store: nothing is to be copied")
@@ -170,7 +168,7 @@ def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
 @contextmanager
 def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget]:
     """An empty database, or one that a copy has begun or finished. `key` wraps its keys."""
-    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_COPYING,))
         except psycopg.errors.LockNotAvailable:
@@ -183,7 +181,7 @@ def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget
         yield target
 
 
-def _keys(pool: _Pool, key: str | None) -> KeyTable:
+def _keys(pool: Pool, key: str | None) -> KeyTable:
     return KeyTable(pool, None if key is None else resolve(key, "store_key"))
 
 

@@ -54,13 +54,17 @@ class Hints:
         os.close(self._ears)
 
     def _serve(self) -> None:
+        away = False
         while not self._closed:
             try:
                 with self._connect() as connection:
                     connection.execute(f"LISTEN {_CHANNEL}")
+                    away = False
                     self._listen(connection)
-            except (psycopg.Error, OSError) as error:
-                _LOG.warning("no hints from the store for now, it is polled: %s", str(error).strip())
+            except Exception as error:  # whatever it is: without this thread nobody would look again
+                if not away:
+                    _LOG.warning("no hints from the store for now, it is polled: %s", str(error).strip())
+                away = True
                 self.version += 1
                 time.sleep(_POLL)
 
@@ -77,7 +81,10 @@ class Hints:
 
     def _wait(self, connection: psycopg.Connection[Any], timeout: float) -> bool:
         """Wait for a hint of others, or for one of ours to be sent (True)."""
-        ready, _, _ = select.select([connection.fileno(), self._ears], [], [], timeout)
+        poll = select.poll()  # select() knows no file number above 1,023
+        for file in (connection.fileno(), self._ears):
+            poll.register(file, select.POLLIN)
+        ready = [file for file, _ in poll.poll(timeout * 1_000)]
         own = connection.info.backend_pid
         if any(note.pid != own for note in connection.notifies(timeout=0)):
             self.version += 1

@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-import psycopg
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import StoreError
-from retinue.store.postgres.connection import Patient
-from retinue.store.postgres.pen import translate
+from retinue.store.postgres.pool import Pool
 from retinue.store.sealing import KEY_BYTES, Vault
 
 _NONCE = 12
@@ -28,7 +25,7 @@ _PLAIN, _WRAPPED = b"\0", b"\1"
 class KeyTable:
     """Implements `sealing.Keys`. Blocking; each call is short and bounded."""
 
-    def __init__(self, pool: ConnectionPool[Patient], store_key: str | None) -> None:
+    def __init__(self, pool: Pool, store_key: str | None) -> None:
         self._pool = pool
         digest = blake2b((store_key or "").encode(), digest_size=32, person=b"retinue-store").digest()
         self._cipher = None if store_key is None else AESGCM(digest)
@@ -67,11 +64,7 @@ class KeyTable:
         return _run(self._pool, "DELETE FROM keys WHERE tenant_id = %s RETURNING wrapped", (tenant_id,)) is not None
 
     def _names(self, query: str, after: str) -> list[str]:
-        try:
-            with self._pool.connection() as connection:
-                return [name for (name,) in connection.cursor(binary=True).execute(query, (after,))]
-        except psycopg.Error as error:
-            raise translate(error) from None
+        return self._pool.use(lambda c: [name for (name,) in c.cursor(binary=True).execute(query, (after,))])
 
     def _wrapped(self, tenant_id: str, key: bytes) -> bytes:
         if self._cipher is None:
@@ -95,7 +88,7 @@ class KeyTable:
 class BlobTable:
     """Large contents beside the journal, where no other place is named. Implements `blobs.Blobs`."""
 
-    def __init__(self, pool: ConnectionPool[Patient], vault: Vault) -> None:
+    def __init__(self, pool: Pool, vault: Vault) -> None:
         self._pool = pool
         self._vault = vault
 
@@ -113,11 +106,7 @@ class BlobTable:
         return self._vault.open(tenant_id, sealed, address.encode())
 
 
-def _run(pool: ConnectionPool[Patient], query: str, values: tuple[Any, ...]) -> bytes | None:
+def _run(pool: Pool, query: str, values: tuple[Any, ...]) -> bytes | None:
     """The first column of the row that a statement gives; in a transaction of its own."""
-    try:
-        with pool.connection() as connection:
-            row = connection.cursor(binary=True).execute(query, values).fetchone()
-    except psycopg.Error as error:
-        raise translate(error) from None
+    row = pool.use(lambda connection: connection.cursor(binary=True).execute(query, values).fetchone())
     return None if row is None else row[0]

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import SchemaMismatch, StoreError
 from retinue.store.objects import resolve
@@ -48,31 +47,19 @@ def identity(url: str) -> str:
 
 def connect(url: str, patience: float, options: str = "") -> psycopg.Connection[Any]:
     """A connection as every user of the store needs it. psycopg.OperationalError when there is none."""
-    connection = Patient.connect(**_parameters(url, patience, options))
-    _configure(connection, patience)
+    connection = Patient.connect(**parameters(url, patience, options))
+    configure(connection, patience)
     return connection
 
 
-def open_pool(url: str, most: int, patience: float) -> ConnectionPool[Patient]:
-    """Connections for reads and for small writes of their own; who waits longer than the patience (s) is told."""
-    return ConnectionPool(
-        connection_class=Patient,
-        kwargs=lambda: _parameters(url, patience),
-        min_size=1,
-        max_size=most,
-        open=True,
-        timeout=patience,
-        name="retinue",
-        configure=lambda connection: _configure(connection, patience),
-    )
-
-
-def _configure(connection: Patient, patience: float) -> None:
+def configure(connection: Patient, patience: float) -> None:
+    """Make a connection of `parameters` ready."""
     connection.longest = 3 * patience
     take_any_text(connection)
 
 
-def _parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
+def parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
+    """How to connect, for psycopg. ConfigError when the address refers to a variable that is not set."""
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
     bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
     given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])

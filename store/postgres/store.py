@@ -8,14 +8,10 @@ transaction that is still open.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
-
-import psycopg
-from psycopg_pool import PoolTimeout
 
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.journal import HostInfo
@@ -26,12 +22,13 @@ from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
 from retinue.store.liveness import boot_id
 from retinue.store.objects import resolve
-from retinue.store.postgres.connection import PostgresConnection
+from retinue.store.postgres.connection import Patient, PostgresConnection
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.hints import Hints
 from retinue.store.postgres.keys import BlobTable, KeyTable
-from retinue.store.postgres.opening import BY_INDEX, connect, migrate, open_pool
-from retinue.store.postgres.pen import PostgresPen, translate
+from retinue.store.postgres.opening import BY_INDEX, connect, migrate
+from retinue.store.postgres.pen import PostgresPen
+from retinue.store.postgres.pool import Pool
 from retinue.store.rows import many, one
 from retinue.store.sealing import Vault
 from retinue.store.store import BREAKERS, Store
@@ -72,15 +69,18 @@ class PostgresEngine:
         dial = partial(connect, url, patience)
         by_index = partial(connect, url, patience, BY_INDEX)
         self.pen: Pen = PostgresPen(by_index, len(migrations()), patience, lambda: self._hints.tell())
-        self._patience = patience
-        self.pool = open_pool(url, _READERS, patience)
+        self.pool = Pool(url, _READERS, patience)
         self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="retinue-reader")
         self._looked: dict[str, int] = {}
         self._hints = Hints(dial)
 
     async def read(self, read: Callable[[Connection], T]) -> T:
         """See Engine. Asked again, within the store's patience, when the server has gone away and come back."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, read)
+
+        def work(raw: Patient) -> T:
+            return read(PostgresConnection(raw))
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.pool.use, work)
 
     async def glance(self, read: Callable[[Connection], T]) -> T:
         """See Engine."""
@@ -133,18 +133,3 @@ class PostgresEngine:
         hinted = self._looked.get(what) != version
         self._looked[what] = version
         return hinted
-
-    def _read(self, read: Callable[[Connection], T]) -> T:
-        until = time.monotonic() + self._patience
-        while True:
-            try:
-                with self.pool.connection() as raw:
-                    return read(PostgresConnection(raw))
-            except psycopg.errors.QueryCanceled as error:
-                raise translate(error) from None
-            except (psycopg.OperationalError, PoolTimeout) as error:
-                if time.monotonic() > until:
-                    raise translate(error) from None
-                time.sleep(0.05)
-            except psycopg.Error as error:
-                raise translate(error) from None

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from retinue.actors.quiet import prepare
@@ -47,6 +48,11 @@ class Nodes:
     def address(self) -> str:
         """Where to reach Ray."""
         return str(self._cluster.address)
+
+    @property
+    def session(self) -> Path:
+        """Where Ray keeps its logs."""
+        return Path(self._cluster.head_node.get_session_dir_path())
 
     def raylets(self) -> list[int]:
         """Process ids of the raylets, the head's first."""

@@ -18,6 +18,7 @@ from tests.doubles.shapes import START, Owner, entries_of, host, new_run, own, s
 from retinue.runs.contracts import Status
 from retinue.runs.errors import Fenced, SchemaMismatch, StoreError
 from retinue.runs.journal import HostInfo
+from retinue.store.postgres.connection import PostgresConnection
 
 LEASE = 0.4  # seconds
 OWN = """
@@ -160,6 +161,31 @@ async def insist(owner: Owner, topic: str) -> None:
 
 
 @pytest.mark.rule("R3")
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_lease_whose_answer_was_lost_is_found_or_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """Else a living host would own a run that it knows nothing of."""
+    run = PostgresConnection.run
+    lost = []
+
+    def run_and_lose(self: PostgresConnection, statement: str, values: object = ()) -> object:
+        if statement == "COMMIT" and not lost:
+            lost.append(statement)
+            if committed:
+                run(self, statement)
+            self.raw.close()
+            raise psycopg.OperationalError("the answer was lost")
+        return run(self, statement, values)
+
+    monkeypatch.setattr(PostgresConnection, "run", run_and_lose)
+    [leased] = await store.lease(host(), "runs", 5, START)
+    assert lost and leased.epoch == 1
+    await Owner(store, leased).append(said("mine"))
+    assert await store.lease(host(), "runs", 5, START) == []
+
+
+@pytest.mark.rule("R3")
 @pytest.mark.promise("C1")
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 async def test_a_server_restarted_between_appends_loses_none_and_doubles_none(
@@ -195,6 +221,21 @@ async def test_a_server_restarted_between_appends_loses_none_and_doubles_none(
 
 
 @pytest.mark.rule("R3")
+async def test_a_server_restarted_while_nobody_asked_is_not_noticed(
+    store: Store, shared: Place, postgres: PostgresServer
+) -> None:
+    owner = await own(store, "top")
+    postgres.restart("immediate")
+    await owner.append(said("large", "x" * 200_000))
+    assert (await store.get("top")).position == 2
+    postgres.restart("immediate")
+    assert (await store.get("top")).position == 2
+    postgres.restart("immediate")
+    await store.submit([new_run("other", "x" * 200_000, tenant_id="a new tenant")])
+    assert [entry.content for entry in await entries_of(store, "other")] == ["x" * 200_000]
+
+
+@pytest.mark.rule("R3")
 async def test_a_server_that_is_away_for_too_long_is_told_and_nothing_hangs(
     shared: Place, postgres: PostgresServer
 ) -> None:
@@ -215,7 +256,8 @@ async def test_a_server_that_is_away_for_too_long_is_told_and_nothing_hangs(
         finally:
             postgres.start()
         await insist(owner, "x")
-        assert (await store.get("top")).position == 2
+        async with asyncio.timeout(10):
+            assert (await store.get("top")).position == 2
     finally:
         await store.close()
 

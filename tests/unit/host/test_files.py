@@ -97,7 +97,6 @@ def test_row_groups_before_the_cursor_are_not_read(bucket: str, monkeypatch: pyt
     content = content_of("parquet", rows)
     put(f"{bucket}/rows.parquet", content)
     source = source_of(f"{bucket}/rows.parquet")
-    monkeypatch.setattr("retinue.store.objects._BUFFER", 1)
     kind = type(open_objects(bucket))
     starts: list[int] = []
     original = kind.range  # type: ignore[attr-defined]
@@ -117,10 +116,10 @@ def test_row_groups_before_the_cursor_are_not_read(bucket: str, monkeypatch: pyt
 
 def test_readers_that_are_left_are_closed(shared: str) -> None:
     reader = RowReader()
-    for number in range(40):
+    for number in range(70):
         put(f"{shared}{number}.csv", content_of("csv", ROWS[:5]))
         reader.read(source_of(f"{shared}{number}.csv"), None, 2)
-    assert len(reader._open) == 16
+    assert len(reader._open) == 64
 
 
 def test_two_jobs_over_one_file_do_not_share_a_reader(shared: str) -> None:
@@ -130,6 +129,34 @@ def test_two_jobs_over_one_file_do_not_share_a_reader(shared: str) -> None:
     again = reader.read(source, None, 2)
     pages = [reader.read(source, cursor, 2) for cursor in (first.cursor, again.cursor)]
     assert [[item.input_id for item in page.items] for page in pages] == [["r2", "r3"]] * 2
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_hosts_that_take_turns_read_each_file_once_each(bucket: str, ending: str) -> None:
+    noise = Random(7)
+    rows = [row | {"text": noise.randbytes(1_000).hex()} for row in ROWS]
+    put(f"{bucket}/rows.{ending}", content_of(ending, rows))
+    source, hosts = source_of(f"{bucket}/rows.{ending}"), (RowReader(), RowReader(), RowReader())
+    kind = type(open_objects(bucket))
+    read: list[int] = []
+    original = kind.range  # type: ignore[attr-defined]
+
+    def counting(self: Objects, found: Found, start: int, length: int) -> bytes:
+        data: bytes = original(self, found, start, length)
+        read.append(len(data))
+        return data
+
+    items: list[Item] = []
+    cursor: Any = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "range", counting)
+        for number in range(2_000):
+            page = hosts[number % 3].read(source, cursor, 2)
+            items, cursor = [*items, *page.items], page.cursor
+            if page.exhausted:
+                break
+    assert [item.value for item in items] == rows
+    assert sum(read) <= 3 * int(source.fingerprint.partition("-")[0]) * 1.2
 
 
 def test_files_are_listed_in_the_order_of_their_names(shared: str) -> None:

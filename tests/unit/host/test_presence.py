@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.doubles.places import Places
 from tests.doubles.processes import python
+from tests.doubles.shapes import host
 
-from retinue.host.presence import Presence, RuntimeInfo, find_runtime
+from retinue.host.presence import Presence, RuntimeInfo, find_runtime, roams, runtime_of
+from retinue.host.settings import Settings
 from retinue.runs.errors import StoreBusy
 from retinue.store.liveness import boot_id, current_owner, owner_of
 
@@ -71,3 +74,35 @@ def test_a_damaged_claim_is_nobodys(tmp_path: Path, text: str) -> None:
     (tmp_path / "runtime.lock").write_text(text)
     assert find_runtime(tmp_path) is None
     assert os.path.exists(tmp_path / "runtime.lock")
+
+
+@pytest.mark.promise("B3", "K2")
+async def test_the_runtime_of_a_shared_store_is_found_by_the_hosts_that_show_themselves_in_it(
+    tmp_path: Path, places: Places
+) -> None:
+    with places.new("postgres") as place:
+        settings = Settings(folder=tmp_path, store=place.url, cluster="10.0.0.7:6379")
+        assert runtime_of(settings) is None, "nobody has opened the store"
+        store = place.open()
+        await store.register(replace(host("inline"), kind="inline"))
+        assert runtime_of(settings) is None, "a host in somebody's terminal is no runtime"
+        await store.register(replace(host("run"), kind="run", node="node-7"))
+        found = await asyncio.to_thread(runtime_of, settings)
+        assert found is not None and (found.address, found.node) == ("10.0.0.7:6379", "node-7")
+        unnamed = runtime_of(settings.model_copy(update={"cluster": None}))
+        assert unnamed is not None and unnamed.address == ""
+        await store.retire("run")
+        assert runtime_of(settings) is None
+        await store.close()
+
+
+def test_only_a_shared_store_on_a_named_cluster_frees_a_runtime_of_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    shared = "postgresql://ana@db/retinue"
+    assert roams(Settings(folder=tmp_path, store=shared, cluster="10.0.0.7:6379"))
+    assert not roams(Settings(folder=tmp_path, store=shared))
+    assert not roams(Settings(folder=tmp_path, cluster="10.0.0.7:6379"))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    assert roams(Settings(folder=tmp_path, store=shared))

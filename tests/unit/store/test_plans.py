@@ -32,3 +32,11 @@ async def test_a_cancel_or_a_hold_reads_only_the_runs_of_its_tree(tmp_path: Path
 async def test_the_next_line_is_found_without_walking_through_a_tenants_runs(tmp_path: Path) -> None:
     steps = await plan(tmp_path, "waiting_lines")
     assert [step for step in steps if "tenant_id=? AND queue>?" in step]
+
+
+@pytest.mark.promise("B5")
+async def test_the_queues_are_found_by_index_and_in_its_order(tmp_path: Path) -> None:
+    steps = await plan(tmp_path, "queues")
+    touched = [step for step in steps if " runs " in step]
+    assert touched and all("USING" in step and "INDEX runs_queued" in step for step in touched), steps
+    assert not [step for step in steps if "TEMP B-TREE" in step]
