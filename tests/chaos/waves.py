@@ -77,7 +77,7 @@ class Waves:
             out, err = await asyncio.to_thread(self._process.communicate)
             code = self._process.returncode
             if code in (0, 1):
-                said = [line for line in out.splitlines() if line.startswith("{")]  # Ray's raylet may say its own beside
+                said = [line for line in out.splitlines() if line.startswith("{")]  # a raylet may speak too
                 self.done.append(Wave(json.loads(said[-1])["job_id"], tuple(ids), read_lines(output)))
                 return
             if code not in _AGAIN:
