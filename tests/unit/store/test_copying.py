@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -465,7 +466,20 @@ async def test_a_copy_is_of_one_moment_while_runs_are_written(across: Pair) -> N
         await store.register(host("writing"))
         await store.submit([new_run(name) for name in ("left", "right")])
         owners = [await own(store, name, host("writing")) for name in ("left", "right")]
-        stopping = asyncio.Event()
+        stopping, wrote = asyncio.Event(), threading.Event()
+
+        def copy_slowly() -> None:
+            """Something is written between the reading of one table and that of the next."""
+            with source_of(source) as one, target_of(target) as other:
+                insert = other.insert
+
+                def lag(table: Any, columns: Any, rows: Any) -> None:
+                    insert(table, columns, rows)
+                    wrote.clear()
+                    assert wrote.wait(30)
+
+                other.insert = lag  # type: ignore[method-assign]
+                copy(one, other)
 
         async def write() -> None:
             number = 0
@@ -474,10 +488,11 @@ async def test_a_copy_is_of_one_moment_while_runs_are_written(across: Pair) -> N
                 for owner in owners:
                     await owner.append(said(f"s{number}", "y" * 500))
                     await owner.append(said("large", f"{number}" * 70_000))
+                    wrote.set()
 
         before = [owner.position for owner in owners]
         writing = asyncio.create_task(write())
-        await asyncio.to_thread(copied, source, target)
+        await asyncio.to_thread(copy_slowly)
         stopping.set()
         await writing
         for owner in owners:
