@@ -188,11 +188,14 @@ async def test_all_that_can_be_read_comes_along(pair: Pair) -> None:
     assert await reading(source) == before, "the source is as it was"
     async with store_at(target) as store, store_at(source) as old:
         assert await store.incarnation() != await old.incarnation()
+        for name in ("new-1", "new-2", "new-3"):
+            await store.register(host(name))
         records = {record.run_id: record for record in await store.list_runs(EVERY)}
+        assert {record.pid for record in records.values()} == {None}, "none is any host's here"
         assert done.held == sum(record.held for record in records.values()) > 0
         assert all(record.held is not record.status.terminal for record in records.values())
         assert (records["busy"].status, records["failed"].status) == (Status.queued, Status.failed)
-        assert await store.hosts() == []
+        assert [each[0] for each in await store.hosts()] == ["new-1", "new-2", "new-3"]
 
 
 @pytest.mark.promise("K2")
