@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -187,11 +188,14 @@ async def test_all_that_can_be_read_comes_along(pair: Pair) -> None:
     assert await reading(source) == before, "the source is as it was"
     async with store_at(target) as store, store_at(source) as old:
         assert await store.incarnation() != await old.incarnation()
+        for name in ("new-1", "new-2", "new-3"):
+            await store.register(host(name))
         records = {record.run_id: record for record in await store.list_runs(EVERY)}
+        assert {record.pid for record in records.values()} == {None}, "none is any host's here"
         assert done.held == sum(record.held for record in records.values()) > 0
         assert all(record.held is not record.status.terminal for record in records.values())
         assert (records["busy"].status, records["failed"].status) == (Status.queued, Status.failed)
-        assert await store.hosts() == []
+        assert [each[0] for each in await store.hosts()] == ["new-1", "new-2", "new-3"]
 
 
 @pytest.mark.promise("K2")
@@ -465,7 +469,20 @@ async def test_a_copy_is_of_one_moment_while_runs_are_written(across: Pair) -> N
         await store.register(host("writing"))
         await store.submit([new_run(name) for name in ("left", "right")])
         owners = [await own(store, name, host("writing")) for name in ("left", "right")]
-        stopping = asyncio.Event()
+        stopping, wrote = asyncio.Event(), threading.Event()
+
+        def copy_slowly() -> None:
+            """Something is written between the reading of one table and that of the next."""
+            with source_of(source) as one, target_of(target) as other:
+                insert = other.insert
+
+                def lag(table: Any, columns: Any, rows: Any) -> None:
+                    insert(table, columns, rows)
+                    wrote.clear()
+                    assert wrote.wait(30)
+
+                other.insert = lag  # type: ignore[method-assign]
+                copy(one, other)
 
         async def write() -> None:
             number = 0
@@ -474,10 +491,11 @@ async def test_a_copy_is_of_one_moment_while_runs_are_written(across: Pair) -> N
                 for owner in owners:
                     await owner.append(said(f"s{number}", "y" * 500))
                     await owner.append(said("large", f"{number}" * 70_000))
+                    wrote.set()
 
         before = [owner.position for owner in owners]
         writing = asyncio.create_task(write())
-        await asyncio.to_thread(copied, source, target)
+        await asyncio.to_thread(copy_slowly)
         stopping.set()
         await writing
         for owner in owners:
