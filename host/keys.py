@@ -196,14 +196,14 @@ class Keys(Frozen):
     def _no_password(cls, url: str | None) -> str | None:
         found = _PASSWORD.search(url or "")
         if found and not _REFERENCE.fullmatch(found[1] or found[2]):
-            raise ValueError("holds a password; name a variable of the environment instead: ${RETINUE_DB_PASSWORD}")
+            raise ValueError("holds a password; name a variable of the environment instead: ${STORE_PASSWORD}")
         return url
 
     @field_validator("store_key")
     @classmethod
     def _by_reference(cls, key: str | None) -> str | None:
         if key is not None and not _REFERENCE.fullmatch(key):
-            raise ValueError("must name a variable of the environment, such as ${RETINUE_STORE_KEY}, not be the key")
+            raise ValueError("must name a variable of the environment, such as ${STORE_KEY}, not be the key")
         return key
 
     @field_validator("budget")

@@ -43,7 +43,7 @@ def address_of(text: str, what: str, key: str | None = None) -> Address:
         said = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "string_pattern_mismatch":
             said = "names no store: write sqlite:FOLDER, of a data folder, or postgresql://user@host:5432/database"
-        raise InvalidInput(f"{what} {said}") from None
+        raise InvalidInput(f"{what}{'-key' if first['loc'] == ('store_key',) else ''} {said}") from None
     return Address(url=text, key=key)
 
 

@@ -169,7 +169,9 @@ def copy(source: Source, target: Target, *, keep_running: bool = False, keys: bo
     is not the same.
     """
     if keep_running and (alive := source.alive()):
-        raise StoreBusy(f"{alive} hosts use {source.name}: stop all of them first, or copy without --keep-running")
+        raise StoreBusy(
+            f"hosts use {source.name} ({alive} alive): stop all of them first, or copy without --keep-running"
+        )
     if (target.done or target.begun) not in (None, source.incarnation):
         raise InvalidInput(f"{target.name} is a copy of another store: name an empty one")
     done = Copied(source.name, target.name, again=target.done is not None)

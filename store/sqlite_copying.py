@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from retinue.runs.errors import InvalidInput, StoreBusy, StoreError, StoreFull
-from retinue.store.backup import FILE, snapshot
+from retinue.store.backup import FILE, NOTE, snapshot
 from retinue.store.copying import BEGUN, DONE, HOSTS, NEWEST, TABLES, Row, Table
 from retinue.store.folders import FolderObjects
 from retinue.store.leasing import find_dead
@@ -136,11 +136,11 @@ def sqlite_target(folder: Path) -> Iterator[SqliteTarget]:
     with _told(folder), _alone(folder):
         file, draft = folder / FILE, folder / _DRAFT
         if file.exists():
-            draft.unlink(missing_ok=True)
             with _snapshot(folder, folder) as connection:
                 there = SqliteTarget(folder, connection)
                 if there.done is None:
                     raise InvalidInput(f"data folder {folder} has a store: name one that has none")
+                draft.unlink(missing_ok=True)
                 yield there
             return
         with _opened(draft, folder / f"{_DRAFT}.lock") as connection:
@@ -179,7 +179,10 @@ def _snapshot(folder: Path, scratch: Path) -> Iterator[apsw.Connection]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        snapshot(folder, draft)
+        if (folder / NOTE).is_file():
+            shutil.copyfile(folder / FILE, draft / FILE)  # a backup, which nobody has open
+        else:
+            snapshot(folder, draft)
         with _opened(draft / FILE, draft / "store.lock") as connection:
             yield connection
     finally:

@@ -129,7 +129,8 @@ class PostgresTarget(PostgresEnd):
     def finish(self) -> None:
         """See Target."""
         with self._connection.transaction():
-            self._connection.execute(f"SELECT setval('journal_seq', ({NEWEST}))")
+            newest = f"FROM ({NEWEST}) AS found (newest) WHERE newest > 0"
+            self._connection.execute(f"SELECT setval('journal_seq', newest) {newest}")
             self._connection.execute("SELECT setval('runs_num', max(num)) FROM runs")
             for name in _NUMBERED:
                 sequence = f"pg_get_serial_sequence('{name}', 'num')"
@@ -145,7 +146,7 @@ class PostgresTarget(PostgresEnd):
             if self._connection.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone():
                 raise InvalidInput(f"{self.name} holds a store already (table {table.name}): name an empty database")
         if alive := self.alive():
-            raise StoreBusy(f"{alive} hosts use {self.name}: stop them first, or name an empty database")
+            raise StoreBusy(f"hosts use {self.name} ({alive} alive): stop them first, or name an empty database")
 
 
 @contextmanager

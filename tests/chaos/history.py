@@ -6,9 +6,10 @@ Owns the nouns and how they are read from a store that nobody writes any more, a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -100,6 +101,8 @@ class History:
     now: int = 0
 
 
+Execute = Callable[[str], Iterable[Any]]
+"""Asks a store, SQLite or PostgreSQL, for rows."""
 _RUNS = """
 SELECT r.num, r.run_id, r.status, r.reason, r.epoch, r.position, r.wake_at, r.cancel, r.steps, r.hops,
   r.input_tokens, r.output_tokens, r.micros, p.run_id, g.key, r.grp_index,
@@ -116,12 +119,7 @@ def read_runs(path: Path) -> dict[str, RunStory]:
     """Every run of a store with its journal, facts only: what was said stays sealed."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        written: dict[int, list[Written]] = {}
-        for run, seq, position, epoch, facts in connection.execute(
-            "SELECT run, seq, position, epoch, facts FROM journal ORDER BY run, position"
-        ):
-            written.setdefault(run, []).append(Written(seq, position, epoch, ENTRIES.validate_json(facts)))
-        return {row[1]: _run(row, tuple(written.get(row[0], ()))) for row in connection.execute(_RUNS)}
+        return runs_by(connection.execute)
     finally:
         connection.close()
 
@@ -130,12 +128,24 @@ def read_groups(path: Path) -> tuple[GroupStory, ...]:
     """Every group of a store."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        return tuple(
-            GroupStory(*row[:7], reserved=Usage(input_tokens=row[7], micros=row[8]))
-            for row in connection.execute(_GROUPS)
-        )
+        return groups_by(connection.execute)
     finally:
         connection.close()
+
+
+def runs_by(execute: Execute) -> dict[str, RunStory]:
+    """The same, asked of any store."""
+    written: dict[int, list[Written]] = {}
+    for run, seq, position, epoch, facts in execute(
+        "SELECT run, seq, position, epoch, facts FROM journal ORDER BY run, position"
+    ):
+        written.setdefault(run, []).append(Written(seq, position, epoch, ENTRIES.validate_json(facts)))
+    return {row[1]: _run(row, tuple(written.get(row[0], ()))) for row in execute(_RUNS)}
+
+
+def groups_by(execute: Execute) -> tuple[GroupStory, ...]:
+    """The same, asked of any store."""
+    return tuple(GroupStory(*row[:7], reserved=Usage(input_tokens=row[7], micros=row[8])) for row in execute(_GROUPS))
 
 
 def read_effects(log: Path) -> tuple[Effect, ...]:

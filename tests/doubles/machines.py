@@ -57,9 +57,11 @@ mkdir -p /run/sshd
 exec {sshd} -D -e -f {folder}/sshd_config
 """
 # A folder of one's own over /tmp or /home hides what lies below it: the paths that are needed are bound back.
+# `base` comes last, with what was mounted below it: once /tmp is another, {folder} is looked up there.
 _PRIVATE = """
 mkdir -p -m 1777 {folder}/tmp
 mkdir -p {folder}/homes/retinue
+mount --bind {folder}/home {folder}/homes/retinue
 for path in {keep}; do
     case "$path" in
         /tmp/*) there={folder}/tmp${{path#/tmp}};;
@@ -69,7 +71,6 @@ for path in {keep}; do
     mkdir -p "$there"
     mount --rbind "$path" "$there"
 done
-mount --bind {folder}/home {folder}/homes/retinue
 mount --rbind {folder}/homes /home
 mount --rbind {folder}/tmp /tmp
 mount -t tmpfs tmpfs /run
@@ -185,7 +186,7 @@ def machines(base: Path, addresses: Sequence[str], keep: Sequence[Path]) -> Iter
 
 
 def _prepare(base: Path, addresses: Sequence[str], keep: Sequence[Path]) -> None:
-    kept = " ".join(f"'{path}'" for path in (base, *keep))
+    kept = " ".join(f"'{path}'" for path in (*keep, base))
     rows = [row for row in Path("/etc/passwd").read_text().splitlines() if not row.startswith("retinue:")]
     passwd = "\n".join(["retinue:x:0:0:retinue:/home/retinue:/bin/bash", *rows]) + "\n"
     named = {"laptop": LAPTOP} | {_name(address): address for address in addresses}

@@ -45,7 +45,7 @@ class ModelServer:
     """Plans are used in turn, the last one for ever; or a function decides for each request.
 
     `accepts` are the forms of structured output it knows, `refusal` the status for those it does not; `key`
-    is demanded when it is set. `connections` counts those that were opened.
+    is demanded when it is set. `connections` counts those that were opened. Port 0 is any that is free.
     """
 
     plans: Sequence[Plan] | Planner = (Plan(text="hello"),)
@@ -55,12 +55,14 @@ class ModelServer:
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     url: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
 
     async def __aenter__(self) -> ModelServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.first_request = asyncio.Event()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
+        self.url = f"http://{self.host}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(

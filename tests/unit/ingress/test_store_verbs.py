@@ -72,7 +72,14 @@ def test_a_store_moves_to_a_server_and_back(retinue: Command, shared: Place, fol
 def test_a_move_that_keeps_running_waits_for_hosts_to_stop(retinue: Command, shared: Place) -> None:
     asyncio.run(fill(shared))
     said = retinue("store", "copy", "--from", shared.url, "--to", "sqlite:data", "--keep-running")
-    assert said.code == Exit.runtime and "1 hosts use postgresql://127.0.0.1" in said.err
+    assert said.code == Exit.runtime and "hosts use postgresql://127.0.0.1" in said.err and "(1 alive)" in said.err
+
+
+def test_a_key_is_a_reference(retinue: Command, folder: Path) -> None:
+    given = ("--from", "postgresql://ana@here/db", "--to", "sqlite:data", "--from-key", SECRET)
+    said = retinue("store", "copy", *given)
+    assert said.code == Exit.usage and SECRET not in said.err + said.out
+    assert "--from-key must name a variable of the environment" in said.err
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,7 @@ def test_a_backup_of_a_shared_store_fills_an_empty_database(
     assert made.code == Exit.done, made.out
     assert (made.json["runs"], made.json["blobs"], made.json["keys"]) == (3, 1, True)
     assert retinue("backup", "copy").code == Exit.usage
+    content = {path: path.read_bytes() for path in (folder / "copy").rglob("*") if path.is_file()}
     full = retinue("restore", "copy")
     assert full.code == Exit.usage and "holds a store already (table runs): name an empty database" in full.err
     with places.new("postgres") as other:
@@ -106,6 +114,7 @@ def test_a_backup_of_a_shared_store_fills_an_empty_database(
         assert back.code == Exit.done, back.out
         assert back.json["held"] == 2 and back.json["store"] == str(other.url).rpartition("@")[2]
         assert asyncio.run(records(other)) == HELD
+    assert content == {path: path.read_bytes() for path in (folder / "copy").rglob("*") if path.is_file()}
     (folder / "retinue.yaml").write_text("data: data\n", encoding="utf-8")
     assert retinue("restore", "copy").code == Exit.done, "a backup fits a data folder too"
     assert asyncio.run(records(Place("sqlite", folder))) == HELD
