@@ -15,7 +15,7 @@ WORKDIR /build
 # What the rest is built with: uv and hatchling. pick.awk copies from the lock the packages whose names it reads.
 COPY requirements.lock ./
 RUN echo 'NR == FNR { wanted[$1]; next } /^[^ ]/ { split($1, pin, "=="); keep = pin[1] in wanted } keep' > pick.awk \
-    && printf '%s\n' uv hatchling packaging pathspec pluggy trove-classifiers \
+    && printf '%s\n' uv hatchling packaging pathspec pluggy tomlkit trove-classifiers \
     | awk -f pick.awk - requirements.lock > tools.lock \
     && python -m venv /tools \
     && /tools/bin/pip install --quiet --require-hashes --no-deps --requirement tools.lock

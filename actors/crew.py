@@ -17,7 +17,7 @@ import ray
 
 from retinue.actors.children import TRACES, Child, Deaths, Kept, end_all, host_child, known_by, start, trace_child
 from retinue.actors.hosts import RunHost
-from retinue.actors.placement import Node, beside, host_options, names_of, nodes_for, unmet
+from retinue.actors.placement import Node, beside, host_options, names_of, nodes_for, outside, unmet, within
 from retinue.actors.pools import NOBODY, RUNS, WORKERS, Line, Member, Pool, plan, pools_of
 from retinue.host.settings import Settings
 from retinue.runs.journal import guest_pool
@@ -172,8 +172,8 @@ class Crew:
             options = beside(ray.get_runtime_context().get_node_id())
         else:
             pool = self._pools[child.pool]
-            bound = self._bound or bool(self._avoided)
-            options = host_options(pool.needs, pool.placement, turn, self._nodes(), bound=bound)
+            nodes = self._nodes()
+            options = host_options(pool.needs, pool.placement, turn, nodes, self._selector(nodes))
         deaths = Deaths() if before is None else before.deaths
         self._kept[child.name] = Kept(child, start(child, options), turn, deaths=deaths)
         self._changed[child.pool] = time.monotonic()
@@ -183,6 +183,13 @@ class Crew:
         nodes = nodes_for(self._bound)
         left = [node for node in nodes if not any(_is_on(name, *names_of(node)) for name in self._avoided)]
         return left or nodes
+
+    def _selector(self, nodes: list[Node]) -> dict[str, str]:
+        """What Ray is told of where to look, now and later."""
+        if self._bound:
+            return within(nodes)
+        left = {node["NodeID"] for node in nodes}
+        return outside([node for node in nodes_for(bound=False) if node["NodeID"] not in left])
 
     # -- one pool ------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def own_addresses() -> set[str]:
 
 def supervisor_options(bound: bool) -> dict[str, Any]:
     """For the supervisor: Ray may restart it on any node that is left of this machine, or of the cluster."""
-    return {"num_cpus": 0} | ({"label_selector": _any_of(nodes_for(True))} if bound else {})
+    return {"num_cpus": 0} | ({"label_selector": within(nodes_for(True))} if bound else {})
 
 
 def beside(node_id: str) -> dict[str, Any]:
@@ -65,10 +65,24 @@ def beside(node_id: str) -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
 
+def within(nodes: Sequence[Node]) -> dict[str, str]:
+    """A label selector for these nodes and no others."""
+    return {_NODE_ID: f"in({','.join(str(node['NodeID']) for node in nodes)})"}
+
+
+def outside(nodes: Sequence[Node]) -> dict[str, str]:
+    """A label selector for any node but these, such as one that is yet to come."""
+    return {_NODE_ID: f"!in({','.join(str(node['NodeID']) for node in nodes)})"} if nodes else {}
+
+
 def host_options(
-    needs: Resources, placement: Literal["spread", "pack"], turn: int, nodes: Sequence[Node], *, bound: bool
+    needs: Resources,
+    placement: Literal["spread", "pack"],
+    turn: int,
+    nodes: Sequence[Node],
+    selector: Mapping[str, str],
 ) -> dict[str, Any]:
-    """For the `turn`th start of a host on one of these nodes.
+    """For the `turn`th start of a host on one of these nodes, or on one to come that the selector admits.
 
     What reserves nothing is placed by turns (spread) or on the first node that fits (pack), since Ray would place it
     at random; what reserves something is Ray's to place, since only Ray knows what is free.
@@ -78,9 +92,8 @@ def host_options(
     if not needs.reserves and fitting:
         node = fitting[turn % len(fitting) if placement == "spread" else 0]
         return options | {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
-    selector = dict(needs.labels) | (_any_of(nodes) if bound else {})
-    if selector:
-        options["label_selector"] = selector
+    if needs.labels or selector:
+        options["label_selector"] = {**needs.labels, **selector}
     return options | {"scheduling_strategy": "SPREAD" if placement == "spread" else "DEFAULT"}
 
 
@@ -101,10 +114,6 @@ def _reserved(needs: Resources) -> dict[str, Any]:
     if needs.runtime_env:
         options["runtime_env"] = dict(needs.runtime_env)
     return options
-
-
-def _any_of(nodes: Iterable[Node]) -> dict[str, str]:
-    return {_NODE_ID: f"in({','.join(str(node['NodeID']) for node in nodes)})"}
 
 
 def _unmet_on(node: Node, needs: Resources) -> list[str]:

@@ -104,15 +104,19 @@ async def attached(settings: Settings, runtime: RuntimeInfo | None, *, start: bo
         await asyncio.to_thread(ray.shutdown)
 
 
+def _refuse_elsewhere(settings: Settings) -> None:
+    """RuntimeFailed when a runtime serves the store that is not to be found in Ray from here."""
+    if runtime_of(settings) is not None:
+        raise _elsewhere(settings)
+
+
 def _elsewhere(settings: Settings) -> RuntimeFailed:
-    """The store is served, by a runtime that is not to be found in Ray from here."""
     known = cluster_address(settings)
-    where = (
-        f"another Ray cluster than {known}: name its own" if known else "a Ray cluster that is not known here: name it"
-    )
+    where = f"another Ray than {known}: name its own" if known else "a Ray cluster that is not known here: name it"
+    archive = "; `retinue sql --archive` asks what is kept of the traces" if settings.traces.archive else ""
     return RuntimeFailed(
         f"the runtime of store {identity_of(settings)} lives in {where} in `cluster:` or RAY_ADDRESS. Runs do not need "
-        "it: they are submitted, followed and answered through the store"
+        f"it: they are submitted, followed and answered through the store{archive}"
     )
 
 
@@ -138,8 +142,7 @@ def up(settings: Settings) -> dict[str, Any]:
     address = _address(settings)
     if address is not None:
         return _connected(settings, address, lambda: _status(_supervised(settings, None)))
-    if runtime_of(settings) is not None:
-        raise _elsewhere(settings)
+    _refuse_elsewhere(settings)
     address, head = _start_head(settings)
     return _connected(settings, address, lambda: _status(_supervised(settings, head)))
 
@@ -153,14 +156,17 @@ def drain(settings: Settings, name: str) -> list[str]:
     """Drain an actor, a pool or a node of the live runtime; the names of the actors that leave. RuntimeFailed."""
     leaving = _with_runtime(settings, lambda attachment: _drain(attachment, name))
     if leaving is None:
+        _refuse_elsewhere(settings)
         raise RuntimeFailed(f"no runtime serves {identity_of(settings)}: there is nothing to drain")
     return leaving
 
 
 def down(settings: Settings) -> bool:
-    """Stop the live runtime, and the Ray head that `up` started for it. False when there is none."""
+    """Stop the live runtime, and the Ray head that `up` started for it. False when there is none. RuntimeFailed."""
     runtime = find_runtime(settings.data_folder)
     stopped = _with_runtime(settings, _stop)
+    if stopped is None and runtime is None:
+        _refuse_elsewhere(settings)
     if runtime is not None and runtime.head_pid is not None:
         _end_head(runtime.head_pid)
     return stopped is not None

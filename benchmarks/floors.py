@@ -1,7 +1,7 @@
 """The floors: what the same disk and the same Ray do without an engine, measured in the same run.
 
-Raw commits are 300-byte rows into SQLite (WAL, synchronous=FULL) one a transaction and 100 a transaction; plain
-Ray is one actor call for each child, spread over two actors, nothing durable.
+Raw commits are 300-byte rows into SQLite (WAL, synchronous=FULL) one a transaction and 100 a transaction, and the same
+into PostgreSQL with its defaults; plain Ray is one actor call for each child, spread over two actors, nothing durable.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import apsw
+import psycopg
 
 from retinue.actors.quiet import prepare
 
@@ -34,6 +35,17 @@ def raw_commits(folder: Path, rows_per_commit: int, seconds: float) -> float:
         connection.execute("COMMIT")
         done += rows_per_commit
     connection.close()
+    return done / elapsed
+
+
+def raw_postgres_commits(url: str, rows_per_commit: int, seconds: float) -> float:
+    """Rows per second committed by one writer, a statement and a round trip a transaction."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE rows (num bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea)")
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            connection.execute("INSERT INTO rows (body) SELECT unnest(%s::bytea[])", ([_ROW] * rows_per_commit,))
+            done += rows_per_commit
     return done / elapsed
 
 

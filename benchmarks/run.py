@@ -56,11 +56,12 @@ async def run_all(client: Client, runs: int, steps: int) -> float:
     return time.perf_counter() - started
 
 
-async def fan_outs(counts: list[int]) -> list[Result]:
+async def fan_outs(counts: list[int], store: str | None = None) -> list[Result]:
     """Seconds for durable children through WorkerActors, and for plain Ray calls on the same Ray."""
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
-        async with connect(settings=settings_in(Path(folder))) as client:
+        settings = settings_in(Path(folder)).model_copy(update={"store": store})
+        async with connect(settings=settings) as client:
             await (await client.submit("fan_out", 2_000)).result(120)
             for count in counts:
                 durable, plain = [], []

@@ -38,7 +38,10 @@ from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
 from retinue.store.liveness import boot_id, current_owner
+from retinue.store.objects import resolve, split_url
+from retinue.store.places import open_objects
 from retinue.store.store import Store
+from retinue.traces.archive import ArchiveSettings
 from retinue.traces.export import OtlpSettings
 from retinue.traces.file import FileSettings
 from retinue.traces.redaction import Redactor
@@ -116,7 +119,15 @@ def open_traces(settings: Settings, store: Store) -> Traces:
     secrets = [os.environ[name] for name in settings.redact if os.environ.get(name)]
     otlp = OtlpSettings(settings.otlp) if settings.otlp else None
     file = FileSettings(memory=settings.traces.memory_limit)
-    return Traces(settings.data_folder / "traces", store, Redactor(secrets), otlp, file)
+    return Traces(settings.data_folder / "traces", store, Redactor(secrets), otlp, file, archive_of(settings))
+
+
+def archive_of(settings: Settings) -> ArchiveSettings | None:
+    """Where the trace tables are kept as Parquet, if anywhere. ConfigError when its client is not installed."""
+    if settings.traces.archive is None:
+        return None
+    place, prefix = split_url(resolve(settings.traces.archive, "traces.archive"))
+    return ArchiveSettings(open_objects(place), prefix, settings.traces.archive_every)
 
 
 def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services:

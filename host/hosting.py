@@ -64,7 +64,7 @@ class Host:
         self._store = store
         self._services = services
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
-        self._stranded: list[LeasedRun] = []
+        self._stranded: list[tuple[LeasedRun, str | None]] = []
         self._hint = asyncio.Event()
         self._stopping = False
         self._taking = True
@@ -165,7 +165,11 @@ class Host:
         has changed since it was queued, may have come here."""
         wanted = self._services.registry.pool_of(leased.request.target)
         if not self._taking or (wanted is not None and wanted not in self._pools):
-            await self._store.release(leased, pool=wanted)
+            try:
+                await self._store.release(leased, pool=wanted)
+            except StoreError as error:  # those that were leased with it are not to wait for that
+                _LOG.warning("run %s is passed on later: %s", leased.request.run_id, error)
+                self._stranded.append((leased, wanted))
             return
         self._taking = not self._shape.once
         self._begin(leased)
@@ -192,7 +196,7 @@ class Host:
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""
-        self._stranded.append(leased)
+        self._stranded.append((leased, None))
         if isinstance(error, Fenced):
             _LOG.info("%s", error)
             return
@@ -212,7 +216,7 @@ class Host:
             await ending.fail(execution, error)
         except StoreError as failure:
             _LOG.error("run %s: %s, and it cannot be ended: %s", leased.request.run_id, error, failure)
-            self._stranded.append(leased)
+            self._stranded.append((leased, None))
 
     async def _sweep_for_ever(self) -> None:
         """Let free steps ride along, but not for long."""
@@ -234,9 +238,10 @@ class Host:
             await asyncio.sleep(_TEND)
 
     async def _return_stranded(self) -> None:
-        for leased in list(self._stranded):
-            await self._store.release(leased)
-            self._stranded.remove(leased)
+        for stranded in list(self._stranded):
+            leased, pool = stranded
+            await self._store.release(leased, pool=pool)
+            self._stranded.remove(stranded)
 
     async def _let_go(self) -> None:
         tasks = [task for _, task in self._active.values()]

@@ -19,6 +19,7 @@ from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
 
 POLICY = Path("policy")
+_PLACE = r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$"
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _PASSWORD = re.compile(r"^[^:]+://[^/?#]*?:([^@/?#]+)@|[?&]password=([^&#]+)")
 
@@ -114,10 +115,13 @@ class Models(Frozen):
 
 
 class Traces(Frozen):
-    """`memory_limit` is a size DuckDB knows, such as `1GB`; `query_timeout` is in seconds."""
+    """`memory_limit` is a size DuckDB knows, such as `1GB`; `query_timeout` is in seconds. `archive` is a place as
+    `blobs` is, that the tables are kept in as Parquet, looked after every `archive_every` (a time span)."""
 
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
     query_timeout: float = Field(default=30.0, gt=0, le=86_400)
+    archive: str | None = Field(default=None, pattern=_PLACE)
+    archive_every: Span = Field(default=900.0, ge=1, le=86_400)
 
 
 class Alerts(Frozen):
@@ -155,7 +159,7 @@ class Keys(Frozen):
     data: Path = Path(".retinue")
     store: str | None = Field(default=None, pattern=r"^postgres(ql)?://\S+$")
     store_key: str | None = Field(default=None, min_length=1)
-    blobs: str | None = Field(default=None, pattern=r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$")
+    blobs: str | None = Field(default=None, pattern=_PLACE)
     default_model: str = Field(default="builtin:extractive", min_length=1)
     tenant: str = Field(default="default", min_length=1)
     principal: str = Field(default_factory=_user, min_length=1)
@@ -192,14 +196,14 @@ class Keys(Frozen):
     def _no_password(cls, url: str | None) -> str | None:
         found = _PASSWORD.search(url or "")
         if found and not _REFERENCE.fullmatch(found[1] or found[2]):
-            raise ValueError("holds a password; name a variable of the environment instead: ${RETINUE_DB_PASSWORD}")
+            raise ValueError("holds a password; name a variable of the environment instead: ${STORE_PASSWORD}")
         return url
 
     @field_validator("store_key")
     @classmethod
     def _by_reference(cls, key: str | None) -> str | None:
         if key is not None and not _REFERENCE.fullmatch(key):
-            raise ValueError("must name a variable of the environment, such as ${RETINUE_STORE_KEY}, not be the key")
+            raise ValueError("must name a variable of the environment, such as ${STORE_KEY}, not be the key")
         return key
 
     @field_validator("budget")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retinue.host.clock import now_ns
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, StoreError
 from retinue.store.liveness import Owner, boot_id, is_alive
@@ -14,6 +15,7 @@ from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
 
 if TYPE_CHECKING:
+    from retinue.store.postgres.looking import Server
     from retinue.store.postgres.serving import Serving
 
 
@@ -57,6 +59,20 @@ def serving_hosts(settings: Settings) -> list[Serving]:
         raise _not_installed(settings.store, error) from None
     found = hosts_of(settings.store, settings.actors.lease_seconds)
     return [host for host in found if host.boot_id != boot_id() or is_alive(Owner(host.pid, host.started))]
+
+
+def look_at_server(settings: Settings) -> Server | None:
+    """What can be told of the server of a shared store, which is not changed; None for a store of one machine.
+
+    ConfigError, StoreError; no password is in either.
+    """
+    if settings.store is None:
+        return None
+    try:
+        from retinue.store.postgres.looking import look
+    except ImportError as error:
+        raise _not_installed(settings.store, error) from None
+    return look(settings.store, lambda: now_ns() / 1e9)
 
 
 def _not_installed(url: str, error: ImportError) -> ConfigError:

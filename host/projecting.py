@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from retinue.runs.errors import StoreError
+from retinue.runs.errors import ConfigError, StoreError
 from retinue.store.store import Store
 from retinue.traces.room import Traces
 
@@ -23,14 +23,43 @@ _GATHER = 0.5
 _AFTER_FAULT = 2.0
 _FRESH = 5.0
 _LOOK = 0.05
+_FIRST_ARCHIVE = 60.0
+_FAREWELL = 20.0
 
 
 async def project_until(stopping: asyncio.Event, traces: Traces) -> None:
-    """Project and export whatever there is until told to stop, never in the middle of a batch.
+    """Project, export and archive whatever there is until told to stop, never in the middle of a batch.
 
-    A fault costs time, not rows, and a slow endpoint delays only the export.
+    A fault costs time, not rows, and a slow endpoint delays only the export, a slow place only the archive.
     """
-    await asyncio.gather(_repeat(traces.project, stopping), _repeat(traces.export, stopping))
+    await asyncio.gather(
+        _repeat(traces.project, stopping), _repeat(traces.export, stopping), _archive(traces, stopping)
+    )
+    if traces.archives_every is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await _told(catch_up(traces))
+                await _told(traces.archive())
+
+
+async def _archive(traces: Traces, stopping: asyncio.Event) -> None:
+    """Soon after the start, then now and again."""
+    pause = _FIRST_ARCHIVE
+    while traces.archives_every is not None and not stopping.is_set():
+        try:
+            async with asyncio.timeout(min(pause, traces.archives_every)):
+                await stopping.wait()
+        except TimeoutError:
+            await _told(traces.archive())
+        pause = traces.archives_every
+
+
+async def _told(step: Awaitable[int]) -> None:
+    """A step of the archive; a fault of it is told of, and the next one meets it again or not."""
+    try:
+        await step
+    except (StoreError, ConfigError) as error:
+        _LOG.warning("the archive of traces lags behind: %s", error)
 
 
 async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event) -> None:

@@ -119,9 +119,10 @@ _SHAPES = {
     "dict_type": "must hold `name: value` lines, indented below it",
     "missing": "a value is missing",
 }
-_NEVER_SHOWN = {"blobs", "store", "store_key"}
+_NEVER_SHOWN = {"archive", "blobs", "store", "store_key"}
 """Keys whose refused values may hold a secret."""
 _PATTERNS: dict[str | int, str] = {
+    "archive": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
     "blobs": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
     "store": "must be postgresql://user@host:5432/database; without it the store is a file in the data folder",
     "otlp": "must be an address such as http://localhost:4318",
@@ -155,7 +156,7 @@ def _tell(read: YamlFile, item: Any) -> str:
     said = _SHAPES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
         said = _PATTERNS[place[-1]]
-    if place[0] in _NEVER_SHOWN:
+    if place[0] in _NEVER_SHOWN or place[-1] in _NEVER_SHOWN:
         got = "a value that is not shown"
     return f"{where}: key {name!r}: {said} (got {got[:100]}); correct it or remove it for the default"
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from retinue.host.composition import load_project
 from retinue.host.presence import cluster_address, runtime_of
 from retinue.host.settings import FILE, Settings
+from retinue.ingress.store_checks import STORE_CHECKS
 from retinue.policy.load import load_gate
 from retinue.runs.contracts import Frozen
 from retinue.runs.errors import RetinueError
@@ -148,6 +149,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "configuration": _configuration,
     "data folder": _data_folder,
     "disk": _disk,
+    **STORE_CHECKS,
     "policy": _policy,
     "modules": _modules,
     "pools": _pools,

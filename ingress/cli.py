@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sql": ("sql", "Ask the trace tables."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),
+    "store": ("store", "Copy a store into another: from a file to a server, and back."),
     "doctor": ("doctor", "Check this machine and project; tell what is ready for what."),
 }
 """Verb to its module below `retinue.ingress.verbs` and its one line of help."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from retinue.host.opening import identity_of
 from retinue.host.settings import Settings
 from retinue.runs.contracts import Frozen
 
@@ -26,11 +27,16 @@ class Area(Frozen):
 
 def areas_of(settings: Settings) -> list[Area]:
     """The record for a project, in a fixed order."""
-    return [Area(name=name, state=_STATES[name](settings), **facts) for name, facts in _AREAS.items()]
+    known = _AREAS if settings.store is None else _AREAS | _SHARED_AREAS
+    return [Area(name=name, state=_STATES[name](settings), **facts) for name, facts in known.items()]
 
 
 _STATES: dict[str, Callable[[Settings], str]] = {
-    "state": lambda settings: f"SQLite in {settings.data_folder}, every acknowledged step synced to disk",
+    "state": lambda settings: (
+        f"SQLite in {settings.data_folder}, every acknowledged step synced to disk"
+        if settings.store is None
+        else f"PostgreSQL at {identity_of(settings)}, every acknowledged step committed there"
+    ),
     "capabilities": lambda _: "native tools behind one gateway, each with side effect, idempotency, timeout and cap",
     "policy": lambda settings: f"Cedar rules from {settings.policy_folder or 'the shipped defaults: no writes'}",
     "context": lambda settings: f"packets of at most {settings.context_tokens:,} tokens, omissions with reasons",
@@ -39,14 +45,19 @@ _STATES: dict[str, Callable[[Settings], str]] = {
         + (f", spans exported to {settings.otlp}" if settings.otlp else ", spans not exported")
     ),
     "sandbox": lambda _: "tools run in the worker's process, with its rights",
-    "auth": lambda settings: f"whoever can read {settings.data_folder} acts as any tenant; keys are 0600",
+    "auth": lambda settings: (
+        f"whoever can read {settings.data_folder} acts as any tenant; keys are 0600"
+        if settings.store is None
+        else "whoever can connect to the store's database acts as any tenant; its keys are "
+        + ("wrapped with `store_key`" if settings.store_key else "not wrapped: name a `store_key`")
+    ),
     "backups": lambda _: "`retinue backup` makes one while runs go on; nothing makes them by itself",
 }
 
 _AREAS: dict[str, dict[str, Any]] = {
     "state": {
         "owner": "store/",
-        "gap": "one machine: actors on other nodes need a server as the store, which this version does not have",
+        "gap": "one machine: actors on other nodes need PostgreSQL as the store (`store:`, `retinue store copy`)",
         "decision": "fit on one machine",
     },
     "capabilities": {
@@ -77,3 +88,17 @@ _AREAS: dict[str, dict[str, Any]] = {
         "decision": "your part",
     },
 }
+
+_SHARED_AREAS: dict[str, dict[str, Any]] = {
+    "state": {
+        "owner": "store/, and whoever runs the server",
+        "gap": "the server is one: its own standby, disk and upgrades are its operator's",
+        "decision": "your part",
+    },
+    "auth": {
+        "owner": "whoever runs the server",
+        "gap": "no accounts and no keys of Retinue's own: who may connect is the server's to say, TLS is the URL's",
+        "decision": "your part",
+    },
+}
+"""What is otherwise where the store is a server."""

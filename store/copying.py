@@ -64,9 +64,15 @@ NEWEST = (
 class End(Protocol):
     """A store as a copy reads it: as of one moment. Blocking. Raises StoreError and its kinds."""
 
-    name: str
-    """For people: no password is in it."""
-    keys: Keys
+    @property
+    def name(self) -> str:
+        """For people: no password is in it."""
+        ...
+
+    @property
+    def keys(self) -> Keys:
+        """The tenants' keys, as they are now."""
+        ...
 
     def columns(self, table: Table) -> tuple[str, ...]:
         """The columns of a table, sorted by name."""
@@ -84,7 +90,10 @@ class End(Protocol):
 class Source(End, Protocol):
     """What is copied from."""
 
-    incarnation: str
+    @property
+    def incarnation(self) -> str:
+        """Which store it is."""
+        ...
 
     def alive(self) -> int:
         """How many hosts use the store and are not proven dead."""
@@ -160,7 +169,9 @@ def copy(source: Source, target: Target, *, keep_running: bool = False, keys: bo
     is not the same.
     """
     if keep_running and (alive := source.alive()):
-        raise StoreBusy(f"{alive} hosts use {source.name}: stop all of them first, or copy without --keep-running")
+        raise StoreBusy(
+            f"hosts use {source.name} ({alive} alive): stop all of them first, or copy without --keep-running"
+        )
     if (target.done or target.begun) not in (None, source.incarnation):
         raise InvalidInput(f"{target.name} is a copy of another store: name an empty one")
     done = Copied(source.name, target.name, again=target.done is not None)

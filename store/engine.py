@@ -46,14 +46,19 @@ class Connection(Protocol):
 
 @dataclass(slots=True)
 class Job:
-    """An operation that waits for its transaction. `append`: what it applies, when it is an append to a journal."""
+    """An operation that waits for its transaction. `append`: what it applies, when it is an append to a journal.
+
+    `confirm` tells by the store, and the result, whether it was committed, when nobody heard.
+    """
 
     operation: Callable[[Connection], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     prepare: Callable[[], None] | None = None
     brief: bool = False
+    silent: bool = False
     append: EncodedAppend | None = None
+    confirm: Callable[[Connection, Any], bool] | None = None
     result: Any = None
     error: BaseException | None = None
 

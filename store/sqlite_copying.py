@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from retinue.runs.errors import InvalidInput, StoreBusy, StoreError, StoreFull
-from retinue.store.backup import FILE, snapshot
+from retinue.store.backup import FILE, NOTE, snapshot
 from retinue.store.copying import BEGUN, DONE, HOSTS, NEWEST, TABLES, Row, Table
 from retinue.store.folders import FolderObjects
 from retinue.store.leasing import find_dead
@@ -88,6 +88,7 @@ class SqliteTarget(SqliteEnd):
         with self._connection:
             for table in emptied:
                 self._connection.execute(f"DELETE FROM {table.name} WHERE {_kept_notes(table)}")
+            self._connection.execute("DELETE FROM meta WHERE name = ?", (DONE,))
             self._connection.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", (BEGUN, incarnation))
         shutil.rmtree(self._folder / "keys", ignore_errors=True)
         self.begun = incarnation
@@ -135,20 +136,21 @@ def sqlite_target(folder: Path) -> Iterator[SqliteTarget]:
     with _told(folder), _alone(folder):
         file, draft = folder / FILE, folder / _DRAFT
         if file.exists():
-            draft.unlink(missing_ok=True)
             with _snapshot(folder, folder) as connection:
-                whole = SqliteTarget(folder, connection)
-                if whole.done is None:
+                there = SqliteTarget(folder, connection)
+                if there.done is None:
                     raise InvalidInput(f"data folder {folder} has a store: name one that has none")
-                yield whole
+                draft.unlink(missing_ok=True)
+                yield there
             return
         with _opened(draft, folder / f"{_DRAFT}.lock") as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
             target = SqliteTarget(folder, connection)
+            target.begun, target.done = target.begun or target.done, None  # nobody has opened what has no name
             yield target
-            whole_now = target.begun is None and target.done is not None
+            whole = target.done is not None
             connection.execute("PRAGMA journal_mode = DELETE")
-        if whole_now:
+        if whole:
             _name(draft, file)
 
 
@@ -177,7 +179,10 @@ def _snapshot(folder: Path, scratch: Path) -> Iterator[apsw.Connection]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        snapshot(folder, draft)
+        if (folder / NOTE).is_file():
+            shutil.copyfile(folder / FILE, draft / FILE)  # a backup, which nobody has open
+        else:
+            snapshot(folder, draft)
         with _opened(draft / FILE, draft / "store.lock") as connection:
             yield connection
     finally:

@@ -72,7 +72,9 @@ class Store:
         if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at))
+        return await self._writer.submit(
+            lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True, confirm=leasing.is_leased
+        )
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
@@ -113,13 +115,18 @@ class Store:
         """See Journal. Proof of death is sought outside the transaction."""
         own_beat = self._beats.get(host.host_id)
         clock = self._engine.clock
-        self._beats[host.host_id] = await self._writer.submit(lambda c: leasing.beat(c, host.host_id, clock(c)))
+        self._beats[host.host_id] = await self._writer.submit(
+            lambda c: leasing.beat(c, host.host_id, clock(c)), silent=True
+        )
         dead = await self._engine.judge(host, own_beat, lease_seconds)
 
         def write(connection: Connection) -> int:
             queued = len(connection.execute(sql("due"), (at,)).fetchall())
             return queued + sum(leasing.retire(connection, host_id) for host_id in dead)
 
+        due = "SELECT 1 FROM runs WHERE wake_at <= ? LIMIT 1"
+        if not dead and not await self._engine.glance(lambda connection: many(connection, due, (at,))):
+            return 0
         return await self._writer.submit(write)
 
     async def has_news(self, host_id: str) -> bool:

@@ -52,7 +52,9 @@ class Writer:
         prepare: Callable[[], None] | None = None,
         *,
         brief: bool = False,
+        silent: bool = False,
         append: EncodedAppend | None = None,
+        confirm: Callable[[Connection, T], bool] | None = None,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future resolves when its transaction is on disk. Order is kept.
 
@@ -60,12 +62,14 @@ class Writer:
         `prepare` runs in the writer's thread before the transaction begins: files that rows will name.
         A `brief` operation touches a few rows: the loop may commit it itself, when its round is over and has
         brought what can share the transaction; at once, when the round before has brought nothing to share.
-        `append`: what the operation applies, for a pen that applies many in one statement.
+        `silent`: nobody waits for what it does. `append`: what the operation applies, for a pen that applies many in
+        one statement.
+        `confirm`: looks whether what gave this result was committed, when the answer to the commit was lost.
         """
         if self._closed:
             raise StoreError("the store is closed; open it again to write")
         loop = host_loop()
-        job = Job(operation, loop.create_future(), loop, prepare, brief and prepare is None, append)
+        job = Job(operation, loop.create_future(), loop, prepare, brief and prepare is None, silent, append, confirm)
         self._queue.append(job)
         if not job.brief:
             self._bell.put(True)

@@ -35,12 +35,12 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    """Makes new places for stores: `with places.new("postgres") as place`."""
+    """Makes places for stores: `with places.new("postgres") as place`."""
     return Places(tmp_path_factory.mktemp("places"), lambda: request.getfixturevalue("postgres"))
 
 
 @pytest.fixture(params=REAL)
 def place(request: pytest.FixtureRequest, places: Places) -> Iterator[Place]:
-    """A new place, once for each kind of store that outlives a process."""
-    with places.new(request.param) as made:
+    """An empty place, once for each kind of store that outlives a process."""
+    with places.cleared(request.param) as made:
         yield made

@@ -121,13 +121,13 @@ def _article(kind: str) -> str:
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, rows: int | None) -> pa.Table:
-    table = _readable(relation if rows is None else relation.limit(rows + 1)).to_arrow_table()
+    table = readable(relation if rows is None else relation.limit(rows + 1)).to_arrow_table()
     if rows is None or table.num_rows <= rows:
         return table
     return table.slice(0, rows).replace_schema_metadata({TRUNCATED: b"true"})
 
 
-def _readable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+def readable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """VARIANT columns as JSON text: Arrow has no VARIANT that its readers understand."""
     if not any("VARIANT" in str(kind) for kind in relation.types):
         return relation

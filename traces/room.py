@@ -6,6 +6,7 @@ the journal only as a `Source`.
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from retinue.runs.errors import StoreError
+from retinue.traces.archive import Archive, ArchiveSettings
 from retinue.traces.export import Export, OtlpSettings
 from retinue.traces.file import FileSettings
 from retinue.traces.projection import Lag, Projector, Source
@@ -28,7 +30,8 @@ class Traces:
     """The tables in `folder`, fed from `source`.
 
     `project` may be called by one task, `export` by another, `query` by any number. `otlp` names an endpoint
-    that spans are exported to. Raises ConfigError at once when the exporter is not installed.
+    that spans are exported to, `archive` a place that the rows are kept in as Parquet. Raises ConfigError at once when
+    the exporter is not installed.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class Traces:
         redactor: Redactor,
         otlp: OtlpSettings | None = None,
         settings: FileSettings | None = None,
+        archive: ArchiveSettings | None = None,
     ) -> None:
         self._writer = ThreadPoolExecutor(1, "traces-writer")
         self._readers = ThreadPoolExecutor(QUERIES, "traces-query")
         self._projector = Projector(source, folder, redactor, settings or FileSettings(), self._writer)
         self._folder = folder
         self._export = Export(folder, otlp) if otlp else None
+        self._archive = Archive(folder, archive) if archive else None
+        self._archivist = ThreadPoolExecutor(1, "traces-archive")
         self._closed = False
 
     async def open(self) -> None:
@@ -74,6 +80,28 @@ class Traces:
             return 0
         return await self._export.step(self._projector.file, self._projector.incarnation, limit, self._readers)
 
+    @property
+    def archives_every(self) -> float | None:
+        """Seconds between two calls of `archive`; None when there is no archive."""
+        return None if self._archive is None else self._archive.every
+
+    async def archive(self) -> int:
+        """Bring the archive up to the tables; returns how many files were written.
+
+        StoreError: call again later. ConfigError: it is another store's. A call that is cancelled ends after the file
+        it is at, and is the last one.
+        """
+        if self._archive is None or self._closed:
+            return 0
+        step, file = self._archive.step, self._projector.file
+        work = asyncio.ensure_future(in_thread(self._archivist, step, file, self._projector.incarnation))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._archive.stop()
+            await asyncio.wait([work])
+            raise
+
     def lag(self) -> Lag:
         """How far the tables are."""
         return self._projector.lag()
@@ -83,11 +111,14 @@ class Traces:
         if self._closed:
             return
         self._closed = True
+        if self._archive is not None:
+            self._archive.stop()
         if self._export is not None:
             await in_thread(self._readers, self._export.close)
         await self._projector.close()
         self._writer.shutdown(wait=False)
         self._readers.shutdown(wait=False)
+        self._archivist.shutdown(wait=False)
 
     async def __aenter__(self) -> Traces:
         await self.open()

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psycopg
 from dbos import DBOS
 from measure import (
     CHILDREN,
@@ -33,7 +32,8 @@ from measure import (
     report,
     runs_within_the_limit,
 )
-from tests.doubles.postgres import NoServer, PostgresServer
+from servers import given_server, postgres_bytes
+from tests.doubles.postgres import NoServer
 
 POLL = 0.01  # seconds
 PILOT_CHILDREN = 100
@@ -139,7 +139,7 @@ def fan_out(way: Callable[[int], int], count: int) -> float:
 def store_of(engine: str) -> Iterator[tuple[str, int, Callable[[], int]]]:
     """(address, connections, the store's bytes as a function) of a fresh store."""
     if engine == "postgres":
-        with PostgresServer() as server:
+        with given_server() as server:
             address = server.fresh()
             yield address.replace("postgresql:", "postgresql+psycopg:"), 20, lambda: postgres_bytes(address)
     else:
@@ -148,14 +148,6 @@ def store_of(engine: str) -> Iterator[tuple[str, int, Callable[[], int]]]:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
             yield f"sqlite:///{path}", 1, lambda: sqlite_bytes(path)
-
-
-def postgres_bytes(address: str) -> int:
-    """Bytes of the database's tables and indexes."""
-    with psycopg.connect(address) as connection:
-        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def sqlite_bytes(path: Path) -> int:

@@ -18,12 +18,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from servers import VARIABLE
 from table import Figure, Figures, best_of, goals_table, merged, results_table, rows_of, ways_table
-from tests.doubles.postgres import NoServer, programs_folder
+from tests.doubles.postgres import NoServer, PostgresServer, programs_folder
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 ROOT = BENCHMARKS.parent
@@ -49,10 +51,11 @@ class Script:
     @property
     def own(self) -> bool:
         """Whether it runs in Retinue's environment."""
-        return self.name == OWN.name
+        return self.file == OWN.file
 
 
-OWN = Script("retinue", "own.py")
+OWN = Script("retinue", "own.py", ("sqlite",))
+SHARED = Script("retinue-postgres", "own.py", ("postgres",))
 PEERS = (
     Script("langgraph", "peers/langgraph_peer.py"),
     Script("dbos-sqlite", "peers/dbos_peer.py", ("sqlite",)),
@@ -130,11 +133,22 @@ def said(*command: str) -> str:
 
 
 def postgres_version() -> str:
-    """The version of the server that DBOS gets."""
+    """The version of the server."""
     try:
         return said(str(programs_folder() / "postgres"), "--version")
     except NoServer:
         return "no PostgreSQL"
+
+
+@contextmanager
+def server_for_all() -> Iterator[None]:
+    """One server for every side that needs one; without PostgreSQL those sides say that they cannot run."""
+    try:
+        with PostgresServer() as server:
+            os.environ[VARIABLE] = server.fresh()
+            yield
+    except NoServer:
+        yield
 
 
 def write(best: Figures, facts: list[str], notes: list[str]) -> None:
@@ -192,8 +206,9 @@ def main() -> None:
         parser.error(f"{options.venv} holds no Python: `make bench-peers` makes it from peers/requirements.txt")
     facts, notes, figures = machine(python), list(options.note), list[Figure]()
     peers = [script for script in PEERS if options.only is None or script.name in options.only]
-    for script in [OWN, *peers] * options.rounds:
-        figures += figures_of(script, python, options.limit, notes)
+    with server_for_all():
+        for script in [OWN, SHARED, *peers] * options.rounds:
+            figures += figures_of(script, python, options.limit, notes)
     write(best_of(figures), facts, notes)
     print("written: benchmarks/results.json and benchmarks/RESULTS.md")
 

@@ -108,7 +108,7 @@ class Cluster:
         for host in self.hosts:
             for _ in range(self.shape.capacity):
                 run = self.new_run(random.randrange(max(1, work.groups)))
-                run.left -= random.randrange(work.steps) * work.commits
+                run.left -= random.randrange(run.left)
                 host.begin(run, random.random() * work.latency)
 
     def _answer(self, run: Run, since: float) -> Process:

@@ -1,4 +1,4 @@
-"""The measured costs the model is fed with, read from costs.json. Knows neither how they were measured nor the model."""
+"""The costs the model is fed with, read from costs.json. Knows neither how they were measured nor the model."""
 
 from __future__ import annotations
 

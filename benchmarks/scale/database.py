@@ -62,18 +62,18 @@ class Database:
             self._simulation.start(self._wake(listeners))
 
     def _wake(self, listeners: int) -> Process:
-        self._waking = True
+        """Sessions that listen come round to it on all cores, and again if there was more meanwhile."""
+        self._waking = self._again = True
         width = min(listeners, self.cores.servers)
         part = listeners * self._costs.db_listener / width
-        yield All(self._simulation, *(self.cores.use(part) for _ in range(width)))
-        self.hints += 1
-        self._waking = False
-        if self._again:
+        while self._again:
             self._again = False
-            yield from self._wake(listeners)
+            yield All(self._simulation, *(self.cores.use(part) for _ in range(width)))
+            self.hints += 1
+        self._waking = False
 
     def transact(self, wanted: Transaction, client: Client | None = None) -> Process:
-        """One transaction. Its columns are put together before the server sees them; its locks last until the commit."""
+        """One transaction. Its columns are put together before it goes out; its locks last until the commit."""
         if client is not None:
             yield from client.spend(wanted.client)
         yield self._shape.round_trip / 2

@@ -184,9 +184,13 @@ def calmest(old: list[Row], new: list[Row]) -> list[Row]:
     seen = {}
     for row in [*old, *new]:
         key = tuple((name, value) for name, value in row.items() if name not in ("value", "unit", "others"))
-        if key not in seen or row["others"] <= seen[key]["others"]:
+        if key not in seen or _disturbed(row) <= _disturbed(seen[key]):
             seen[key] = row
     return list(seen.values())
+
+
+def _disturbed(row: Row) -> float:
+    return 1.0 if row["others"] is None else float(row["others"])
 
 
 def write(path: Path, rows: list[Row]) -> None:

@@ -1,7 +1,7 @@
-"""Raw probes of a PostgreSQL server: what a commit, a row, a held lock and a NOTIFY cost there, without an engine.
+"""Raw probes of a PostgreSQL server: what a commit, a row that all write and a NOTIFY cost there, without an engine.
 
 The statements have the shape of the store's appends: one guarded UPDATE of the runs of a batch and one INSERT into a
-journal, both over columns. The server's CPU is read from /proc, so the server must run on this machine. Knows neither Retinue nor the model.
+journal, both over columns. The server's CPU is read from /proc, so it runs on this machine. Knows no Retinue.
 """
 
 from __future__ import annotations

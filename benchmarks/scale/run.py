@@ -37,17 +37,15 @@ CHANGES: dict[str, Change] = {
     "hints only when runs were queued, ten a second": HINTS,
     "parents locked last, settled in one round trip": LATE,
     "ends counted by the parent: no lock": {"locks": False, "settle_trips": 1},
-    "two writers a process": {"lanes": 2},
     "a disk ten times as fast": {"flush": 0.0001},
     "a server of 64 cores": {"db_cores": 64},
-    "fewer hints and late locks": HINTS | LATE,
     "fewer hints, no lock": FREE,
     "fewer hints, no lock, one host judges": FREE | {"judges": False},
     "fewer hints, no lock, one host judges, 64 cores": FREE | {"judges": False, "db_cores": 64},
 }
 SINGLE = 1_000
 """Nodes from which on only these are asked, as each takes most of a minute."""
-LARGE = (AS_IT_IS, "fewer hints and late locks", "fewer hints, no lock, one host judges, 64 cores")
+LARGE = (AS_IT_IS, "fewer hints, no lock, one host judges, 64 cores")
 
 
 def busy_cluster(nodes: int) -> Work:
@@ -63,7 +61,7 @@ def one_fan_out() -> Work:
 def simulated(costs: Costs, task: tuple[Shape, Work]) -> Load:
     """One simulation; big ones for a shorter time."""
     shape, work = task
-    warm, seconds = (2.0, 2.0) if shape.nodes < SINGLE else (3.0, 1.0)
+    warm, seconds = (2.0, 2.0) if shape.nodes < 100 else (1.0, 1.0) if shape.nodes < SINGLE else (0.5, 0.5)
     return under_load(costs, shape, work, warm, seconds)
 
 

@@ -12,8 +12,8 @@ class Shape:
     How the store works: `lanes` writers a process; `settle_trips` round trips of a transaction in which runs end, and
     `lease_trips` of one that leases; `locks`: those that end lock their parents' rows, `late`: only just before the
     commit. A process hints at most once in `tick` seconds when it has queued runs, and when it has leased or tended
-    (`tells_all`); whoever was hinted looks, at most once in `look` seconds. `judges`: every host looks at all others each
-    second. `projectors`, each with its part of the journal.
+    (`tells_all`); whoever was hinted looks, at most once in `look` seconds. `judges`: every host looks at all others
+    each second. `projectors`, each with its part of the journal.
     """
 
     nodes: int

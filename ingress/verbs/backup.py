@@ -1,4 +1,4 @@
-"""`retinue backup` and `retinue restore`: the data folder as of one moment, and back. Need no runtime."""
+"""`retinue backup` and `retinue restore`: a project's data as of one moment, and back. Need no runtime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from retinue.host.moving import back_up_shared, restore_shared
+from retinue.host.opening import identity_of
 from retinue.host.presence import find_runtime
 from retinue.ingress.exits import Exit
 from retinue.ingress.terminal import Terminal
@@ -22,8 +24,11 @@ _FOLDER = click.Path(path_type=Path, resolve_path=True)
 @click.option("--without-keys", is_flag=True, help="Leave the keys out: nobody can read the contents without them.")
 async def backup_command(terminal: Terminal, target: Path, without_keys: bool) -> Exit:
     """Copy the project's data into the new folder TARGET, as of one moment; runs may go on meanwhile."""
-    folder = terminal.settings().data_folder
-    counts = await asyncio.to_thread(back_up, folder, target, keys=not without_keys)
+    settings = terminal.settings()
+    if settings.store is not None:
+        counts = await asyncio.to_thread(back_up_shared, settings, target, keys=not without_keys)
+    else:
+        counts = await asyncio.to_thread(back_up, settings.data_folder, target, keys=not without_keys)
     keys = "without keys" if without_keys else "with keys: keep it as safe as they are"
     text = f"{counts['runs']:,} runs, {counts['frames']:,} frames, {counts['blobs']:,} blobs in {target}, {keys}"
     terminal.give({"target": str(target), **counts, "keys": not without_keys}, text)
@@ -33,11 +38,16 @@ async def backup_command(terminal: Terminal, target: Path, without_keys: bool) -
 @verb("restore")
 @click.argument("backup", type=_FOLDER)
 async def restore_command(terminal: Terminal, backup: Path) -> Exit:
-    """Make the project's data folder of a BACKUP. What had not ended is held: `retinue resume RUN` lets it go on."""
+    """Make the project's data folder of a BACKUP, or fill the empty database that `store:` names. What had not ended
+    is held: `retinue resume RUN` lets it go on."""
     settings = terminal.settings()
     if find_runtime(settings.data_folder) is not None:
         raise StoreBusy(f"a runtime uses {settings.data_folder}: `retinue down` first")
-    held = await asyncio.to_thread(restore, backup, settings.data_folder)
-    text = f"restored into {settings.data_folder}; {held:,} runs are held: `retinue resume RUN` lets one go on"
-    terminal.give({"folder": str(settings.data_folder), "held": held}, text)
+    if settings.store is not None:
+        held = await asyncio.to_thread(restore_shared, settings, backup)
+    else:
+        held = await asyncio.to_thread(restore, backup, settings.data_folder)
+    where = identity_of(settings)
+    text = f"restored into {where}; {held:,} runs are held: `retinue resume RUN` lets one go on"
+    terminal.give({"folder" if settings.store is None else "store": where, "held": held}, text)
     return Exit.done

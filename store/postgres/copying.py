@@ -8,11 +8,10 @@ what is copied nor how it is compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg_pool import ConnectionPool
 
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreBusy
 from retinue.store.copying import BEGUN, DONE, HOSTS, NEWEST, TABLES, Row, Table
@@ -21,10 +20,11 @@ from retinue.store.liveness import boot_id
 from retinue.store.objects import resolve
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.keys import KeyTable
-from retinue.store.postgres.opening import FILLING, connect, identity, migrate, open_pool, schema_of
+from retinue.store.postgres.opening import FILLING, connect, identity, migrate, schema_of
 from retinue.store.postgres.pen import translate
+from retinue.store.postgres.pool import Pool
 
-_COPYING = 4_611_686_018_427_387_902
+_COPYING = 4_611_686_018_427_387_901
 """The advisory lock of whoever copies into a database."""
 _ROWS = 100
 _FEW = 4
@@ -35,11 +35,12 @@ _SILENT = 60.0
 _NUMBERED = ("groups", "requests", "events", "alerts")
 _BLOBS = Table("blobs", ("address",), lasting=True)
 _KEYS = Table("keys", ("tenant_id",))
-_SLOW = "SET statement_timeout = '30min'; SET idle_in_transaction_session_timeout = '30min'"
+_SLOWEST = 120.0
+"""The patience (s) of a copy with the server, where a page may be large; `_OPTIONS` are not meant to be so long."""
+_OPTIONS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30min"
 _MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _Connection = psycopg.Connection[Any]
-_Pool = ConnectionPool[psycopg.Connection[Any]]
 
 
 class PostgresEnd:
@@ -128,7 +129,8 @@ class PostgresTarget(PostgresEnd):
     def finish(self) -> None:
         """See Target."""
         with self._connection.transaction():
-            self._connection.execute(f"SELECT setval('journal_seq', ({NEWEST}))")
+            newest = f"FROM ({NEWEST}) AS found (newest) WHERE newest > 0"
+            self._connection.execute(f"SELECT setval('journal_seq', newest) {newest}")
             self._connection.execute("SELECT setval('runs_num', max(num)) FROM runs")
             for name in _NUMBERED:
                 sequence = f"pg_get_serial_sequence('{name}', 'num')"
@@ -144,13 +146,13 @@ class PostgresTarget(PostgresEnd):
             if self._connection.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone():
                 raise InvalidInput(f"{self.name} holds a store already (table {table.name}): name an empty database")
         if alive := self.alive():
-            raise StoreBusy(f"{alive} hosts use {self.name}: stop them first, or name an empty database")
+            raise StoreBusy(f"hosts use {self.name} ({alive} alive): stop them first, or name an empty database")
 
 
 @contextmanager
 def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
     """The store of a database as of now. `key` opens its keys, and is a reference, as a password in `url` is."""
-    with _told(url), _connected(url) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         found = schema_of(connection)
         if found == 0:
             raise InvalidInput(f"the database {identity(url)} has no store: nothing is to be copied")
@@ -166,27 +168,20 @@ def postgres_source(url: str, key: str | None = None) -> Iterator[PostgresEnd]:
 @contextmanager
 def postgres_target(url: str, key: str | None = None) -> Iterator[PostgresTarget]:
     """An empty database, or one that a copy has begun or finished. `key` wraps its keys."""
-    with _told(url), _connected(url) as connection, open_pool(url, 1, _PATIENCE) as pool:
+    with _told(url), connect(url, _SLOWEST, _OPTIONS) as connection, closing(Pool(url, 1, _PATIENCE)) as pool:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_COPYING,))
         except psycopg.errors.LockNotAvailable:
             raise StoreBusy(f"another process copies into {identity(url)}: wait until it has ended") from None
         if schema_of(connection) != FILLING:
-            migrate(url)
+            migrate(url, _PATIENCE)
         target = PostgresTarget(url, connection, _keys(pool, key))
         if target.done is not None:
             connection.execute(_MOMENT)
         yield target
 
 
-@contextmanager
-def _connected(url: str) -> Iterator[_Connection]:
-    with connect(url) as connection:
-        connection.execute(_SLOW)
-        yield connection
-
-
-def _keys(pool: _Pool, key: str | None) -> KeyTable:
+def _keys(pool: Pool, key: str | None) -> KeyTable:
     return KeyTable(pool, None if key is None else resolve(key, "store_key"))
 
 

@@ -64,11 +64,7 @@ class KeyTable:
         return _run(self._pool, "DELETE FROM keys WHERE tenant_id = %s RETURNING wrapped", (tenant_id,)) is not None
 
     def _names(self, query: str, after: str) -> list[str]:
-        try:
-            with self._pool.connection() as connection:
-                return [name for (name,) in connection.cursor(binary=True).execute(query, (after,))]
-        except psycopg.Error as error:
-            raise translate(error) from None
+        return self._pool.use(lambda c: [name for (name,) in c.cursor(binary=True).execute(query, (after,))])
 
     def _wrapped(self, tenant_id: str, key: bytes) -> bytes:
         if self._cipher is None:

@@ -145,9 +145,7 @@ def runs_by(execute: Execute) -> dict[str, RunStory]:
 
 def groups_by(execute: Execute) -> tuple[GroupStory, ...]:
     """The same, asked of any store."""
-    return tuple(
-        GroupStory(*row[:7], reserved=Usage(input_tokens=row[7], micros=row[8])) for row in execute(_GROUPS)
-    )
+    return tuple(GroupStory(*row[:7], reserved=Usage(input_tokens=row[7], micros=row[8])) for row in execute(_GROUPS))
 
 
 def read_effects(log: Path) -> tuple[Effect, ...]:

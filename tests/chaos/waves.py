@@ -77,8 +77,8 @@ class Waves:
             out, err = await asyncio.to_thread(self._process.communicate)
             code = self._process.returncode
             if code in (0, 1):
-                job_id = json.loads(out.strip().splitlines()[-1])["job_id"]
-                self.done.append(Wave(job_id, tuple(ids), read_lines(output)))
+                said = [line for line in out.splitlines() if line.startswith("{")]  # a raylet may speak too
+                self.done.append(Wave(json.loads(said[-1])["job_id"], tuple(ids), read_lines(output)))
                 return
             if code not in _AGAIN:
                 self.faults.append(f"wave {wave}: exit code {code}: {err.strip()[-2000:]}")

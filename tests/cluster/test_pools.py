@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,10 @@ def test_a_pool_grows_from_nothing_as_far_as_there_are_cranes_and_goes_back_to_n
     full = pool_of(line, "crane1-")
     assert (full["serving"], full["starting"], full["queued"]) == (2, 1, 1)
     assert "until a node has room" in full["note"]
+    os.kill(line.json("status")["pid"], signal.SIGKILL)
+    line.run("up")
+    until(lambda: pool_of(line, "crane1-").get("serving") == 2, "a new supervisor has adopted them")
+    assert {actor.get("pid") for actor in line.json("status")["actors"] if actor["name"].startswith("crane1-")} >= pids
     (line.folder / "open").touch()
     assert [branch.value for branch in wait(line, *runs)] == [[f"{name}-first", f"{name}-second"] for name in "abc"]
     until(lambda: not any(pool_of(line, "crane1-")[state] for state in ("serving", "starting", "leaving")), "emptied")

@@ -16,7 +16,7 @@ from retinue.runs.journal import Intent, Outcome, Spawn
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[AnyStore]:
-    with places.new(request.param) as place:
+    with places.cleared(request.param) as place:
         async with opened(place) as store:
             await store.register(host())
             yield store

@@ -18,6 +18,7 @@ from tests.doubles.shapes import START, Owner, entries_of, host, new_run, own, s
 from retinue.runs.contracts import Status
 from retinue.runs.errors import Fenced, SchemaMismatch, StoreError
 from retinue.runs.journal import HostInfo
+from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.opening import connect, session_name
 
 LEASE = 0.4  # seconds
@@ -183,6 +184,31 @@ async def insist(owner: Owner, topic: str) -> None:
                 await asyncio.sleep(0.02)
                 continue
             return
+
+
+@pytest.mark.rule("R3")
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_lease_whose_answer_was_lost_is_found_or_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """Else a living host would own a run that it knows nothing of."""
+    run = PostgresConnection.run
+    lost = []
+
+    def run_and_lose(self: PostgresConnection, statement: str, values: object = ()) -> object:
+        if statement == "COMMIT" and not lost:
+            lost.append(statement)
+            if committed:
+                run(self, statement)
+            self.raw.close()
+            raise psycopg.OperationalError("the answer was lost")
+        return run(self, statement, values)
+
+    monkeypatch.setattr(PostgresConnection, "run", run_and_lose)
+    [leased] = await store.lease(host(), "runs", 5, START)
+    assert lost and leased.epoch == 1
+    await Owner(store, leased).append(said("mine"))
+    assert await store.lease(host(), "runs", 5, START) == []
 
 
 @pytest.mark.rule("R3")

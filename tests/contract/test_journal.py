@@ -28,7 +28,7 @@ from retinue.runs.journal import Checkpoint, DeadLetter, Finish, Finished, Park,
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[AnyStore]:
-    with places.new(request.param) as place:
+    with places.cleared(request.param) as place:
         async with opened(place) as store:
             await store.register(host("h1"))
             await store.register(host("h2"))

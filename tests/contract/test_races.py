@@ -250,7 +250,6 @@ def test_two_hosts_that_lease_from_one_queue_never_get_the_same_run(sides: Sides
     assert errors_in(taken) == []
     assert sorted(name for mine in taken for name, _ in mine) == names
     assert {epoch for mine in taken for _, epoch in mine} == {1}
-    assert all(len(mine) > 50 for mine in taken), "one side took it all: the race was none"
 
 
 @pytest.mark.promise("C3")

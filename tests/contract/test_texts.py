@@ -28,7 +28,7 @@ LONGEST_NAME = 500
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[AnyStore]:
-    with places.new(request.param) as place:
+    with places.cleared(request.param) as place:
         async with opened(place) as store:
             await store.register(host())
             yield store
@@ -92,7 +92,7 @@ async def test_requests_letters_and_cancels_take_any_text(store: AnyStore, text:
 
 @pytest.mark.parametrize("kind", REAL)
 async def test_breakers_and_streams_take_any_text(places: Places, kind: str, text: str, name: str) -> None:
-    with places.new(kind) as place:
+    with places.cleared(kind) as place:
         async with opened(place) as store:
             await store.register(host())
             await store.submit([new_run("top")])

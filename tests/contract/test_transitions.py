@@ -373,7 +373,7 @@ def test_lives(kind: str, places: Places) -> None:
 @pytest.mark.promise("A9")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_retry_lets_go_of_a_run_that_was_held_when_it_failed(kind: str, places: Places) -> None:
-    with places.new(kind) as place:
+    with places.cleared(kind) as place:
         async with opened(place) as store:
             await store.register(host())
             await store.submit([new_run("top")])

@@ -71,8 +71,8 @@ for path in {keep}; do
     mkdir -p "$there"
     mount --rbind "$path" "$there"
 done
-mount --rbind {folder}/tmp /tmp
 mount --rbind {folder}/homes /home
+mount --rbind {folder}/tmp /tmp
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mount --bind {folder}/passwd /etc/passwd

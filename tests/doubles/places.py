@@ -48,10 +48,13 @@ class Place:
         if self.url is None:
             shutil.rmtree(self.folder / "data", ignore_errors=True)
             return
-        with psycopg.connect(self.url) as connection:
-            tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'meta'"
-            for (table,) in connection.execute(tables).fetchall():
-                connection.execute(f"DELETE FROM {table}")
+        with psycopg.connect(self.url, options="-c lock_timeout=20s") as connection:
+            found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            for (table,) in found:
+                kept = "WHERE name NOT IN ('schema', 'incarnation') AND name NOT LIKE 'alerts%'"
+                connection.execute(f"DELETE FROM {table} {kept if table == 'meta' else ''}")
+            if found:
+                connection.execute("UPDATE meta SET value = '0' WHERE name LIKE 'alerts%'")
 
     @property
     def arguments(self) -> tuple[str, ...]:

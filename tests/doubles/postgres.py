@@ -123,6 +123,11 @@ class PostgresServer:
         self._send_all(signal.SIGCONT)
 
     @property
+    def folder(self) -> Path:
+        """All its files: data, write-ahead log, and what it has logged."""
+        return self._folder
+
+    @property
     def _data(self) -> Path:
         return self._folder / "data"
 

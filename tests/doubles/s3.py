@@ -21,6 +21,18 @@ import pytest
 
 _UP = 60.0
 _NUMBERS = count()
+_SERVE = """
+import os, sys, threading
+from moto.server import main
+
+def follow():
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+threading.Thread(target=follow, daemon=True).start()
+main(sys.argv[1:])
+"""
+"""The server, until whoever started it is gone and its standard input ends with them."""
 
 
 @dataclass
@@ -35,9 +47,14 @@ class S3Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-B", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
+        command = [sys.executable, "-B", "-c", _SERVE, "-H", "127.0.0.1", "-p", str(port)]
+        self.process = subprocess.Popen(
+            command,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self.url = f"http://127.0.0.1:{port}"
         until = time.monotonic() + _UP
         while not _listens(port):
@@ -48,6 +65,8 @@ class S3Server:
     def stop(self) -> None:
         """End it; what it holds is gone."""
         if self.process is not None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
             self.process.kill()
             self.process.wait()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from retinue.actors.placement import host_options, on_machine, own_addresses, unmet
+from retinue.actors.placement import host_options, on_machine, outside, own_addresses, unmet, within
 from retinue.runs.resources import Resources
 
 NODES = [f"{n:056x}" for n in range(3)]
@@ -50,23 +50,23 @@ def test_a_machine_knows_its_own_addresses() -> None:
 @pytest.mark.promise("B3", "B5")
 def test_what_reserves_nothing_is_placed_by_turns_or_together() -> None:
     nodes = [offering(name) for name in NODES]
-    spread = [placed_on(host_options(ANYTHING, "spread", turn, nodes, bound=False)) for turn in range(4)]
+    spread = [placed_on(host_options(ANYTHING, "spread", turn, nodes, {})) for turn in range(4)]
     assert spread == [*NODES, NODES[0]]
-    assert {placed_on(host_options(ANYTHING, "pack", turn, nodes, bound=False)) for turn in range(4)} == {NODES[0]}
+    assert {placed_on(host_options(ANYTHING, "pack", turn, nodes, {})) for turn in range(4)} == {NODES[0]}
 
 
 @pytest.mark.promise("B5")
 def test_a_label_chooses_among_the_nodes_that_live_and_waits_for_one_that_does_not() -> None:
     nodes = [offering(NODES[0]), offering(NODES[1], {"disk": "ssd"}), offering(NODES[2], {"disk": "hdd"})]
-    assert placed_on(host_options(SSD, "spread", 5, nodes, bound=False)) == NODES[1]
-    waiting = host_options(SSD, "spread", 5, nodes[:1], bound=False)
+    assert placed_on(host_options(SSD, "spread", 5, nodes, {})) == NODES[1]
+    waiting = host_options(SSD, "spread", 5, nodes[:1], {})
     assert (waiting["label_selector"], waiting["scheduling_strategy"]) == ({"disk": "ssd"}, "SPREAD")
 
 
 @pytest.mark.promise("B5")
 def test_what_reserves_something_is_ray_s_to_place_and_an_embedded_store_keeps_it_on_this_machine() -> None:
     nodes = [offering(name) for name in NODES[:2]]
-    free = host_options(CRANE, "pack", 0, nodes, bound=False)
+    free = host_options(CRANE, "pack", 0, nodes, {})
     assert free == {
         "num_cpus": 1,
         "num_gpus": 0,
@@ -75,9 +75,16 @@ def test_what_reserves_something_is_ray_s_to_place_and_an_embedded_store_keeps_i
         "runtime_env": {"pip": ["torch"]},
         "scheduling_strategy": "DEFAULT",
     }
-    bound = host_options(CRANE, "spread", 0, nodes, bound=True)
+    bound = host_options(CRANE, "spread", 0, nodes, within(nodes))
     assert bound["label_selector"] == {"ray.io/node-id": f"in({NODES[0]},{NODES[1]})"}
     assert bound["scheduling_strategy"] == "SPREAD"
+
+
+@pytest.mark.promise("B5")
+def test_a_drained_node_is_left_out_and_one_that_is_yet_to_come_is_not() -> None:
+    left = host_options(Resources(gpus=1, labels={"disk": "ssd"}), "spread", 0, [], outside([offering(NODES[0])]))
+    assert left["label_selector"] == {"disk": "ssd", "ray.io/node-id": f"!in({NODES[0]})"}
+    assert outside([]) == {}
 
 
 @pytest.mark.promise("B5")

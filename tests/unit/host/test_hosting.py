@@ -44,11 +44,11 @@ class Place:
             async with asyncio.timeout(_BOUND):
                 await serving
 
-    async def submit(self, target: str, input: Any, run_id: str = "") -> str:
+    async def submit(self, target: str, input: Any, run_id: str = "", pool: str = "runs") -> str:
         """Accept a run."""
         definition = self.project.registry.get(target)
         run_id = run_id or clock.new_run_id()
-        changes = {"kind": definition.kind, "target": target, "target_version": definition.version}
+        changes = {"kind": definition.kind, "target": target, "target_version": definition.version, "pool": pool}
         accepted = new_run(run_id, input, **changes)
         await self.store.submit([NewRun(accepted.request, input, clock.now_ns())])
         return run_id
@@ -247,3 +247,16 @@ async def test_a_run_that_came_to_the_wrong_pool_is_passed_on_unread(place: Plac
     host.drain()
     async with asyncio.timeout(_BOUND):
         await serving
+
+
+@pytest.mark.promise("B5")
+async def test_what_waits_in_a_pool_that_nobody_declares_any_more_is_run_or_passed_on(place: Place) -> None:
+    [pool] = place.project.registry.pools
+    async with place.hosting() as host:
+        plain = await place.submit("must_stamp", "paper", pool="gone-1a2b3c4d")
+        heavy = await place.submit("heavy", None, pool="gone-1a2b3c4d")
+        await place.submit("must_stamp", "other")
+        assert (await place.store.get(plain)).status is Status.queued
+        host.serve_also(["gone-1a2b3c4d"])
+        assert (await place.ended(plain)).value == "stamped paper"
+        await place.until(heavy, lambda record: record.pool == pool)

@@ -23,6 +23,7 @@ LAZY_IMPORTS = [
     ("src/retinue/__init__.py", "retinue.*"),
     ("ingress/client.py", "retinue.actors.runtime"),
     ("host/opening.py", "retinue.store.postgres.*"),
+    ("host/moving.py", "retinue.store.postgres.*"),
     ("host/rows.py", "pyarrow.parquet"),
     ("host/parts.py", "pyarrow*"),
     ("store/places.py", "retinue.store.s3"),

@@ -136,6 +136,7 @@ def test_status_shows_the_hosts_by_node_and_up_starts_no_second_runtime(
     assert [(line[2], line[3], line[5]) for line in lines] == [("another", "worker", "0"), ("elsewhere", "run", "0")]
     told = retinue("status", "--json", *where).json
     assert [host["kind"] for host in told["hosts"]] == ["worker", "run"] and told["alive"]
-    refused = retinue("up", *where)
-    assert refused.code == 6 and "is not known here" in refused.err
+    for words in (["up"], ["down"], ["drain", "runs"]):
+        refused = retinue(*words, *where)
+        assert refused.code == 6 and "is not known here" in refused.err, words
     assert find_runtime(settings.data_folder) is None

@@ -30,7 +30,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 @pytest.fixture(params=KINDS)
 async def make_on_each(request: pytest.FixtureRequest, tmp_path: Path, places: Places) -> AsyncIterator[Make]:
     """Make a world, once over each store."""
-    with places.new(request.param) as place:
+    with places.cleared(request.param) as place:
         async with AsyncExitStack() as stack:
 
             async def build(*definitions: Definition, **options: Any) -> World:

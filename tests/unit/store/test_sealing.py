@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from tests.doubles.places import Places
+from tests.doubles.postgres import PostgresServer
 from tests.doubles.shapes import START, child_of, entries_of, host, new_run, own, said
 from tests.doubles.worlds import World, calls, world
 
@@ -22,6 +24,7 @@ from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
 from retinue.store.sealing import KeyFolder, Vault
 from retinue.store.sqlite import SqliteStore
+from retinue.store.store import Store
 
 pytestmark = [pytest.mark.rule("R6"), pytest.mark.promise("I6")]
 
@@ -47,7 +50,8 @@ def on_disk(folder: Path, *words: str) -> dict[str, list[str]]:
     return found
 
 
-async def test_nothing_that_was_said_stands_in_any_file(store: SqliteStore) -> None:
+async def say_everything(store: Store) -> None:
+    """The word in whatever a run, its owner and others say."""
     await store.submit([new_run("top", {"question": f"{WORD}-input"})])
     owner = await own(store, "top")
     asked = PendingRequest(
@@ -71,11 +75,51 @@ async def test_nothing_that_was_said_stands_in_any_file(store: SqliteStore) -> N
     await store.signal("top", "go", f"{WORD}-event", START)
     await store.stream([("top", "k", 1, f"{WORD}-delta")])
     await owner.finish(f"{WORD}-output")
-    assert len(list((store.folder / "blobs").rglob("*"))) >= 2
-    assert on_disk(store.folder, WORD) == {}
     contents = str([entry.content for entry in await entries_of(store, "top")])
     assert all(f"{WORD}-{part}" in contents for part in ("small", "large", "message", "output"))
     assert [text for *_, text in await store.deltas("top", 0)] == [f"{WORD}-delta"]
+
+
+async def test_nothing_that_was_said_stands_in_any_file(store: SqliteStore) -> None:
+    await say_everything(store)
+    assert len(list((store.folder / "blobs").rglob("*"))) >= 2
+    assert on_disk(store.folder, WORD) == {}
+
+
+async def test_neither_words_nor_keys_stand_in_any_file_of_a_database(
+    places: Places, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_KEY", "trombone-9482")
+    with places.new("postgres") as place:
+        store = place.open(key="${STORE_KEY}")
+        await store.register(host())
+        await say_everything(store)
+        raw = await asyncio.to_thread(store._codec._vault._store.load, "acme")
+        assert raw is not None
+        await store.close()
+        await asyncio.to_thread(postgres.restart)
+        assert on_disk(postgres.folder, WORD, "trombone-9482") == {}
+        assert not any(raw in path.read_bytes() for path in postgres.folder.rglob("*") if path.is_file())
+        for key, told in ((None, "wrapped"), ("another", "does not open")):
+            other = place.open(key=key)
+            with pytest.raises(StoreError, match=told):
+                await entries_of(other, "top")
+            await other.close()
+
+
+async def test_destroying_a_key_in_a_database_erases_content_and_leaves_the_facts(places: Places) -> None:
+    with places.new("postgres") as place:
+        store = place.open()
+        await store.register(host())
+        await say_everything(store)
+        await asyncio.to_thread(store._codec._vault.destroy, "acme")
+        await store.close()
+        again = place.open()
+        entries = await entries_of(again, "top")
+        assert {entry.content for entry in entries} == {None}
+        assert [entry.kind for entry in entries][-1] == "finished"
+        assert (await again.get("top")).status == "completed"
+        await again.close()
 
 
 @tool(side_effect="read")

@@ -1,0 +1,1 @@
+SELECT 1 FROM runs WHERE num = ? AND epoch = ? AND status = 'in_progress'
