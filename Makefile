@@ -12,7 +12,7 @@ PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-llm check format bench bench-peers bench-scale scale-costs chaos lock clean
+.PHONY: help setup demo test test-llm check format bench bench-peers bench-scale scale-costs chaos three-nodes lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-scale  simulate clusters of 1 to 1,000 nodes; prints the tables of docs/scale.md (WRITE=1: into it)"
 	@echo "make scale-costs  measure what that simulation is fed with and checked by (needs PostgreSQL; 5 minutes)"
 	@echo "make chaos     a runtime under random faults, then a judge over its history (SECONDS=600 SEED=7 FAULTS=a,b)"
+	@echo "make three-nodes  a batch on three machines in namespaces, as root: equal, as fast, under fire (XQUAD=folder)"
 	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
 	@echo "make format    rewrite the code in the house format"
 	@echo "make lock      compile requirements.lock again (UPGRADE=1: to the newest versions)"
@@ -85,6 +86,11 @@ chaos: SECONDS ?= 600
 chaos: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.chaos.run --seconds $(SECONDS) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+
+# Three machines in network namespaces, PostgreSQL from the system; minutes. Writes benchmarks/cluster/results.json.
+three-nodes: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.cluster.run $(if $(XQUAD),--xquad $(XQUAD)) \
+	    $(if $(PARTS),--parts $(PARTS))
 
 # The model and its server stay out of the lock: they compile for minutes and no other target needs them.
 $(LLM)/.ready: $(READY)

@@ -5,13 +5,16 @@ A password is a reference, `${NAME}`, to a variable of the environment, taken in
 
 from __future__ import annotations
 
+import os
 import re
+from hashlib import blake2b
 from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
 
 from retinue.runs.errors import SchemaMismatch, StoreError
+from retinue.store.liveness import boot_id
 from retinue.store.objects import resolve
 from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
@@ -25,10 +28,12 @@ _SETTINGS = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    "application_name": "retinue",
 }
 _OPTIONS = {"lock_timeout": 0.5, "idle_in_transaction_session_timeout": 1.0, "statement_timeout": 2.0}
 """What the server ends by itself, in patiences; who hears nothing for three of them gives the connection up."""
+# The server's side of the connection: while it waits for the rest of a pipeline it has none of the bounds above, and
+# keeps the row locks of a client that was cut off until TCP misses it.
+_MISSED = {"tcp_keepalives_idle": 2, "tcp_keepalives_interval": 1, "tcp_keepalives_count": 3, "tcp_user_timeout": 5_000}
 BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 """For a connection whose every statement touches a few rows by index: the planner takes a column of values for ten, and
 a young table for an empty one."""
@@ -62,8 +67,14 @@ def parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
     """How to connect, for psycopg. ConfigError when the address refers to a variable that is not set."""
     given = conninfo.conninfo_to_dict(resolve(url, "store"))
     bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
+    bounds += [f"-c {name}={value}" for name, value in _MISSED.items()]
     given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])
-    return _SETTINGS | given | {"autocommit": True}
+    return _SETTINGS | {"application_name": session_name(os.getpid(), boot_id())} | given | {"autocommit": True}
+
+
+def session_name(pid: int, boot: str) -> str:
+    """What the server calls the sessions of a process, so that others can end them when it is dead."""
+    return f"retinue {pid}@{blake2b(boot.encode(), digest_size=6).hexdigest()}"
 
 
 def migrate(url: str, patience: float) -> str:

@@ -26,7 +26,7 @@ from retinue.store.postgres.connection import Patient, PostgresConnection
 from retinue.store.postgres.dialect import migrations
 from retinue.store.postgres.hints import Hints
 from retinue.store.postgres.keys import BlobTable, KeyTable
-from retinue.store.postgres.opening import BY_INDEX, connect, migrate
+from retinue.store.postgres.opening import BY_INDEX, connect, migrate, session_name
 from retinue.store.postgres.pen import PostgresPen
 from retinue.store.postgres.pool import Pool
 from retinue.store.rows import many, one
@@ -35,6 +35,10 @@ from retinue.store.store import BREAKERS, Store
 
 T = TypeVar("T")
 _READERS = 4
+_END_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = ANY(CAST(? AS text[]))
+"""
 
 
 class PostgresStore(Store):
@@ -94,7 +98,8 @@ class PostgresEngine:
         """See Engine. Hosts of this machine are proven dead; others lose their runs when they are silent.
 
         Silence is measured up to the judge's own beat before the newest: when nobody could reach the server, nobody
-        was silent. What a silent host still writes is refused by its epochs.
+        was silent. What a silent host still writes is refused by its epochs; what its sessions have locked is free
+        when they are ended.
         """
         query = "SELECT host_id, pid, pid_started, boot_id, beat FROM hosts WHERE state = 'alive' AND host_id != ?"
         rows = await self.read(lambda connection: many(connection, query, (host.host_id,)))
@@ -102,6 +107,9 @@ class PostgresEngine:
         dead = await asyncio.to_thread(leasing.find_dead, here, boot_id(), own_beat, lease_seconds)
         if own_beat is not None:
             dead += [row[0] for row in rows if row[3] != boot_id() and own_beat - row[4] > lease_seconds]
+        names = [session_name(row[1], row[3]) for row in rows if row[0] in dead]
+        if names:
+            await self.read(lambda connection: many(connection, _END_SESSIONS, (names,)))
         return dead
 
     async def has_queued(self, pool: str) -> bool:

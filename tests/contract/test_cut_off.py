@@ -19,8 +19,10 @@ from retinue.runs.contracts import Status
 from retinue.runs.errors import Fenced, SchemaMismatch, StoreError
 from retinue.runs.journal import HostInfo
 from retinue.store.postgres.connection import PostgresConnection
+from retinue.store.postgres.opening import connect, session_name
 
 LEASE = 0.4  # seconds
+SHOWN = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
 OWN = """
 import asyncio, sys
 from tests.doubles.places import Place
@@ -92,6 +94,30 @@ async def test_a_host_that_is_frozen_elsewhere_loses_its_runs_and_is_fenced_when
         assert other.process.poll() is None, "nobody is killed on another machine"
     assert topics(await entries_of(store, "top")) == ["mine", "its heir's"]
     assert "other" not in [name for name, *_ in await store.hosts()]
+
+
+@pytest.mark.rule("R9")
+@pytest.mark.promise("C3", "C6")
+async def test_what_a_host_that_was_cut_off_has_locked_holds_nobody_up(store: Store, shared: Place) -> None:
+    me = host("other", node="elsewhere", boot_id="another machine", pid=4711, pid_started=1.0)
+    assert shared.url is not None
+    await store.register(me)
+    await own(store, "top", me)
+    with psycopg.connect(shared.url, application_name=session_name(4711, "another machine")) as lost:
+        lost.execute("SELECT num FROM runs FOR UPDATE")
+        lost.execute("SELECT num FROM hosts WHERE host_id = 'other' FOR UPDATE")
+        await until_taken_back(store, host())
+        with pytest.raises(psycopg.OperationalError):
+            lost.execute("SELECT 1")
+    assert (await own(store, "top")).leased.epoch == 2
+
+
+def test_the_server_misses_a_client_within_seconds_whatever_it_waits_for(shared: Place) -> None:
+    """A server that waits for the rest of a pipeline knows no other bound; without these it is hours."""
+    assert shared.url is not None
+    with closing(connect(shared.url, 10.0)) as connection:
+        told = {name: connection.execute(f"SHOW {name}").fetchone() for name in SHOWN}
+    assert told == dict(zip(SHOWN, (("2",), ("1",), ("3",), ("5000",)), strict=True))
 
 
 @pytest.mark.rule("R9")
