@@ -65,6 +65,7 @@ class Host:
         self._services = services
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
         self._stranded: list[tuple[LeasedRun, str | None]] = []
+        self._unsure = False
         self._hint = asyncio.Event()
         self._stopping = False
         self._taking = True
@@ -142,7 +143,9 @@ class Host:
                     await self._look()
                 except StoreError as error:
                     _LOG.warning("%s; trying again", error)
+                    self._unsure = True
                     await asyncio.sleep(_TEND)
+                    self._hint.set()
             try:
                 async with asyncio.timeout(_POLL):
                     await self._hint.wait()
@@ -150,6 +153,8 @@ class Host:
                 continue
 
     async def _look(self) -> None:
+        if self._unsure:
+            await self._reclaim()
         for pool in self._pools:
             free = (1 if self._shape.once else self._shape.capacity) - len(self._active)
             if free > 0 and self._taking:
@@ -159,6 +164,14 @@ class Host:
             for run_id, news in (await self._store.news(self.info.host_id)).items():
                 if run_id in self._active:
                     self._active[run_id][0].take(news)
+
+    async def _reclaim(self) -> None:
+        """The store may have leased runs to this host and not have come to say so: nobody would ever run them."""
+        held = [*self._active, *(leased.request.run_id for leased, _ in self._stranded)]
+        lost = await self._store.reclaim(self.info.host_id, held)
+        if lost:
+            _LOG.warning("%d runs were leased by a commit whose answer was lost; they go back to their queues", lost)
+        self._unsure = False
 
     async def _take(self, leased: LeasedRun) -> None:
         """Begin a run, or pass it on to the pool that has what its definition needs: a retry, or one whose definition

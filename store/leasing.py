@@ -8,6 +8,7 @@ has not shown itself for longer than the lease. Operations of one transaction; n
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,6 +189,12 @@ def retire(connection: Connection, host_id: str) -> int:
         query = "UPDATE runs SET pool = 'runs' WHERE pool = ? AND final IS NULL"
         connection.execute(query, (guest_pool(host_id),))
     return len(connection.execute(sql("take_back"), (num,)).fetchall())
+
+
+def reclaim(connection: Connection, host_id: str, held: Collection[str]) -> int:
+    """Queue again what a host has by its row and not in its hands; how many."""
+    values = {"host": host_number(connection, host_id), "held": json.dumps(list(held))}
+    return len(connection.execute(sql("take_back_others"), values).fetchall())
 
 
 def find_dead(

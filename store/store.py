@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -137,6 +137,10 @@ class Store:
         """Give one lease back without writing to its journal: the run is queued again, in another pool if named."""
         values = (pool, leased.num, leased.epoch)
         await self._writer.submit(lambda connection: connection.execute(sql("release"), values).fetchall())
+
+    async def reclaim(self, host_id: str, held: Collection[str]) -> int:
+        """Queue again what this host holds beside `held` (run ids): leased by a commit whose answer was lost."""
+        return await self._writer.submit(lambda connection: leasing.reclaim(connection, host_id, held))
 
     async def queues(self) -> list[QueueState]:
         """What waits, by pool: bounded, by index. Pools in which nothing waits are left out."""

@@ -181,7 +181,7 @@ def under_fire(stage: Stage, folder: Path, wanted: Sequence[Row], strikes: Seque
         print(f"{name}: {seen[name]}", flush=True)
     report = fire.wait()
     stage.on(HEAD, f"export RAY_ADDRESS={RAY}; retinue down", folder=str(folder))
-    return {"strikes": seen, "exits": fire.exits, "report": report, **verdict(fire, report, wanted)}
+    return {"strikes": seen, "exits": fire.exits, "seconds": report["seconds"], **verdict(fire, report, wanted)}
 
 
 def _struck(fire: Fire, name: str) -> dict[str, Any]:

@@ -323,3 +323,22 @@ async def test_an_old_process_cannot_write_into_a_migrated_store(store: Store, s
     assert len(await entries_of(store, "top")) == 1
     with pytest.raises(SchemaMismatch, match="schema 99"):
         shared.open()
+
+
+@pytest.mark.rule("R3", "R9")
+async def test_what_a_host_holds_unknowingly_goes_back_to_its_queue_and_the_rest_stays(place: Place) -> None:
+    store = place.open()
+    try:
+        await store.register(host())
+        await store.register(host("h2"))
+        await store.submit([new_run("known"), new_run("unknown"), new_run("another's")])
+        owner = await own(store, "known")
+        await own(store, "unknown")
+        other = await own(store, "another's", host("h2"))
+        assert await store.reclaim("h1", ["known"]) == 1
+        assert await store.reclaim("h1", ["known"]) == 0
+        await owner.append(said("still mine"))
+        await other.append(said("still mine"))
+        assert (await own(store, "unknown")).leased.epoch == 2
+    finally:
+        await store.close()

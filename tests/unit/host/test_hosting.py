@@ -18,8 +18,8 @@ from retinue.host.composition import Project, load_project, make_host
 from retinue.host.hosting import Host, HostShape
 from retinue.runs.contracts import Branch, Status
 from retinue.runs.control import RunQuery
-from retinue.runs.errors import StoreFull
-from retinue.runs.journal import NewRun
+from retinue.runs.errors import StoreBusy, StoreFull
+from retinue.runs.journal import LeasedRun, NewRun
 from retinue.store.sqlite import SqliteStore
 
 _BOUND = 20.0
@@ -260,3 +260,23 @@ async def test_what_waits_in_a_pool_that_nobody_declares_any_more_is_run_or_pass
         host.serve_also(["gone-1a2b3c4d"])
         assert (await place.ended(plain)).value == "stamped paper"
         await place.until(heavy, lambda record: record.pool == pool)
+
+
+@pytest.mark.rule("R3", "R9")
+async def test_a_run_that_was_leased_by_a_commit_whose_answer_was_lost_is_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, lost = place.store.lease, list[LeasedRun]()
+
+    async def deaf(*words: Any, **more: Any) -> list[LeasedRun]:
+        leased = await lease(*words, **more)
+        if leased and not lost:
+            lost.extend(leased)
+            raise StoreBusy("the connection to the store ended while an operation was committed")
+        return leased
+
+    monkeypatch.setattr(place.store, "lease", deaf)
+    async with place.hosting():
+        run_id = await place.submit("many", 3)
+        assert (await place.ended(run_id)).status is Status.completed
+    assert [leased.request.run_id for leased in lost] == [run_id]
