@@ -26,12 +26,14 @@ class Line(NamedTuple):
 
 
 class Outside:
-    """The outside as one process sees it. `disk_full` makes the store's commits fail while it is set."""
+    """The outside as one process sees it. `disk_full` makes the store's commits fail while it is set, `deaf` loses the
+    answer to the next lease that gives something."""
 
     def __init__(self) -> None:
         self.folder = Path()
         self.life = 0
         self.disk_full = False
+        self.deaf = False
         self.client: Any = None
 
     def enter(self, folder: Path, life: int) -> None:

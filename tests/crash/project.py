@@ -94,6 +94,14 @@ def fill_disk(text: str, *, key: str) -> str:
     return _did("fill_disk", key, text, "filed")
 
 
+@tool(side_effect="write", idempotency="idempotent")
+def deafen(text: str, *, key: str) -> str:
+    """The first time, the answer to the next lease is lost."""
+    if OUTSIDE.has("filed", key) is None:
+        OUTSIDE.deaf = True
+    return _did("deafen", key, text, "filed")
+
+
 @tool(side_effect="read")
 async def hold(text: str, *, caller: Caller, key: str) -> str:
     """Holds its own run, and returns when its host has seen it."""
@@ -320,6 +328,12 @@ async def together(ctx: Context, text: str) -> list[Any]:
 async def spill(ctx: Context, text: str) -> list[str]:
     """A run whose outcome cannot be written at first."""
     return [await ctx.call(put, text=text), await ctx.call(fill_disk, text=text), await ctx.call(put, text="after")]
+
+
+@workflow
+async def unheard(ctx: Context, text: str) -> list[Any]:
+    """A child that is leased to a host which does not hear of it at first."""
+    return [await ctx.call(deafen, text=text), await ctx.run(item, 4)]
 
 
 paid = agent("paid", "Look, put, answer.", tools=[get, put], max_tokens=50, budget=Budget(usd="1.00"))

@@ -197,6 +197,7 @@ SCENARIOS: dict[str, Scenario] = {
     "crowd": Scenario("waits", act=crowd),
     "together": Scenario("together"),
     "spill": Scenario("spill"),
+    "unheard": Scenario("unheard"),
     "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),
     "free": Scenario("free", "Do it.", [_FREE, _SECOND]),
 }

@@ -23,6 +23,8 @@ from tests.crash.outside import OUTSIDE
 from tests.crash.points import Finder, operations
 from tests.doubles.processes import ROOT
 
+from retinue.runs.errors import StoreError
+from retinue.runs.journal import LeasedRun
 from retinue.store import sqlite, sqlite_pen
 from retinue.store.sqlite import SqliteStore
 from retinue.store.store import Store
@@ -177,4 +179,7 @@ def _awaited(method: Callable[..., Any], watch: Watch) -> Callable[..., Any]:
 async def _after(operation: Any, point: str | None, watch: Watch) -> Any:
     result = await operation
     watch.pass_by(point, "after")
+    if OUTSIDE.deaf and isinstance(result, list) and result and isinstance(result[0], LeasedRun):
+        OUTSIDE.deaf = False
+        raise StoreError("the answer to a lease was lost")
     return result
