@@ -178,11 +178,8 @@ class Host:
         has changed since it was queued, may have come here."""
         wanted = self._services.registry.pool_of(leased.request.target)
         if not self._taking or (wanted is not None and wanted not in self._pools):
-            try:
-                await self._store.release(leased, pool=wanted)
-            except StoreError as error:  # those that were leased with it are not to wait for that
-                _LOG.warning("run %s is passed on later: %s", leased.request.run_id, error)
-                self._stranded.append((leased, wanted))
+            self._stranded.append((leased, wanted))
+            await self._return_stranded()
             return
         self._taking = not self._shape.once
         self._begin(leased)
@@ -251,10 +248,15 @@ class Host:
             await asyncio.sleep(_TEND)
 
     async def _return_stranded(self) -> None:
-        for stranded in list(self._stranded):
-            leased, pool = stranded
-            await self._store.release(leased, pool=pool)
-            self._stranded.remove(stranded)
+        """Queue again what this host has and does not carry; what the store refuses now is tried again in a second."""
+        while self._stranded:
+            leased, pool = self._stranded.pop()
+            try:
+                await self._store.release(leased, pool=pool)
+            except StoreError as error:
+                self._stranded.append((leased, pool))
+                _LOG.warning("run %s is queued again later: %s", leased.request.run_id, error)
+                return
 
     async def _let_go(self) -> None:
         tasks = [task for _, task in self._active.values()]

@@ -106,6 +106,6 @@ class FolderObjects:
 
     def _failed(self, path: str, error: OSError) -> StoreError:
         if error.errno in _NO_ROOM:
-            return StoreFull(f"{self._folder / path}: the disk is full; free space")
+            return StoreFull(f"the disk of the store is full: nothing was written; free space ({self._folder / path})")
         cause = error.strerror or str(error)
         return StoreUnreachable(f"{self._folder / path}: {cause}; check that the folder is mounted and its permissions")

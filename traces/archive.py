@@ -10,6 +10,7 @@ counts rows says all. A part is there, whole, before the note counts it; a death
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -28,10 +29,12 @@ from retinue.traces.query import readable
 
 NOTE = "archive.json"
 ROWS = 500_000
-_BATCH = 8_192
+_BATCH = 2_048
 _NOTED = 100
 """Parts after which the note is written in between: what it counts is not written again."""
-_MEMORY = "256MB"
+_MEMORY = "512MB"
+_FORMAT = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE_BYTES '32MB'"
+"""Row groups are built in memory, and a row may hold a long prompt."""
 
 
 class Kept(Protocol):
@@ -138,6 +141,8 @@ class Archive:
 
         Nothing is written while the file is behind the archive: it is being made anew from the journal.
         """
+        for left in self._folder.glob("archive-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         note = read_note(self._settings) or Note(incarnation, self._shape)
         if note.incarnation != incarnation:
             raise ConfigError(
@@ -146,7 +151,7 @@ class Archive:
             )
         renew = note.shape != self._shape
         try:
-            with file.reader() as reader, closing(_copier()) as copier:
+            with file.reader() as reader, closing(_copier(self._folder)) as copier:
                 seq, counts = _counts(reader)
                 if seq < note.seq:
                     return 0
@@ -247,7 +252,7 @@ def read_note(settings: ArchiveSettings) -> Note | None:
 
 
 def copy_part(reader: duckdb.DuckDBPyConnection, copier: duckdb.DuckDBPyConnection, part: Part, target: Path) -> None:
-    """Write a part as a local Parquet file, a few thousand rows in memory at a time."""
+    """Write a part as a local Parquet file, some thousand rows in memory at a time."""
     begin = datetime.combine(date.fromisoformat(part.day), datetime.min.time(), UTC)
     rows = reader.sql(
         f"SELECT * FROM {part.table} WHERE time >= TIMESTAMPTZ '{begin.isoformat()}'"
@@ -258,20 +263,25 @@ def copy_part(reader: duckdb.DuckDBPyConnection, copier: duckdb.DuckDBPyConnecti
     copier.register("part", readable(rows).to_arrow_reader(_BATCH))
     try:
         name = str(target).replace("'", "''")
-        copier.execute(f"COPY (SELECT {columns} FROM part) TO '{name}' (FORMAT parquet, COMPRESSION zstd)")
+        copier.execute(f"COPY (SELECT {columns} FROM part) TO '{name}' ({_FORMAT})")
     finally:
         copier.unregister("part")
 
 
-def _copier() -> duckdb.DuckDBPyConnection:
+def _copier(folder: Path) -> duckdb.DuckDBPyConnection:
     """An instance for files only: the one that analysts' queries share may touch none."""
     config: dict[str, Any] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "memory_limit": _MEMORY,
+        "temp_directory": str(folder / "archive-spill"),
         "threads": 1,
     }
     copier = duckdb.connect(config=config)
+    copier.execute("SET enable_progress_bar = false")
+    copier.execute(
+        "SET preserve_insertion_order = false"
+    )  # row groups by bytes ask for it; one thread keeps it even so
     copier.execute("SET TimeZone = 'UTC'")
     return copier
 

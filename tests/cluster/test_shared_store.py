@@ -1,56 +1,96 @@
-"""Two project folders over one PostgreSQL store, as two machines have them: one has the runtime, one its address."""
+"""A runtime on PostgreSQL: bound to no folder, spread over the nodes, and back elsewhere when one is lost."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from tests.cluster.conftest import CommandLine
+from tests.chaos.nodes import ENVIRONMENT, Nodes, three_nodes
+from tests.cluster.conftest import ROOT, CommandLine
+from tests.cluster.test_pools import begin, submit, told, until, wait
 from tests.doubles.places import Places
 
-QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
+HERE = Path(__file__).parent
+SECRET = "s3cr3t-of-the-database"
 
 
 @pytest.fixture
-def elsewhere(research: CommandLine, places: Places, tmp_path: Path) -> Iterator[CommandLine]:
-    """The project once more, in a folder of its own; both keep an archive of their traces in one place."""
+def shared(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[CommandLine, Nodes]]:
+    """A project on PostgreSQL with a runtime on three nodes; its password is in the environment of all."""
+    monkeypatch.setenv("YARD_PASSWORD", SECRET)
     with places.new("postgres") as place:
         assert place.url is not None
-        shared = {"RETINUE_STORE": place.url, "RETINUE_TRACES__ARCHIVE": f"file://{tmp_path}/shelf"}
-        research.environ.update(shared, RETINUE_ACTORS__WORKERS="1")
-        folder = tmp_path / "elsewhere" / "research"
-        shutil.copytree(research.folder, folder)
-        yield CommandLine(folder, dict(research.environ))
-        research.run("down")
+        shutil.copy(HERE / "yard.py", tmp_path)
+        url = place.url.replace("@", ":${YARD_PASSWORD}@")
+        pools = {"*": {"shrink_after": 2}}
+        settings = {"modules": ["yard"], "store": url, "actors": {"workers": 2, "lease_seconds": 5, "pools": pools}}
+        (tmp_path / "retinue.yaml").write_text(json.dumps(settings))
+        with three_nodes() as nodes:
+            nodes.offer(resources={"crane": 1})
+            environ = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT / "src"), "RAY_ADDRESS": nodes.address}
+            monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+            line = CommandLine(tmp_path, environ)
+            yield line, nodes
+            line.run("down")
 
 
-@pytest.mark.promise("C3", "I4", "K2")
+def raylets_of(line: CommandLine) -> dict[str, int]:
+    """The raylet above each living host and the supervisor."""
+    said = line.json("status")
+    pids = {actor["name"]: actor["pid"] for actor in said["actors"] if actor["state"] == "serving"}
+    found = {}
+    for name, pid in (pids | {"supervisor": said["pid"]}).items():
+        try:
+            found[name] = psutil.Process(pid).ppid()
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def lose_supervisor(line: CommandLine, nodes: Nodes, raylet: int) -> None:
+    """A node is lost: the supervisor's, or, where that has Ray's head or the crane, another and the supervisor's
+    process."""
+    supervisor = line.json("status")["pid"]
+    places = [index for index in (0, 1) if nodes.raylets()[1 + index] == raylet]
+    nodes.lose(places[0] if places else 0)
+    if not places:
+        os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(supervisor), "the supervisor is gone")
+
+
 @pytest.mark.timeout(300)
-def test_a_machine_that_has_only_the_stores_address_uses_the_runtime_and_starts_none(
-    research: CommandLine, elsewhere: CommandLine
-) -> None:
-    started = research.json("up")
-    answer = elsewhere.json("run", "researcher", QUESTION)
-    assert "72" in json.dumps(answer)
-    [host] = [host for host in elsewhere.json("status")["hosts"] if host["kind"] == "run"]
-    assert host["pid"] in [actor["pid"] for actor in started["actors"]]
-    elsewhere.run("sql", "select 1", code=6)
-    elsewhere.run("up", code=6)
-    assert not (elsewhere.folder / ".retinue" / "runtime.lock").exists()
+@pytest.mark.promise("B3", "C3", "K2")
+def test_a_runtime_on_a_shared_store_outlives_its_supervisor_and_a_node(shared: tuple[CommandLine, Nodes]) -> None:
+    line, nodes = shared
+    line.run("up")
+    assert not (line.folder / ".retinue" / "runtime.lock").exists(), "no folder is claimed"
+    until(lambda: len(raylets_of(line)) == 5, "the supervisor, three hosts and the traces serve")
+    where = raylets_of(line)
+    assert len({where[name] for name in ("run-0", "worker-0", "worker-1")}) == 3, "spread"
+    assert where["traces"] == where["supervisor"]
 
-    token = str(research.folder / ".retinue" / "ray.token")
-    elsewhere.environ |= {
-        "RAY_ADDRESS": started["address"],
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": token,
-    }
-    query = "select run_id, agent, status, reason, pid from runs"
-    rows = elsewhere.json("sql", query)
-    assert [(row["run_id"], row["status"], row["pid"]) for row in rows] == [
-        (answer["run_id"], "completed", host["pid"])
-    ]
-    research.run("down")
-    assert elsewhere.json("sql", "--archive", query) == rows, "the keeper wrote the archive when it ended"
+    [worker] = [actor for actor in line.json("status")["actors"] if actor["name"] == "worker-0"]
+    leaving = line.json("drain", worker["node_id"][:12])["draining"]
+    assert "worker-0" in leaving
+    until(lambda: not psutil.pid_exists(worker["pid"]), "the drained actor is gone")
+    until(lambda: len(raylets_of(line)) == 5, "another took its place")
+    drained, where = where["worker-0"], raylets_of(line)
+    assert drained not in [raylet for name, raylet in where.items() if name.startswith(("run-", "worker-"))]
+
+    [run_id] = submit(line, "lift", "a")
+    begin(line, 1)
+    lose_supervisor(line, nodes, where["supervisor"])
+    until(lambda: len(found := raylets_of(line)) >= 5 and set(found.values()) <= set(nodes.raylets()), "all are back")
+    (line.folder / "open").touch()
+    [branch] = wait(line, run_id)
+    assert branch.value == ["a-first", "a-second"] and len(told(line)) == 2
+    rows = line.json("sql", "select agent, status from runs")
+    assert {"agent": "lift", "status": "completed"} in rows
+    logs = [path for path in nodes.session.rglob("*") if path.suffix in (".log", ".out", ".err")]
+    assert logs and [path for path in logs if SECRET in path.read_text(errors="replace")] == []

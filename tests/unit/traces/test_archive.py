@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet
 import pytest
 from tests.doubles.s3 import bucket as bucket
 from tests.unit.traces.conftest import Open, contents, drain
 from tests.unit.traces.journeys import Book, tale
+from tests.unit.traces.test_recovery import start
 
 from retinue.runs.errors import ConfigError, StoreError, StoreUnreachable
 from retinue.store.folders import FolderObjects
@@ -67,11 +70,11 @@ def book() -> Book:
     return made
 
 
-def archived(folder: Path, table: str) -> list[dict[str, Any]]:
+def archived(folder: Path, table: str, prefix: str = "deep/traces") -> list[dict[str, Any]]:
     """The rows of a table as the documented line reads them, by a DuckDB that is not Retinue's."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        files = f"{folder}/deep/traces/table={table}/**/*.parquet"
+        files = f"{folder}/{prefix}/table={table}/**/*.parquet"
         rows = connection.sql(
             f"SELECT * EXCLUDE (\"table\", day) FROM read_parquet('{files}', hive_partitioning = true)"
         )
@@ -109,6 +112,9 @@ async def test_every_row_stands_in_the_archive_by_table_and_day_as_in_the_tables
         assert [(row["column_name"], row["column_type"]) for row in read] == [
             (row["column_name"], row["column_type"]) for row in own
         ]
+    for path in (tmp_path / "shelf").rglob("table=spans/**/*.parquet"):
+        numbers = pyarrow.parquet.ParquetFile(path).read(columns=["seq"])["seq"].to_pylist()
+        assert numbers == sorted(numbers), "in the journal's order"
     text = b"".join(path.read_bytes() for path in (tmp_path / "shelf").rglob("*.parquet"))
     assert b"hunter2hunter2" not in text
 
@@ -232,6 +238,33 @@ async def test_it_is_kept_in_a_bucket(tmp_path: Path, open_traces: Open, bucket:
         local.write_bytes(objects.get(each.path) or b"")
     assert archived(tmp_path / "copy", "spans") == (await contents(traces))["spans"]
     await traces.close()
+
+
+def killed_after(files: int, folder: Path) -> bool:
+    """Archive in a process that is killed after so many files; whether it had ended by itself."""
+    with start("archiving.py", folder, 12) as process:
+        assert process.stdout is not None
+        for _ in range(files):
+            if not process.stdout.readline():
+                return process.wait() == 0
+        process.kill()
+    return False
+
+
+@pytest.mark.promise("I3")
+async def test_an_archive_whose_writer_is_killed_again_and_again_is_that_of_an_undisturbed_one(
+    tmp_path: Path, open_traces: Open
+) -> None:
+    kills = 0
+    while not await asyncio.to_thread(killed_after, 15 + 9 * kills, tmp_path):
+        kills += 1
+        assert kills < 30, "no progress"
+    assert kills >= 3
+    traces = await open_traces(tale(12), "undisturbed")
+    await drain(traces)
+    for table, rows in (await contents(traces)).items():
+        if rows:
+            assert archived(tmp_path / "shelf", table, "traces") == rows, table
 
 
 @pytest.fixture(autouse=True)
