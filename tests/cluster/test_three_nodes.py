@@ -5,6 +5,7 @@ The larger measurement, with a network cut, is `make three-nodes` (benchmarks/cl
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -24,8 +25,6 @@ from retinue.host import clock
 
 ROWS = 100
 BATCH = ("batch", "research", "--input", "questions.jsonl", "--limit", str(ROWS), "--json")
-BATCH_BOUND = 200
-"""Seconds: a command waits up to two minutes for a supervisor that was on the node that is lost."""
 ACTORS = {"runs": 1, "workers": 3, "capacity": 16, "lease_seconds": 3}
 
 
@@ -50,24 +49,25 @@ def story(url: str, job_id: str, output: Path) -> History:
         return History(runs_by(execute), groups_by(execute), waves=(wave,), accepted=(job_id,), now=clock.now_ns())
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(240)
 @pytest.mark.promise("C3", "K2")
 def test_three_nodes_give_what_one_machine_gives_though_a_node_is_killed(research: CommandLine, places: Places) -> None:
     # The note of sources is a write that no log of effects holds.
     research.environ["RETINUE_ENABLE_BACKGROUND_UPDATES"] = "false"
     research.run(*BATCH, "--output", "alone.jsonl", "--local")
-    output = research.folder / "spread.jsonl"
+    folder = shutil.copytree(research.folder, research.folder.with_name("spread"))
+    output = folder / "spread.jsonl"
     with places.new("postgres") as place, three_nodes() as nodes:
         assert place.url is not None
-        research.environ |= {**ENVIRONMENT, "RAY_ADDRESS": nodes.address}
-        research.environ.pop("RETINUE_ACTORS__WORKERS")
-        settings = research.folder / "retinue.yaml"
+        environ = research.environ | ENVIRONMENT | {"RAY_ADDRESS": nodes.address}
+        line = CommandLine(folder, {name: value for name, value in environ.items() if "WORKERS" not in name})
+        settings = folder / "retinue.yaml"
         more = {"store": place.url, "actors": ACTORS, "telemetry": {"emit_structured_events": False}}
         settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text()) | more))
-        process = research.start(*BATCH, "--output", "spread.jsonl")
+        process = line.start(*BATCH, "--output", output.name)
         some_rows(output, process, 10)
         nodes.lose(0)
-        out, err = process.communicate(timeout=BATCH_BOUND)
+        out, err = process.communicate(timeout=BOUND)
         assert process.returncode == 0, f"{out}\n{err}"
         assert not differences(rows_of(output), rows_of(research.folder / "alone.jsonl"))
         assert check(story(place.url, report_in(out)["job_id"], output)) == []
