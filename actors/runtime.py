@@ -180,10 +180,11 @@ def _address(settings: Settings) -> str | None:
 
 def _with_runtime(settings: Settings, act: Callable[[Attachment], T]) -> T | None:
     """What `act` gives for the live runtime; None when there is none. One that roams is known by its name in Ray."""
-    if not roams(settings) and find_runtime(settings.data_folder) is None:
+    runtime = find_runtime(settings.data_folder)
+    known = cluster_address(settings) if roams(settings) else None
+    address = known if runtime is None else runtime.address
+    if address is None:
         return None
-    address = _address(settings)
-    assert address is not None
 
     def found() -> T | None:
         here = not roams(settings) or _exists(settings)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from retinue.store.postgres.looking import Server
     from retinue.store.postgres.serving import Serving
 
+_PATIENCE = 10.0
+"""Seconds that a shared store is waited for; never longer than a lease, or a wait for it would cost the lease."""
+
 
 def open_store(settings: Settings) -> Store:
     """The project's store: the database that `store:` names, else a file in the data folder, made when there is none.
@@ -85,5 +88,10 @@ def _open_postgres(settings: Settings, url: str) -> Store:
     except ImportError as error:
         raise _not_installed(url, error) from None
     return PostgresStore(
-        url, key=settings.store_key, limits=settings.limits, breakers=settings.breakers, blobs=settings.blobs
+        url,
+        key=settings.store_key,
+        patience=min(_PATIENCE, settings.actors.lease_seconds),
+        limits=settings.limits,
+        breakers=settings.breakers,
+        blobs=settings.blobs,
     )
