@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 from tests.crash import driver
+from tests.doubles.places import REAL, Places
 from tests.doubles.processes import ROOT, Other, running
 from tests.doubles.projects import project
 
 from retinue import connect
+from retinue.host.opening import open_store
 from retinue.host.settings import Settings
 from retinue.runs.contracts import RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import AnyEntry, Intent, Outcome
-from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.promise("C6", "B5", "C4"), pytest.mark.rule("R3")]
 
@@ -27,9 +28,9 @@ ROWS = 24
 KILLS = 5
 
 
-def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, url: str | None = None) -> Settings:
     """A project with a file of rows and a log outside of it."""
-    settings = project(folder, modules=["tests.crash.driver"])
+    settings = project(folder, modules=["tests.crash.driver"], settings={"store": url})
     lines = [json.dumps({"id": f"r{n}", "n": n}) for n in range(ROWS)]
     (folder / driver.ROWS).write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("CRASH_LOG", str(folder / driver.LOG))
@@ -84,7 +85,7 @@ async def answers(settings: Settings) -> list[tuple[str | None, str, Any]]:
 
 async def journals(settings: Settings) -> list[tuple[RunRecord, list[AnyEntry]]]:
     """Every run with its whole journal."""
-    store = SqliteStore(settings.data_folder)
+    store = open_store(settings)
     try:
         records = await store.list_runs(RunQuery(limit=10_000))
         return [(record, [e async for frame in store.read(record.run_id) for e in frame.entries]) for record in records]
@@ -92,10 +93,18 @@ async def journals(settings: Settings) -> list[tuple[RunRecord, list[AnyEntry]]]
         await store.close()
 
 
-async def test_a_batch_survives_kill_9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", REAL)
+async def test_a_batch_survives_kill_9(
+    kind: str, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calm = prepare(tmp_path / "calm", monkeypatch)
     await completed(tmp_path / "calm")
-    rough = prepare(tmp_path / "rough", monkeypatch)
+    with places.new(kind) as place:
+        await undisturbed_after_kills(tmp_path, calm, prepare(tmp_path / "rough", monkeypatch, place.url))
+
+
+async def undisturbed_after_kills(tmp_path: Path, calm: Settings, rough: Settings) -> None:
+    """The job of the second project, killed again and again, ends as that of the first."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"kills are drawn with seed {seed}")
     chance = random.Random(seed)
