@@ -17,6 +17,7 @@ from tests.doubles.s3 import s3_server as s3_server
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "promise(id): shows a promise of docs/promises.md, e.g. promise('A5')")
     config.addinivalue_line("markers", "rule(id): shows an engine rule of docs/promises.md, e.g. rule('R3')")
+    config.addinivalue_line("markers", "long: brings a whole cluster up and down (make test-long)")
     config.addinivalue_line("markers", "llm: needs a real language model (make test-llm)")
 
 

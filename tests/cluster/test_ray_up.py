@@ -111,6 +111,7 @@ def _cache(name: str) -> bool:
     return name.startswith(".venv") or (name.startswith(".") and name.endswith("_cache"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.promise("K2", "H4")
 def test_a_cluster_goes_up_takes_a_job_and_goes_down(cluster: Machines, password: str) -> None:

@@ -49,6 +49,7 @@ def story(url: str, job_id: str, output: Path) -> History:
         return History(runs_by(execute), groups_by(execute), waves=(wave,), accepted=(job_id,), now=clock.now_ns())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.promise("C3", "K2")
 def test_three_nodes_give_what_one_machine_gives_though_a_node_is_killed(research: CommandLine, places: Places) -> None:

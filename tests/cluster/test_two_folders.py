@@ -27,6 +27,7 @@ def elsewhere(research: CommandLine, places: Places, tmp_path: Path) -> Iterator
         research.run("down")
 
 
+@pytest.mark.long
 @pytest.mark.promise("C3", "I4", "K2")
 @pytest.mark.timeout(300)
 def test_a_machine_that_has_only_the_stores_address_uses_the_runtime_and_starts_none(
