@@ -43,6 +43,7 @@ _LOG = logging.getLogger("retinue.actors")
 _OBJECT_STORE = 100 * 1024 * 1024
 _START_TIMEOUT = 60.0
 _END_TIMEOUT = 10.0
+_REACH_TIMEOUT = 5.0
 _CHILDREN_TIMEOUT = 20.0
 
 
@@ -217,6 +218,7 @@ def _authenticate(settings: Settings) -> None:
 
 def _init(settings: Settings, address: str | None) -> None:
     address = address or cluster_address(settings)
+    _refuse_silence(address)
     _authenticate(settings)
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     for attempt in (1, 2):
@@ -237,6 +239,19 @@ def _init(settings: Settings, address: str | None) -> None:
                     f"{where} cannot be reached: {error}; `retinue run --local` needs no Ray"
                 ) from error
             _LOG.warning("Ray did not start, trying once more: %s", error)
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Ray itself asks a host that does not listen for minutes. `auto` and `ray://...` are Ray's to find."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_TIMEOUT).close()
+    except OSError as error:
+        raise RuntimeFailed(
+            f"Ray at {address} cannot be reached: {error}; start it, correct `cluster:` or RAY_ADDRESS, or use --local"
+        ) from None
 
 
 def _supervised(settings: Settings, head_pid: int | None) -> Attachment:

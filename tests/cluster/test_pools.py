@@ -133,7 +133,9 @@ def test_a_drained_actor_loses_no_step_and_repeats_none(yard: tuple[CommandLine,
     line, _ = yard
     [run_id] = submit(line, "lift", "d")
     [(_, pid)] = begin(line, 1)
-    [name] = [actor["name"] for actor in line.json("status")["actors"] if actor.get("pid") == pid]
+    [name] = until(
+        lambda: [actor["name"] for actor in line.json("status")["actors"] if actor.get("pid") == pid], "it is known"
+    )
     assert line.json("drain", name)["draining"] == [name]
     until(lambda: pool_of(line, "crane1-")["leaving"], "it takes no run any more")
     assert psutil.pid_exists(pid), "the step in flight is finished first"
