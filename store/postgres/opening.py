@@ -5,7 +5,6 @@ A password is a reference, `${NAME}`, to a variable of the environment, taken in
 
 from __future__ import annotations
 
-import os
 import re
 from hashlib import blake2b
 from typing import Any
@@ -14,7 +13,7 @@ import psycopg
 from psycopg import conninfo, errors
 
 from retinue.runs.errors import SchemaMismatch, StoreError
-from retinue.store.liveness import boot_id
+from retinue.store.liveness import Owner, boot_id, current_owner
 from retinue.store.objects import resolve
 from retinue.store.postgres.connection import Patient
 from retinue.store.postgres.dialect import migrations
@@ -69,12 +68,13 @@ def parameters(url: str, patience: float, options: str = "") -> dict[str, Any]:
     bounds = [f"-c {name}={int(part * patience * 1_000)}" for name, part in _OPTIONS.items()]
     bounds += [f"-c {name}={value}" for name, value in _MISSED.items()]
     given["options"] = " ".join(["-c jit=off", *bounds, options, str(given.get("options", ""))])
-    return _SETTINGS | {"application_name": session_name(os.getpid(), boot_id())} | given | {"autocommit": True}
+    return _SETTINGS | {"application_name": session_name(current_owner(), boot_id())} | given | {"autocommit": True}
 
 
-def session_name(pid: int, boot: str) -> str:
-    """What the server calls the sessions of a process, so that others can end them when it is dead."""
-    return f"retinue {pid}@{blake2b(boot.encode(), digest_size=6).hexdigest()}"
+def session_name(owner: Owner, boot: str) -> str:
+    """What the server calls the sessions of a process, so that others can end them when it is dead, and no others."""
+    when = f"{boot} {owner.started:.2f}"
+    return f"retinue {owner.pid}@{blake2b(when.encode(), digest_size=6).hexdigest()}"
 
 
 def migrate(url: str, patience: float) -> str:

@@ -20,7 +20,7 @@ from retinue.store import leasing
 from retinue.store.blobs import open_blobs
 from retinue.store.engine import Connection, Pen
 from retinue.store.frames import FrameCodec
-from retinue.store.liveness import boot_id
+from retinue.store.liveness import Owner, boot_id
 from retinue.store.objects import resolve
 from retinue.store.postgres.connection import Patient, PostgresConnection
 from retinue.store.postgres.dialect import migrations
@@ -107,7 +107,7 @@ class PostgresEngine:
         dead = await asyncio.to_thread(leasing.find_dead, here, boot_id(), own_beat, lease_seconds)
         if own_beat is not None:
             dead += [row[0] for row in rows if row[3] != boot_id() and own_beat - row[4] > lease_seconds]
-        names = [session_name(row[1], row[3]) for row in rows if row[0] in dead]
+        names = [session_name(Owner(row[1], row[2]), row[3]) for row in rows if row[0] in dead]
         if names:
             await self.read(lambda connection: many(connection, _END_SESSIONS, (names,)))
         return dead

@@ -18,6 +18,7 @@ from tests.doubles.shapes import START, Owner, entries_of, host, new_run, own, s
 from retinue.runs.contracts import Status
 from retinue.runs.errors import Fenced, SchemaMismatch, StoreError
 from retinue.runs.journal import HostInfo
+from retinue.store import liveness
 from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.opening import connect, session_name
 
@@ -103,7 +104,9 @@ async def test_what_a_host_that_was_cut_off_has_locked_holds_nobody_up(store: St
     assert shared.url is not None
     await store.register(me)
     await own(store, "top", me)
-    with psycopg.connect(shared.url, application_name=session_name(4711, "another machine")) as lost:
+    with psycopg.connect(
+        shared.url, application_name=session_name(liveness.Owner(me.pid, me.pid_started), me.boot_id)
+    ) as lost:
         lost.execute("SELECT num FROM runs FOR UPDATE")
         lost.execute("SELECT num FROM hosts WHERE host_id = 'other' FOR UPDATE")
         await until_taken_back(store, host())
