@@ -56,7 +56,7 @@ def told(project: Project) -> dict[str, list[str]]:
         "sql",
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
         " AND table_name IN (SELECT table_name FROM duckdb_tables())"
-        " AND table_name NOT IN ('ingest', 'leases', 'parks')",
+        " AND table_name NOT IN ('ingest', 'leases', 'parks') AND column_name != 'epoch'",
         "--json",
         code=0,
     ).json
