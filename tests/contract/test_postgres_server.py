@@ -45,7 +45,6 @@ def test_a_frozen_server_answers_nobody_until_it_goes_on(postgres: PostgresServe
     psycopg.connect(url).close()
 
 
-@pytest.mark.usefixtures("postgres")
 def name_of(process: psutil.Process) -> str:
     """Its name, also of one that ends at this moment."""
     try:
@@ -54,6 +53,7 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.usefixtures("postgres")
 def test_a_server_does_not_outlive_a_session_that_was_killed() -> None:
     with python(SERVE) as session:
         session.wait_for("serving")

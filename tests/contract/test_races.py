@@ -150,14 +150,17 @@ def test_children_of_two_parents_that_end_in_crossing_order_all_end(sides: Sides
 def test_a_park_that_meets_news_does_not_sleep_through_it(sides: Sides) -> None:
     names = [f"run-{number:04d}" for number in range(ROUNDS)]
     submit(sides[0], *names)
+    parked = []
     for owner, lag in zip(own_all(sides[0], 0, names), lags(ROUNDS), strict=True):
         name = owner.leased.request.run_id
         works = [lambda _, o=owner: o.park(), lambda store, name=name: store.signal(name, "go", None, START)]  # type: ignore[misc]
         both = at_once(sides, works, lag)
         assert errors_in(both) == []
+        parked.append(both[0])
         found = record(sides[1], name)
         assert found.status is (Status.queued if both[0] else Status.in_progress)
         assert sides[1].run(lambda store, name=name: store.look(name)).seq == owner.seen + 1  # type: ignore[misc]
+    assert set(parked) == {True, False}, "neither came first: the race was none"
 
 
 # -- cancels ----------------------------------------------------------------------------------------------------
@@ -169,6 +172,7 @@ def test_a_cancel_that_meets_a_spawn_leaves_no_child_alive(sides: Sides) -> None
     names = [f"top-{number:03d}" for number in range(100)]
     fan_out(sides[0], names, 1)
     middles = own_all(sides[1], 1, [f"{name}-g-0" for name in names])
+    canceled_late = 0
     for name, middle, lag in zip(names, middles, lags(len(names)), strict=True):
         place = {"root_run_id": name, "depth": 2}
         made = tuple(child_of(f"{name}-g-0", "h", number, **place) for number in range(3))
@@ -186,6 +190,8 @@ def test_a_cancel_that_meets_a_spawn_leaves_no_child_alive(sides: Sides) -> None
         news = sides[1].run(lambda store, name=name: store.look(f"{name}-g-0"))  # type: ignore[misc]
         assert news.seq > middle.seen
         assert news.groups["h"].pending == 0
+        canceled_late += bool(children)
+    assert 0 < canceled_late < len(names), "neither came first: the race was none"
 
 
 @pytest.mark.rule("R14")
