@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from retinue.runs.accounts import Account
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
 
@@ -22,6 +23,9 @@ NAMED = 20
 
 JOURNAL = "journal"
 """Subject of the alert about an open transaction that keeps readers of the journal back."""
+
+_STATES = frozenset({"request_id", "window"})
+"""Facts of what lasts: an open request, an account without room."""
 
 OTHERS = "others"
 """Subject of the alert that counts what went beyond `MOST`."""
@@ -50,7 +54,7 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        return self.kind in ("wait", "breaker", "traces_lag") or "request_id" in self.facts
+        return self.kind in ("wait", "breaker", "traces_lag") or not self.facts.keys().isdisjoint(_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ class Look:
     open_requests: frozenset[str] = frozenset()
     still_on_event: frozenset[str] = frozenset()
     still_failed: frozenset[str] = frozenset()
+    exhausted: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
