@@ -97,6 +97,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A result as it was before the cap: its JSON, the bytes of that, and their SHA-256 (hex)."""
+
+    value: Json
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallResult:
     """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short, `full` is then
     what was returned, where it is not out of all measure.
@@ -105,7 +114,7 @@ class CallResult:
     value: Json
     size: int
     cut: bool = False
-    full: Json | None = None
+    full: Whole | None = None
 
 
 class Gateway(Protocol):

@@ -6,30 +6,41 @@ object is no object. Sizes are judged before values are validated. Knows no call
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from hashlib import sha256
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.capabilities import CallResult, Capability
+from retinue.runs.capabilities import CallResult, Capability, Whole
 from retinue.runs.errors import PermanentError
 from retinue.sessions.complaints import explain_output
 
+LARGEST = 64 * 1024 * 1024
+"""Bytes of JSON above which nothing is kept of a result but what the cap leaves."""
+
 
 def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> CallResult:
-    """The outcome of a call as JSON of at most `capability.max_bytes` bytes.
+    """The outcome of a call as JSON of at most `capability.max_bytes` bytes; all of it beside that where it had more.
 
     Raises PermanentError: `invalid_output` naming the field, `too_large` naming cap, size and remedy.
     """
     cap = capability.max_bytes
-    least = weigh(outcome, cap)
-    kept = outcome if least <= cap else _shorten_unread(capability, outcome, least)
+    least = weigh(outcome, max(cap, LARGEST))
+    kept = outcome if least <= max(cap, LARGEST) else _shorten_unread(capability, outcome, least)
     text = _dump(capability, adapter, kept)
     if len(text) <= cap and kept is outcome:
         return CallResult(from_json(text), len(text))
-    size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
-    return _shorten(capability, outcome, from_json(text), size)
+    if kept is not outcome or len(text) > LARGEST:
+        size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
+        return _shorten(capability, outcome, from_json(text), size)
+    whole = Whole(from_json(text), len(text), sha256(text).hexdigest())
+    try:
+        return replace(_shorten(capability, outcome, whole.value, f"{len(text):,}"), full=whole)
+    except PermanentError as error:
+        error.full = whole
+        raise
 
 
 def weigh(value: object, cap: int) -> int:
