@@ -29,10 +29,10 @@ from retinue.policy.gate import CedarGate
 from retinue.policy.load import load_gate
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Budget
-from retinue.runs.definitions import Registry
 from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.runs.registry import Registry
 from retinue.runs.resources import readable_name
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway

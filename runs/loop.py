@@ -16,11 +16,12 @@ from retinue.runs.agent_state import AgentState, first_state, spec_of
 from retinue.runs.artifacts import read_artifact
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
 from retinue.runs.decisions import Afresh, Answer, AskHuman, Decision, Handoff, Invalid, Stop, ToolCalls
-from retinue.runs.definitions import AgentSpec, Prompt
+from retinue.runs.definitions import AgentSpec
 from retinue.runs.ending import Ended
 from retinue.runs.errors import InvalidDecision, OutputRejected, PolicyDenied, RunError
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import Message, ModelReply, ModelRequest, ToolCall
+from retinue.runs.options import Prompt
 from retinue.runs.outputs import validate
 from retinue.runs.packets import ContextPacket, ContextRequest, Observation
 from retinue.runs.turns import AgentContext

@@ -12,13 +12,13 @@ from random import Random
 from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
-from retinue.runs.definitions import Registry
 from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
+from retinue.runs.registry import Registry
 from retinue.runs.sources import PartWriter, SourceReader
 
 
