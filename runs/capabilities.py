@@ -148,3 +148,7 @@ class Gateway(Protocol):
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
         ...
+
+    async def close(self) -> None:
+        """Let go of everything that calls have opened. Bounded; raises nothing."""
+        ...

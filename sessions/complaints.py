@@ -22,7 +22,6 @@ MAX_ARGUMENTS = 30
 """Arguments of a tool that are told of."""
 
 
-
 class Fault(Protocol):
     """What is wrong with a part of a value, by the keyword of a schema."""
 

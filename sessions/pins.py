@@ -178,8 +178,8 @@ def _refuse_clashes(server: Server, names: list[str]) -> None:
         other = known.setdefault(called, name)
         if other != name or names.count(name) > 1:
             raise InvalidInput(
-                f"server {server.name!r} lists the tools {other!r} and {name!r}, which would both be called {called!r}: "
-                "nothing of it is pinned"
+                f"server {server.name!r} lists the tools {other!r} and {name!r}, which would both be called "
+                f"{called!r}: nothing of it is pinned"
             )
 
 

@@ -16,6 +16,10 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from retinue.runs.capabilities import CallResult, Capability, Whole
 from retinue.runs.errors import PermanentError
 from retinue.sessions.complaints import explain_output
+from retinue.sessions.connections import RemoteResult
+
+ANY: TypeAdapter[Any] = TypeAdapter(Any)
+"""For values that are JSON already."""
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of JSON above which nothing is kept of a result but what the cap leaves."""
@@ -41,6 +45,31 @@ def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: objec
     except PermanentError as error:
         error.full = whole
         raise
+
+
+def cap_blocks(capability: Capability, result: RemoteResult) -> CallResult:
+    """What a server returned without a structure: its text, or a list of its blocks. The base64 of an image, a sound or
+    a file that would fill the cap is left out of the value, and kept in the whole.
+    """
+    if result.only_text:
+        return cap_result(capability, ANY, result.text if result.content else None)
+    blocks = [{name: part for name, part in block.items() if part is not None} for block in result.content]
+    lean = [_lean(block, capability.max_bytes // 2) for block in blocks]
+    if lean == blocks:
+        return cap_result(capability, ANY, blocks)
+    text = to_json(blocks)
+    whole = Whole(blocks, len(text), sha256(text).hexdigest()) if len(text) <= LARGEST else None
+    return replace(cap_result(capability, ANY, lean), cut=True, full=whole)
+
+
+def _lean(block: dict[str, Any], most: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, part in block.items():
+        if name in ("data", "blob") and isinstance(part, str) and len(part) > most:
+            kept["left_out"] = f"{len(part):,} characters of base64: more than the cap of this tool allows"
+        else:
+            kept[name] = _lean(part, most) if isinstance(part, dict) else part
+    return kept
 
 
 def weigh(value: object, cap: int) -> int:

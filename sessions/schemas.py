@@ -33,8 +33,8 @@ _INNER = frozenset(
     "items contains additionalProperties propertyNames not if then else unevaluatedItems unevaluatedProperties".split()
 )
 _PLAIN = frozenset(
-    "enum const required dependentRequired minimum maximum multipleOf minLength maxLength minItems maxItems uniqueItems "
-    "minProperties maxProperties minContains maxContains".split()
+    "enum const required dependentRequired minimum maximum multipleOf minLength maxLength minItems maxItems "
+    "uniqueItems minProperties maxProperties minContains maxContains".split()
 )
 _LOOSE = frozenset({"additionalProperties", "unevaluatedProperties"})
 
@@ -58,18 +58,21 @@ class Problem:
 
 
 class Schema:
-    """A schema ready to judge values. `reason` says why it judges nothing, where it is no schema at all."""
+    """A schema ready to judge values. `judged` is what it judges by; `reason` says why that is nothing, where the given
+    one is no schema at all.
+    """
 
     def __init__(self, given: dict[str, Json]) -> None:
         self.reason = ""
         self._left = 0
-        cleaned = _judged(given)
+        cleaned = _without_harm(given)
         kind = extend(Draft202012Validator, {name: self._counted(name, rule) for name, rule in _RULES.items()})
         try:
             Draft202012Validator.check_schema(cleaned, format_checker=None)
         except (SchemaError, RecursionError) as error:
             self.reason = str(getattr(error, "message", error))[:200]
             cleaned = {}
+        self.judged: dict[str, Json] = cleaned if isinstance(cleaned, dict) else {}
         self._validator = kind(cleaned)
 
     def problems(self, value: Json) -> list[Problem]:
@@ -136,7 +139,7 @@ def _parts(value: Json) -> int:
 # -- what is taken of a schema ---------------------------------------------------------------------------
 
 
-def _judged(given: Json) -> Json:
+def _without_harm(given: Json) -> Json:
     """The part of a schema that is judged by: older dialects turned into today's, what could do harm left out.
 
     A reference stays where it leads to a schema within this one; what is nested too deeply judges nothing.
@@ -163,9 +166,7 @@ def _cleaned(schema: Json, place: str, places: set[str]) -> Json:
     places.add(f"#{place}")
     kept: dict[str, Json] = {}
     for keyword, value in schema.items():
-        if keyword in _PLAIN or (keyword == "$ref" and isinstance(value, str)):
-            kept[keyword] = value
-        elif keyword == "type" and _TYPES.issuperset(value if isinstance(value, list) else [value]):
+        if _is_taken(keyword, value):
             kept[keyword] = value
         elif keyword in _NAMED and isinstance(value, dict):
             kept[keyword] = {name: _cleaned(part, _below(place, keyword, name), places) for name, part in value.items()}
@@ -173,12 +174,20 @@ def _cleaned(schema: Json, place: str, places: set[str]) -> Json:
             kept[keyword] = _cleaned_list(value, _below(place, keyword), places)
         elif keyword in _INNER and isinstance(value, dict | bool):
             kept[keyword] = _cleaned(value, _below(place, keyword), places)
-    if "patternProperties" in schema:
-        kept = {keyword: value for keyword, value in kept.items() if keyword not in _LOOSE}
+    loose = _LOOSE if "patternProperties" in schema else frozenset()
+    kept = {keyword: value for keyword, value in kept.items() if keyword not in loose}
     if isinstance(schema.get("items"), list) and schema["items"]:
         kept["prefixItems"] = _cleaned_list(schema["items"], _below(place, "prefixItems"), places)
         kept["items"] = _cleaned(schema.get("additionalItems", True), _below(place, "items"), places)
     return kept | _edges(kept, schema)
+
+
+def _is_taken(keyword: str, value: Json) -> bool:
+    """Whether a keyword without schemas in it counts as it is."""
+    if keyword == "type":
+        kinds = value if isinstance(value, list) else [value]
+        return all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
+    return keyword in _PLAIN or (keyword == "$ref" and isinstance(value, str))
 
 
 def _cleaned_list(parts: list[Json], place: str, places: set[str]) -> list[Json]:

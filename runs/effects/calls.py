@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, retrying
+from retinue.runs.effects import asking, breaking, doubts, retrying, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
@@ -85,9 +85,11 @@ async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -
         if isinstance(result, Pause):
             raise PermanentError(f"{command.name} asks a question, which this run cannot pass on", code="asked")
     except EffectError as error:
+        wholes.keep(run, command, error.full)
         await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
     await breaking.report(run, _breaker(call))
+    wholes.keep(run, command, result.full)
     return _done(run, call, result, started)
 
 
@@ -146,6 +148,7 @@ async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> 
         command.doubted = f"the probe of {command.name} failed: {error}"
         return await _unresolved(run, command, call)
     if found is not None:
+        wholes.keep(run, command, found.full)
         return _done(run, call, found, run.services.now_ns())
     return await _again(run, command, call, intent)
 
