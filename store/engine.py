@@ -62,6 +62,14 @@ class Job:
     result: Any = None
     error: BaseException | None = None
 
+    def ready(self, translate: Callable[[BaseException], BaseException]) -> None:
+        """Do what comes before the transaction. When it fails, only this job has an error, as `translate` names it."""
+        try:
+            if self.prepare is not None:
+                self.prepare()
+        except Exception as error:  # the member fails, the thread lives
+            self.error = translate(error)
+
 
 class Pen(Protocol):
     """Commits batches on one connection. One thread at a time has it; it outlives every fault."""

@@ -7,7 +7,6 @@ holds them already says so; who asked for anything else is told to look. Every w
 
 from __future__ import annotations
 
-import errno
 import random
 import time
 from collections.abc import Callable
@@ -18,7 +17,8 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
+from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError
+from retinue.store import disks
 from retinue.store.engine import Job
 from retinue.store.postgres.bulk import Bulk
 from retinue.store.postgres.connection import PostgresConnection
@@ -28,7 +28,6 @@ _BUSY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAva
 _AGAIN = (*_BUSY, errors.UniqueViolation)
 """What another transaction caused: after it is gone the same operation goes through, or says why not."""
 _TRIES = 5
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRONG_SCHEMA = "RT001"
 
 
@@ -57,7 +56,7 @@ class PostgresPen:
     def commit(self, batch: list[Job], wait: bool) -> bool:
         """See Pen."""
         for job in batch:
-            _prepare(job)
+            job.ready(translate)
         ready = [job for job in batch if job.error is None]
         self._commit_appends([job for job in ready if job.append is not None])
         self._commit_others([job for job in ready if job.append is None and job.brief])
@@ -184,8 +183,8 @@ def translate(error: BaseException) -> BaseException:
     """An error of the database or of the disk as the store's callers know it."""
     if isinstance(error, RetinueError):
         return error
-    if isinstance(error, errors.DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return StoreFull("the disk of the store is full: nothing was written; free space and resume")
+    if isinstance(error, errors.DiskFull) or disks.is_full(error):
+        return disks.full()
     if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
         return SchemaMismatch(str(error.diag.message_primary))
     if isinstance(error, (*_BUSY, errors.QueryCanceled)):
@@ -195,7 +194,7 @@ def translate(error: BaseException) -> BaseException:
     if isinstance(error, psycopg.Error):
         return StoreError(f"the store refused an operation: {_said(error)}")
     if isinstance(error, OSError):
-        return StoreError(f"the disk of the store failed: {error}; nothing was acknowledged; repair it and resume")
+        return disks.failed(error)
     return error
 
 
@@ -206,11 +205,3 @@ def _said(error: BaseException) -> str:
 def _of_the_server(error: BaseException) -> bool:
     """Whether no member of the batch is to blame."""
     return isinstance(error, psycopg.OperationalError) and not isinstance(error, _AGAIN)
-
-
-def _prepare(job: Job) -> None:
-    try:
-        if job.prepare is not None:
-            job.prepare()
-    except Exception as error:  # the member fails, the thread lives
-        job.error = translate(error)
