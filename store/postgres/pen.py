@@ -104,23 +104,10 @@ class PostgresPen:
                 job.result = job.operation(connection)
 
         error = self._transact(apply, repeatable=False)
-        if isinstance(error, _Unknown) and all(job.confirm is not None for job in jobs):
-            for job in jobs:
-                self._confirm(job)
-        elif error is not None:
+        if error is not None:
             self._one_by_one(jobs, error, self._commit_others)
         elif not all(job.silent for job in jobs):
             self._announce()
-
-    def _confirm(self, job: Job) -> None:
-        """See what became of a job whose commit was not answered; when nothing did, it is done again."""
-        assert job.confirm is not None
-        confirm, answers = job.confirm, list[bool]()
-        error = self._transact(lambda connection: answers.append(confirm(connection, job.result)), repeatable=True)
-        if error is not None:
-            job.error = translate(error)
-        elif not answers[-1]:
-            self._commit_others([job])
 
     def _one_by_one(self, jobs: list[Job], error: BaseException, commit: Callable[[list[Job]], None]) -> None:
         """A bad member harms only itself; what is the server's fault, or nobody knows, is everybody's."""
