@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
+    "mcp": ("mcp", "Serve the runs to agents elsewhere, as an MCP server."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),
     "store": ("store", "Copy a store into another: from a file to a server, and back."),
