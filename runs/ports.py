@@ -18,7 +18,11 @@ from retinue.runs.journal import Journal
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
+<<<<<<< HEAD
 from retinue.runs.registry import Registry
+=======
+from retinue.runs.sessions import EVERYTHING, SessionPolicy
+>>>>>>> durable
 from retinue.runs.sources import PartWriter, SourceReader
 
 
@@ -57,6 +61,7 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    sessions: SessionPolicy = EVERYTHING
     cancel_grace: float = 10.0
 
 

@@ -44,6 +44,7 @@ async def for_approval(run: Run, command: Command, call: Prepared, decision: Gat
             "version": call.capability.version,
             "digest": call.digest,
             "policy_digest": decision.digest,
+            **({} if call.capability.server is None else {"server": call.capability.server}),
         }
         prompt = f"May {run.request.target} call {command.name}? {decision.reason}"
         return await put(run, command, key, ("approval", f"{prompt}\n{excerpt(call.arguments)}", facts))
@@ -63,15 +64,19 @@ async def put(
     key: str,
     question: tuple[EffectKind, str, dict[str, Json]],
     patience: Patience | None = None,
+    asked: dict[str, Json] | None = None,
 ) -> Wait:
-    """Put a question (kind, prompt, facts) into the inbox and wait; who is patient for how long, or the default."""
+    """Put a question (kind, prompt, facts) into the inbox and wait; who is patient for how long, or the default.
+
+    `asked` is the form that an answer has to have, or the address that is to be visited.
+    """
     kind, prompt, facts = question
     patience = patience or run.services.defaults.patience
     now = run.services.now_ns()
     late = {name: value for name, value in patience.moments(now).items() if value is not None}
     intent = Intent(
         at=now,
-        content={"prompt": prompt},
+        content={"prompt": prompt} if asked is None else {"prompt": prompt, "asked": asked},
         key=key,
         effect=kind,
         name=command.name,
@@ -79,7 +84,8 @@ async def put(
         facts={**facts, **late, "request_id": effect_key(run.request.run_id, _asked_as(run, key))[:12]},
     )
     said = {**facts, "requester": run.request.principal_id}
-    await run.write(intent, request=_request(run, intent, prompt=prompt, facts=said, assignee=patience.assignee))
+    request = _request(run, intent, prompt=prompt, asked=asked or {}, facts=said, assignee=patience.assignee)
+    await run.write(intent, request=request)
     return _wait(intent)
 
 
@@ -151,12 +157,14 @@ def record_answer(run: Run, key: str, answer: Answer) -> None:
     )
 
 
-def record_yes(run: Run, command: Command) -> None:
-    """Put an approval that is being used on record."""
+def record_yes(run: Run, command: Command) -> bool:
+    """Put an approval that is being used on record; whether there is one that was not."""
     key = command.key + APPROVAL
     answer = run.news.answers.get(key)
-    if answer is not None and key not in run.history.outcomes:
-        record_answer(run, key, answer)
+    if answer is None or key in run.history.outcomes:
+        return False
+    record_answer(run, key, answer)
+    return True
 
 
 def excerpt(arguments: dict[str, Json]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, retrying, wholes
+from retinue.runs.effects import asking, breaking, doubts, remote, retrying, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
@@ -16,7 +16,7 @@ from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
-from retinue.runs.sessions import Pause
+from retinue.runs.sessions import Pause, Resumption
 from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -31,26 +31,44 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     waiting = retrying.due(run, command)
     if waiting is not None:
         return waiting
+    if call.capability.server is not None:
+        way = await remote.resume(run, command, call)
+        if way is not None:
+            return await _execute(run, command, call, way) if isinstance(way, Resumption) else way
     intent = run.history.intents.get(command.key)
     if intent is not None and (command.interrupted or command.doubted):
         return await _recover(run, command, call, intent)
+    return await _begin(run, command, call)
+
+
+async def _begin(run: Run, command: Command, call: Prepared) -> Done | Wait:
     caller = _caller(run, command, call)
     decision = _decide(run, command, call, caller)
     if decision.outcome == "approval_required":
-        return await asking.for_approval(run, command, call, decision)
+        return await _ask_first(run, command, call, decision)
     if decision.outcome == "deny":
+        remote.approval_ended(run, command, call, "denied")
         return _refused(decision)
     blocked = await breaking.blocked(run, _breaker(call))
     if blocked is not None:
         return blocked
-    asking.record_yes(run, command)
+    if asking.record_yes(run, command):
+        remote.approval_ended(run, command, call, "approved")
     run.ledger.reserve(command.key, _ONE_HOP)
     intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
     if intended is not None:
         await intended
-    elif intent is None:
+    elif command.key not in run.history.intents:
         run.note(_intent(run, command, call, decision))
-    return await _execute(run, command, call, caller)
+    return await _execute(run, command, call)
+
+
+async def _ask_first(run: Run, command: Command, call: Prepared, decision: GateDecision) -> Done | Wait:
+    remote.waits_for_approval(run, command, call)
+    ended = await asking.for_approval(run, command, call, decision)
+    if isinstance(ended, Done):
+        remote.approval_ended(run, command, call, "denied")
+    return ended
 
 
 def _check_needs(run: Run, call: Prepared) -> None:
@@ -78,17 +96,20 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
 
-async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
-    started = run.services.now_ns()
+async def _execute(run: Run, command: Command, call: Prepared, resumption: Resumption | None = None) -> Done | Wait:
+    started, caller = run.services.now_ns(), _caller(run, command, call)
     try:
-        result = await run.services.gateway.execute(call, caller)
-        if isinstance(result, Pause):
-            raise PermanentError(f"{command.name} asks a question, which this run cannot pass on", code="asked")
+        if call.capability.server is None:
+            result = await run.services.gateway.execute(call, caller)
+        else:
+            result = await remote.execute(run, command, call, caller, resumption)
     except EffectError as error:
         wholes.keep(run, command, error.full)
         await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
     await breaking.report(run, _breaker(call))
+    if isinstance(result, Pause):
+        return await perform(run, command)
     wholes.keep(run, command, result.full)
     return _done(run, call, result, started)
 
@@ -108,7 +129,16 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 
 
 async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
-    """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
+    """A failed call: continue it while that can be, retry what may be repeated; what may have happened is in doubt; the
+    rest is an error.
+    """
+    if remote.continues(run, command, error):
+        follows = retrying.after(run, command, error, _ONE_HOP)
+        if isinstance(follows, Wait):
+            return follows
+        remote.give_up(run, command, call)
+    elif (cut := remote.cut_off(run, command, call, error)) is not None:
+        return cut
     if call.capability.repeatable or error.code in NOT_MADE:
         follows = retrying.after(run, command, error, _ONE_HOP)
         unsure = error.code not in NOT_MADE or command.key in run.history.unsure
@@ -139,7 +169,7 @@ async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -
 
 async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Ask the other side, when what was sent cannot take effect any more."""
-    settled_at = int(intent.facts.get("deadline", 0)) + _SETTLE_NS
+    settled_at = max(int(intent.facts.get("deadline", 0)), remote.sent_until(run, command)) + _SETTLE_NS
     if run.services.now_ns() < settled_at:
         return Wait(StopReason.retry_later, at=settled_at)
     try:
@@ -175,12 +205,11 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
     """Make the call once more, with its key; a write says so first, with a new deadline."""
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
-    caller = _caller(run, command, call)
     if _is_write(call):
         now = run.services.now_ns()
         facts = intent.facts | {"deadline": _deadline(call, now)}
         await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call, caller)
+    return await _execute(run, command, call)
 
 
 def _doubt(command: Command) -> str:
