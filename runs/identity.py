@@ -20,6 +20,13 @@ def is_question(key: str) -> bool:
     return key.endswith((APPROVAL, DOUBT))
 
 
+def step_of(key: str) -> str:
+    """The key of the step that a question is about, however often it was put; of another key the key itself."""
+    while is_question(key):
+        key = key.removesuffix(APPROVAL).removesuffix(DOUBT)
+    return key
+
+
 def child_id(parent_run_id: str, key: str, index: int) -> str:
     """The id of a child: 32 hex digits from its parent, the step that made it and its place."""
     return _hash(f"{parent_run_id}\0{key}\0{index}".encode(), 16)

@@ -44,7 +44,8 @@ class RetryPolicy:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a definition is silent. `strict` makes every step durable before the run goes on;
-    `cancel_grace` is how long (s) an effect may take to stop before it is left behind.
+    `cancel_grace` is how long (s) an effect may take to stop before it is left behind, `approval_lasts` how long (s)
+    a yes counts after it was said.
     """
 
     model: str = "builtin:extractive"
@@ -58,6 +59,7 @@ class Defaults:
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
     cancel_grace: float = 10.0
+    approval_lasts: float | None = 86_400.0
 
 
 DeltaSink = Callable[[str, str, int, str], None]
