@@ -317,7 +317,9 @@ async def test_a_try_that_a_crash_cut_off_may_have_been_made_whatever_became_of_
 
 
 @pytest.mark.parametrize("name", ["put", "mail"])
-async def test_a_repeat_that_fails_for_good_leaves_the_doubt_about_the_try_before(make_on_each: Make, name: str) -> None:
+async def test_a_repeat_that_fails_for_good_leaves_the_doubt_about_the_try_before(
+    make_on_each: Make, name: str
+) -> None:
     world = await make_on_each(act, keeper, policy=CALLS_ONLY)
     desk.cut = name == "put"
     if name == "mail":
