@@ -171,9 +171,10 @@ async def _failed(run: Run, command: Command, call: Prepared, error: EffectError
         return cut
     if call.capability.repeatable or error.code in NOT_MADE:
         follows = retrying.after(run, command, error, _ONE_HOP)
-        unsure = error.code not in NOT_MADE or command.key in run.history.unsure
-        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError) and unsure:
-            command.doubted = f"{error}, and its tries are used up"
+        gone = isinstance(error, TransientError) and error.code not in NOT_MADE
+        if isinstance(follows, Done) and _is_write(call) and (gone or command.key in run.history.unsure):
+            why = "its tries are used up" if isinstance(error, TransientError) else "an earlier try may have been made"
+            command.doubted = f"{error}, and {why}"
             return await _unresolved(run, command, call)
         return follows
     if isinstance(error, TransientError) or error.code == "raised":
