@@ -15,6 +15,7 @@ from retinue.runs.contracts import Frozen, Json
 from retinue.runs.gate import Approval, GateDecision
 from retinue.runs.messages import ToolSpec
 from retinue.runs.resources import Resources
+from retinue.runs.sessions import Link, Pause
 
 REFUSED = frozenset({"saturated", "deadline", "version"})
 """Codes for calls that the gateway refused to make."""
@@ -97,11 +98,14 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short."""
+    """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short, `full` is then
+    what was returned, where it is not out of all measure.
+    """
 
     value: Json
     size: int
     cut: bool = False
+    full: Json | None = None
 
 
 class Gateway(Protocol):
@@ -123,10 +127,15 @@ class Gateway(Protocol):
         """Ask the gate whether this caller may make this call now."""
         ...
 
-    async def execute(self, call: Prepared, caller: Caller) -> CallResult:
-        """Make the call within its timeout and the caller's deadline; validate and cap what comes back."""
+    async def execute(self, call: Prepared, caller: Caller, link: Link | None = None) -> CallResult | Pause:
+        """Make the call within its timeout and the caller's deadline, or go on with one as `link` says; validate and
+        cap what comes back. A Pause: it has to be told something first. Native tools never pause."""
         ...
 
     async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
         """Whether a reconcilable call with this key has happened: its result, or None when it has not."""
+        ...
+
+    async def release(self, run_id: str, ended: bool) -> None:
+        """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
         ...

@@ -16,6 +16,7 @@ from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
+from retinue.runs.sessions import Pause
 from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -81,6 +82,8 @@ async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -
     started = run.services.now_ns()
     try:
         result = await run.services.gateway.execute(call, caller)
+        if isinstance(result, Pause):
+            raise PermanentError(f"{command.name} asks a question, which this run cannot pass on", code="asked")
     except EffectError as error:
         await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
