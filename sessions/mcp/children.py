@@ -32,6 +32,10 @@ END_OF_INPUT, TERM, KILL = 1.5, 1.0, 1.0
 """Seconds that a server has to end after its input ended, after SIGTERM, and after SIGKILL."""
 
 
+END_OF_GUARDIAN = 3.0
+"""Seconds that the guardian has for its last search."""
+
+
 class Guardian:
     """Makes marks for children, and has whatever carries one killed once its child has ended or this host is gone."""
 
@@ -53,12 +57,19 @@ class Guardian:
             with contextlib.suppress(OSError, ValueError):
                 os.write(pipe.fileno(), f"{mark}\n".encode())
 
-    def close(self) -> None:
-        """Let it kill what is left, and end."""
+    async def close(self) -> None:
+        """Have it kill what is left, and end it."""
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
+        if process is None or process.stdin is None:
+            return
+        try:
             with contextlib.suppress(OSError):
                 process.stdin.close()
+            await _ends_within(process, END_OF_GUARDIAN)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -108,30 +119,31 @@ class Child:
         """End it and its group: end of input, SIGTERM, SIGKILL. Within about four seconds, also when it is stubborn."""
         try:
             self.input.close()
-            if not await self._ends_within(END_OF_INPUT):
+            if not await _ends_within(self._process, END_OF_INPUT):
                 self._signal(signal.SIGTERM)
-                await self._ends_within(TERM)
+                await _ends_within(self._process, TERM)
         finally:
             self._signal(signal.SIGKILL)
             for transport in self._transports:
                 if not transport.is_closing():
                     transport.close()
             self._guardian.ended(self._mark)
-        await self._ends_within(KILL)
-
-    async def _ends_within(self, seconds: float) -> bool:
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + seconds, 0.005
-        while self._process.poll() is None:
-            if loop.time() >= until:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
-        return True
+        await _ends_within(self._process, KILL)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, number)
+
+
+async def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    loop = asyncio.get_running_loop()
+    until, pause = loop.time() + seconds, 0.005
+    while process.poll() is None:
+        if loop.time() >= until:
+            return False
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
 
 
 async def start(command: Sequence[str], env: Mapping[str, str], cwd: str | None, watch: Guardian) -> Child:

@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> None:
         if ended:
             _kill_all(lambda found, ended=ended: found in ended)  # type: ignore[misc]
             time.sleep(LOOK)
-    time.sleep(GRACE)
+    if not is_alive(pid, started):
+        time.sleep(GRACE)
     for _ in range(ROUNDS):
         if not _kill_all(lambda found: found.startswith(f"{mark}/")):
             break

@@ -144,7 +144,7 @@ class McpConnections:
         self._streams.clear()
         if self._closing:
             await asyncio.wait(self._closing, timeout=CLOSE_ALL)
-        self._guardian.close()
+        await self._guardian.close()
 
     # -- calls -------------------------------------------------------------------------------------------
 
