@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mcp_types as types
 
@@ -70,17 +70,6 @@ class Slot:
         return not self.leases and self.opening is None and not busy
 
 
-@dataclass
-class _Memory:
-    """What is known of a server from its last connection: adopted by the next one, forgotten when that fails."""
-
-    known: dict[str, Known] = field(default_factory=dict)
-
-    def of(self, server: Server) -> Known | None:
-        found = self.known.get(server.name)
-        return found if isinstance(found, types.DiscoverResult) else None
-
-
 class McpConnections:
     """The connections of one process and event loop. `environ` is where references to secrets are looked up."""
 
@@ -89,7 +78,7 @@ class McpConnections:
         self._most = most
         self._slots: dict[Key, Slot] = {}
         self._streams: dict[str, Connection] = {}
-        self._memory = _Memory()
+        self._known: dict[str, tuple[Server, Known]] = {}
         self._guardian = Guardian()
         self._closing: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -283,20 +272,25 @@ class McpConnections:
         if old is not None:
             slot.failures = slot.failures + 1 if loop.time() - slot.opened_at < SHORT_LIFE else 0
             self._shut(old)
-        connection = Connection(slot.server, self._environ, self._guardian, self._memory.of(slot.server))
+        connection = Connection(slot.server, self._environ, self._guardian, self._known_of(slot.server))
         try:
             await connection.open()
         except EffectError:
-            self._memory.known.pop(slot.server.name, None)
+            self._known.pop(slot.server.name, None)
             slot.failures += 1
             slot.not_before = loop.time() + min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(slot.failures - 1, 10))
             raise
         finally:
             slot.opening = None
         if connection.known is not None:
-            self._memory.known[slot.server.name] = connection.known
+            self._known[slot.server.name] = (slot.server, connection.known)
         slot.connection, slot.opened_at, slot.used_at = connection, loop.time(), loop.time()
         return connection
+
+    def _known_of(self, server: Server) -> Known | None:
+        """What the last connection with a server learned, where the next one can adopt it without traffic."""
+        declared, known = self._known.get(server.name, (None, None))
+        return known if declared == server and isinstance(known, types.DiscoverResult) else None
 
     # -- the end of connections --------------------------------------------------------------------------
 

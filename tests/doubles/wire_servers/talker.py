@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.resolve import Elicit, Resolve, Sample
 from mcp.server.request_state import RequestStateSecurity
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
@@ -107,7 +108,7 @@ def build(security: RequestStateSecurity | None) -> MCPServer:
     @server.tool()
     def fail(word: str) -> str:
         """Fail with words."""
-        raise ValueError(f"\x1b[31m{word}\x1b[0m" + "x" * 2000)
+        raise ToolError(f"\x1b[31m{word}\x1b[0m" + "x" * 2000)
 
     @server.tool()
     def crash() -> str:
@@ -138,6 +139,7 @@ def build(security: RequestStateSecurity | None) -> MCPServer:
     @server.tool()
     async def grow(context: Context, name: str) -> str:
         """Have one more tool, or change one."""
+
         async def extra() -> str:
             return name
 

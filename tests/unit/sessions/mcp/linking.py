@@ -107,7 +107,9 @@ def text_of(result: RemoteResult | Pause) -> str:
     return text
 
 
-def answered(pause: RemoteResult | Pause, content: Any = None, action: str = "accept", *, token: bool = True) -> Keeping:
+def answered(
+    pause: RemoteResult | Pause, content: Any = None, action: str = "accept", *, token: bool = True
+) -> Keeping:
     """A link for going on with a call, every question replied in the same way."""
     assert isinstance(pause, Pause), pause
     reply = Reply.model_validate({"action": action, "content": content})

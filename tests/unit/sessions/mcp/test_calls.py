@@ -14,6 +14,8 @@ from retinue.sessions.connections import RemoteResult
 from retinue.sessions.mcp.pool import McpConnections
 from retinue.sessions.servers import Server
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 KINDS = ["stdio legacy", "stdio auto", "http legacy", "http auto"]
 
 
@@ -26,10 +28,11 @@ def port() -> Iterator[int]:
 @pytest.fixture(params=KINDS)
 def server(request: pytest.FixtureRequest, port: int) -> Server:
     transport, protocol = request.param.split()
-    return stdio(protocol=protocol) if transport == "stdio" else http(port, protocol=protocol)
+    name = f"{transport}-{protocol}"
+    return stdio(name=name, protocol=protocol) if transport == "stdio" else http(port, name=name, protocol=protocol)
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[McpConnections]:
     async with connections() as made:
         yield made
@@ -42,7 +45,7 @@ async def test_a_tool_returns_its_result(pool: McpConnections, server: Server) -
     assert (text_of(result), result.structured, result.is_error) == ("5", {"result": 5}, False)
     wire = link.wires[0]
     modern = server.protocol == "auto"
-    assert (wire.server, wire.transport) == ("talker", server.transport)
+    assert (wire.server, wire.transport) == (server.name, server.transport)
     assert wire.protocol == ("2026-07-28" if modern else "2025-11-25")
     assert (wire.session_id is not None) == (server.transport == "http" and not modern)
     assert len(wire.pins) == 64
