@@ -29,6 +29,7 @@ from retinue.memory.packets import PacketBuilder
 from retinue.policy.gate import CedarGate
 from retinue.policy.load import load_gate
 from retinue.runs.batch import batch
+from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import Budget
 from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
@@ -61,6 +62,7 @@ class Project:
     gate: CedarGate
     gateway: CapabilityGateway
     models: Models
+    capabilities: tuple[Capability, ...]
 
 
 def load_project(settings: Settings) -> Project:
@@ -74,7 +76,7 @@ def load_project(settings: Settings) -> Project:
     catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
     gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
-    return Project(settings, registry, gate, gateway, models)
+    return Project(settings, registry, gate, gateway, models, catalog.capabilities)
 
 
 def _check_pools(settings: Settings, registry: Registry) -> None:

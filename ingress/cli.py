@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
+    "capabilities": ("capabilities", "List what can be called, and approve the tools of servers."),
     "mcp": ("mcp", "Serve the runs to agents elsewhere, as an MCP server."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),
