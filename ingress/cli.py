@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "deny": ("inbox", "Say no to an approval."),
     "answer": ("inbox", "Answer a question of a run."),
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
+    "policy": ("policy", "Check rules, test them by cases, explain decisions, ask recorded requests again."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
     "capabilities": ("capabilities", "List what can be called, and approve the tools of servers."),

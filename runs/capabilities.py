@@ -60,6 +60,11 @@ class Capability(Frozen):
         return ToolSpec(name=self.name, description=self.description, input_schema=self.input_schema)
 
     @property
+    def server(self) -> str | None:
+        """The server that has it (`source` is `mcp:NAME`); None for a function of this process."""
+        return None if self.source == "native" else self.source.removeprefix("mcp:")
+
+    @property
     def repeatable(self) -> bool:
         """True when it may be executed again though its first outcome is unknown."""
         return self.side_effect != "write" or self.idempotency == "idempotent"

@@ -27,6 +27,7 @@ from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded
 from retinue.store.rows import many, one
+from retinue.store.sessions import keep
 from retinue.store.settling import End, cancel_all, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
 
@@ -58,6 +59,8 @@ def append(connection: Connection, job: EncodedAppend) -> Appended:
         _spawn(connection, job, wanted.spawn)
     if wanted.request is not None:
         _ask(connection, job)
+    for session in job.sessions:
+        keep(connection, wanted.num, session)
     match wanted.end:
         case Park() as park:
             return _park(connection, job, park, row[0], position)
