@@ -23,6 +23,7 @@ from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.pending import LIMIT, Pending, pending
 from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
+from retinue.ingress.wholes import FullOutput, read_full_output
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
@@ -69,6 +70,10 @@ class Controls:
     async def inspect(self, run_id: str) -> Inspection:
         """Where a run stands: its cursor, where replay begins, what is kept, what it waits for, its groups."""
         return await inspect_run(self._store, run_id)
+
+    async def full_output(self, run_id: str, key: str) -> tuple[FullOutput, Json]:
+        """The whole result of a step whose result was above the cap of its tool."""
+        return await read_full_output(self._store, run_id, key)
 
     async def diff(self, one: str, other: str, children: bool = False) -> Difference:
         """Two runs side by side, step by step; with `children` their children too, by group and index."""

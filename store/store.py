@@ -330,6 +330,10 @@ class Store:
     async def _frames_of(self, run_id: str, after: int) -> list[Frame]:
         return await self._read(lambda connection: reading.frames_of(connection, self._codec, run_id, after, 200))
 
+    async def fetch(self, tenant_id: str, content: Json) -> Json:
+        """The content of a record that is only read when it is asked for; None when the tenant's key was destroyed."""
+        return await asyncio.to_thread(self._codec.fetched, tenant_id, content)
+
     async def tail(self, after_seq: int, limit: int) -> list[Frame]:
         """See Control."""
         return await self._read(lambda connection: reading.tail(connection, self._codec, after_seq, limit))
