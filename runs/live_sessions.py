@@ -53,6 +53,7 @@ class Sessions:
         self._ways = ways
         self._past = ways.history.remote
         self._live: dict[str, _Live] = {}
+        self.ended = False
 
     @property
     def used(self) -> bool:
@@ -144,6 +145,7 @@ class Sessions:
 
     def end(self) -> None:
         """The run ends: close what is open, in the same append."""
+        self.ended = True
         for session in self._past.open():
             self._close(session.server, "the run ended")
 
