@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ async def test_progress_is_told_once_a_second_and_a_hundred_times_at_most(make: 
     run_id = await world.submit(works, ["note"])
     await world.finish(run_id)
     told = [e for e in await world.entries(run_id) if isinstance(e, Record) and e.topic == "progress"]
-    assert len(told) == 100 and {later.at - e.at >= 10**9 for e, later in zip(told, told[1:], strict=False)} == {True}
+    assert len(told) == 100 and {later.at - e.at >= 10**9 for e, later in itertools.pairwise(told)} == {True}
     assert told[1].facts["total"] == 1_000 and told[1].content == {"message": "on its way"}
     world.use(sessions=SessionPolicy(emit_progress_events=False))
     quiet = await world.submit(works, ["note"])
