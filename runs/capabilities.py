@@ -102,6 +102,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A result as it was before the cap: its JSON, the bytes of that, and their SHA-256 (hex)."""
+
+    value: Json
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallResult:
     """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short, `full` is then
     what was returned, where it is not out of all measure.
@@ -110,7 +119,7 @@ class CallResult:
     value: Json
     size: int
     cut: bool = False
-    full: Json | None = None
+    full: Whole | None = None
 
 
 class Gateway(Protocol):
@@ -143,4 +152,8 @@ class Gateway(Protocol):
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that calls have opened. Bounded; raises nothing."""
         ...

@@ -27,6 +27,13 @@ def session_id(run_id: str, server: str, number: int) -> str:
     return _hash(f"{run_id}\0session\0{server}\0{number}".encode(), 12)
 
 
+def step_of(key: str) -> str:
+    """The key of the step that a question is about, however often it was put; of another key the key itself."""
+    while is_question(key):
+        key = key.removesuffix(APPROVAL).removesuffix(DOUBT)
+    return key
+
+
 def child_id(parent_run_id: str, key: str, index: int) -> str:
     """The id of a child: 32 hex digits from its parent, the step that made it and its place."""
     return _hash(f"{parent_run_id}\0{key}\0{index}".encode(), 16)

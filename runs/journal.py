@@ -153,6 +153,10 @@ class Attempt(Entry):
     charged: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
 
 
+FULL_OUTPUT = "full_output"
+"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
+
+
 class Record(Entry):
     """Something worth knowing that replay does not need: a decision, a context packet, a validation.
 

@@ -31,6 +31,12 @@ class EncodedAppend:
     sessions: tuple[SealedRow, ...] = ()
 
     @property
+    def checkpoint(self) -> int | None:
+        """The position that replay begins at from now on, when the append holds a checkpoint."""
+        holds = any(entry.kind == "checkpoint" for entry in self.append.entries)
+        return self.append.expected + 1 if holds else None
+
+    @property
     def brief(self) -> bool:
         """Whether it touches only a few rows, so that nobody is kept waiting by it."""
         spawn = self.append.spawn

@@ -53,8 +53,8 @@ def append(connection: Connection, job: EncodedAppend) -> Appended:
     seq = 0
     if job.frame.count:
         seq = write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
-    if any(entry.kind == "checkpoint" for entry in wanted.entries):
-        connection.execute(sql("mark_checkpoint"), (wanted.expected + 1, wanted.num))
+    if job.checkpoint is not None:
+        connection.execute(sql("mark_checkpoint"), (job.checkpoint, wanted.num))
     if wanted.spawn is not None:
         _spawn(connection, job, wanted.spawn)
     if wanted.request is not None:

@@ -84,9 +84,7 @@ class Store:
         if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(
-            lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True, confirm=leasing.is_leased
-        )
+        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True)
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""

@@ -27,7 +27,9 @@ async def ask(run: Run, command: Command, key: str, question: Question, server: 
     if key not in run.history.intents:
         facts: dict[str, Json] = {"capability": command.name, "server": server, "form": question.kind}
         asked = {"kind": question.kind, **question.asked}
-        return await asking.put(run, command, key, ("input", _prompt(question, server), facts), asked=asked)
+        return await asking.put(
+            run, command, key, ("input", _prompt(question, server), facts), content={"asked": asked}
+        )
     answer = await asking.answered(run, key)
     if isinstance(answer, Wait):
         return answer
