@@ -109,8 +109,8 @@ async def brew(arguments: Arguments, caller: Caller, link: Link) -> object:
     link.opened(WIRE)
     text = str(arguments["text"])
     if link.resumption is None or link.resumption.token is None:
-        await link.keep(Token({"kind": "task", "task_id": f"{caller.key}-{text}"}))
         OUTSIDE.say("filed", caller.key, "desk__brew", text)
+        await link.keep(Token({"kind": "task", "task_id": f"{caller.key}-{text}"}))
         await asyncio.sleep(0.01)
     return f"brewed {text}"
 

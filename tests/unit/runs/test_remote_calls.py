@@ -18,7 +18,7 @@ from retinue.runs.contracts import Json, PendingRequest, Status
 from retinue.runs.control import SessionQuery, SessionRecord
 from retinue.runs.definitions import workflow
 from retinue.runs.errors import PermanentError, SideEffectUnknown
-from retinue.runs.journal import Record
+from retinue.runs.journal import AnyEntry, Record
 from retinue.runs.sessions import MOVES, SessionPolicy, SessionStatus
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
@@ -85,6 +85,10 @@ async def moves(world: World, run_id: str) -> list[tuple[str | None, str]]:
     """The moves of the run's sessions as they are journaled: before and after."""
     entries = [e for e in await world.entries(run_id) if isinstance(e, Record) and e.topic == "session"]
     return [(e.facts["before"], e.facts["status"]) for e in entries if e.facts["before"] != e.facts["status"]]
+
+
+def is_kept(entry: AnyEntry) -> bool:
+    return isinstance(entry, Record) and entry.topic == "continuation" and entry.facts["event"] == "kept"
 
 
 async def answer_all(world: World, run_id: str, crash: bool) -> Json:
@@ -191,7 +195,7 @@ async def test_a_call_that_was_lost_is_told_again_what_was_answered(make_on_each
 async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_each: Make, tmp_path: Path) -> None:
     world = await world_with_desk(make_on_each, tmp_path)
     run_id = await world.submit(works, ["brew"])
-    await world.until(lambda: any(line.what == "filed" for line in read(tmp_path)))
+    await world.until_journaled(run_id, lambda entries: any(is_kept(entry) for entry in entries))
     await world.crash()
     assert (await world.finish(run_id)).value == ["brewed it"]
     assert sum(line.what == "filed" for line in read(tmp_path)) == 1
