@@ -19,8 +19,7 @@ Guarantees of `Journal.append`, whoever implements it:
   - failure case: when the answer is lost, the same append may be submitted again; if the store holds the
     same epoch, position and content, that is success.
 
-Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed
-under the tenant's key. Facts never hold content.
+Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed.
 """
 
 from __future__ import annotations
