@@ -173,6 +173,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
+            sessions=settings.capability_sessions,
         ),
         endpoint=ModelEndpoint(),
         parts=StoredParts(store),

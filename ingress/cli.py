@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("inbox", "Say yes to an approval."),
     "deny": ("inbox", "Say no to an approval."),
     "answer": ("inbox", "Answer a question of a run."),
+    "sessions": ("sessions", "List, show and close what runs have open with servers of capabilities."),
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
     "policy": ("policy", "Check rules, test them by cases, explain decisions, ask recorded requests again."),
     "signal": ("signal", "Send an event to a run."),

@@ -14,6 +14,7 @@ from dataclasses import replace
 from retinue.host import clock
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
+from retinue.ingress.answering import answer_to, declined
 from retinue.ingress.awaiting import Awaited, awaited
 from retinue.ingress.dead import LIMIT as LIMIT_DEAD
 from retinue.ingress.dead import REFUSED, Dead, DeadList, dead_list, dead_one, is_input
@@ -27,7 +28,7 @@ from retinue.ingress.wholes import FullOutput, read_full_output
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
-from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree, SessionQuery, SessionRecord
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.runs.journal import Accepted
 from retinue.runs.retries import Retry
@@ -126,8 +127,14 @@ class Controls:
         return await self._resolve(request_id, "denied", by, why or None)
 
     async def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
-        """Answer a question."""
-        return await self._resolve(request_id, "answered", by, value)
+        """Answer a question. InvalidInput names the field of a form that is not as a server asks for it."""
+        request = await self._store.request(request_id)
+        return await self._resolve(request.request_id, "answered", by, answer_to(request, value))
+
+    async def decline(self, request_id: str, by: str | None = None) -> PendingRequest:
+        """Decline to answer what a server asks: its call goes on without. InvalidInput for any other question."""
+        request = await self._store.request(request_id)
+        return await self._resolve(request.request_id, "answered", by, declined(request))
 
     async def signal(self, run_id: str, name: str, value: Json = None) -> None:
         """Send an event to a run, which keeps it until it is taken. InvalidInput when the run has ended."""
@@ -138,6 +145,23 @@ class Controls:
     async def cancel(self, run_id: str, by: str | None = None) -> int:
         """Cancel a run and all below it; returns how many were marked or ended."""
         return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
+
+    # -- sessions with servers ---------------------------------------------------------------------------
+
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """Capability sessions, newest first."""
+        return await self._store.sessions(query)
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """One capability session; an unambiguous part of its id will do."""
+        return await self._store.session(session_id)
+
+    async def close_session(self, session_id: str, by: str | None = None) -> SessionRecord:
+        """Have a session closed by the owner of its run: open calls end, the next one begins a new session.
+
+        InvalidInput when it is closed already.
+        """
+        return await self._store.close_session(session_id, by or self.settings.principal, clock.now_ns())
 
     # -- what somebody has to be told of -------------------------------------------------------------------
 

@@ -265,6 +265,10 @@ class Store:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
 
+    async def request(self, request_id: str) -> PendingRequest:
+        """One request; an unambiguous part of its id will do. UnknownName otherwise."""
+        return await self._read(lambda connection: reading.find_request(connection, self._codec, request_id))
+
     async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
         """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
         return await self._read(lambda connection: trees.asked(connection, self._codec, run_ids, most))
