@@ -242,6 +242,15 @@ class Store:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
 
+    async def request(self, request_id: str) -> PendingRequest:
+        """One request; an unambiguous part of its id will do. UnknownName."""
+
+        def read(connection: Connection) -> PendingRequest:
+            full_id = str(control.find_request(connection, request_id)[4])
+            return reading.request(connection, self._codec, full_id)
+
+        return await self._read(read)
+
     async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
         """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
         return await self._read(lambda connection: trees.asked(connection, self._codec, run_ids, most))

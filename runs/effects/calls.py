@@ -106,7 +106,8 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     if decision.outcome != "allow" or not repeats:
         return decision
     if approval is not None and asking.binds(run, approval, call, decision):
-        return decision
+        if approval.by != run.request.principal_id:
+            return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
