@@ -35,7 +35,7 @@ when {{ context.arguments.numbers.hasTag("amount") && context.arguments.numbers.
 """
 
 
-def pays(version: str = "1") -> NativeTool[Any]:
+def pays(version: str = "1") -> NativeTool[Any, Any]:
     @tool(side_effect="write", idempotency="idempotent", version=version)
     async def pay(amount: int, to: str = "the shop", *, key: str) -> str:
         """Pays."""
