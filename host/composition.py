@@ -20,6 +20,7 @@ from retinue.host.hosting import Host, HostShape
 from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
 from retinue.host.parts import StoredParts
+from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
 from retinue.host.rule_watch import RuleWatch
 from retinue.host.settings import Settings
@@ -65,11 +66,14 @@ class Project:
 
 def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
-    registry = Registry([_import(settings, name) for name in settings.modules], [batch])
+    connections = LateConnections()
+    remotes = load_remotes(settings, connections)
+    registry = Registry([_import(settings, name) for name in settings.modules], [batch], remotes)
     _check_pools(settings, registry)
     gate = gate_of(settings)
-    tools = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
-    gateway = CapabilityGateway(Catalog(tools), gate, clock=clock.now_ns)
+    native = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
+    catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
+    gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
     return Project(settings, registry, gate, gateway, models)
 

@@ -110,6 +110,7 @@ class Host:
             await self._let_go()
             if self._services.endpoint is not None:
                 await self._services.endpoint.close()
+            await self._services.gateway.close()
             await self._services.models.close()
         if self._failure is not None:
             raise self._failure

@@ -17,6 +17,7 @@ from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
+from retinue.sessions.servers import Servers, named
 
 POLICY = Path("policy")
 _PLACE = r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$"
@@ -179,6 +180,7 @@ class Keys(Frozen):
     actors: Actors = Actors()
     cluster: str | None = None
     models: Models = Models()
+    capabilities: Servers = {}
     otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
     redact: tuple[str, ...] = ()
     limits: Limits = Limits()
@@ -195,6 +197,11 @@ class Keys(Frozen):
             if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
                 raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
         return names
+
+    @field_validator("capabilities")
+    @classmethod
+    def _with_names(cls, servers: Servers) -> Servers:
+        return named(servers)
 
     @field_validator("store")
     @classmethod

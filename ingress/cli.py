@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "policy": ("policy", "Check rules, test them by cases, explain decisions, ask recorded requests again."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
+    "mcp": ("mcp", "Serve the runs to agents elsewhere, as an MCP server."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),
     "store": ("store", "Copy a store into another: from a file to a server, and back."),

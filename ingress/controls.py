@@ -26,9 +26,10 @@ from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
-from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, Status
+from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
 from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree
-from retinue.runs.errors import InvalidInput
+from retinue.runs.errors import InvalidInput, StoreError
+from retinue.runs.journal import Accepted
 from retinue.runs.retries import Retry
 from retinue.store.store import Store
 
@@ -48,6 +49,15 @@ class Controls:
     async def get(self, run_id: str) -> RunRecord:
         """The record of a run; an unambiguous part of its id will do."""
         return await self._store.get(run_id)
+
+    async def request(self, run_id: str) -> RunRequest:
+        """What was asked for when the run was accepted: on whose behalf, by which way, within which limits."""
+        record = await self.get(run_id)
+        async for frame in self._store.read(record.run_id):
+            for entry in frame.entries:
+                if isinstance(entry, Accepted):
+                    return entry.request
+        raise StoreError(f"run {record.run_id} has no entry that says how it was accepted: its journal is not whole")
 
     async def runs(self, query: RunQuery) -> list[RunRecord]:
         """Records, newest first."""

@@ -292,6 +292,7 @@ class PendingRequest(Frozen):
     kind: Literal["approval", "input"]
     key: str
     prompt: str
+    asked: dict[str, Json] = Field(default_factory=dict)
     facts: dict[str, Json] = Field(default_factory=dict)
     status: Literal["open", "approved", "denied", "answered", "expired", "withdrawn"] = "open"
     assignee: str | None = None

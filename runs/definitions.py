@@ -76,7 +76,9 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
-        return self.explicit_version or version_of(repr((*parts, *chosen)))
+        capabilities = [tool.capability for tool in self.tools if not isinstance(tool, str)]
+        remote = [(one.name, one.version, one.description) for one in capabilities if one.source != "native"]
+        return self.explicit_version or version_of(repr((*parts, *chosen, *remote)))
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:

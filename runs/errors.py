@@ -105,7 +105,7 @@ class DeadlineExceeded(RunError):
 
 class EffectError(RetinueError):
     """A model or a capability failed. `code` is a short stable word for tables and policies; `full` is what came back
-    where that was refused for its size alone (JSON).
+    where that was refused for its size alone (a `Whole`).
     """
 
     reason = "tool_failure"

@@ -45,6 +45,7 @@ from retinue.runs.contracts import (
     StopReason,
     Usage,
 )
+from retinue.runs.sessions import Session, SessionRow
 
 SCHEMA = 1
 """Version of the entries below; every frame carries the one it was written with. What is absent has its default."""
@@ -152,6 +153,10 @@ class Attempt(Entry):
     charged: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
 
 
+FULL_OUTPUT = "full_output"
+"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
+
+
 class Record(Entry):
     """Something worth knowing that replay does not need: a decision, a context packet, a validation.
 
@@ -167,7 +172,8 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed.
+    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed;
+    `sessions` the newest capability session with each server.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -176,6 +182,7 @@ class Checkpoint(Entry):
     spent: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
+    sessions: tuple[Session, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class Parked(Entry):
@@ -304,7 +311,8 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Everything an owner writes about its run in one step. `expected` is the position it continues at."""
+    """Everything an owner writes about its run in one step. `expected` is the position it continues at; `sessions` are
+    the capability sessions that have changed, as they are now."""
 
     run_id: str
     tenant_id: str
@@ -314,6 +322,7 @@ class Append:
     entries: tuple[AnyEntry, ...]
     spawn: Spawn | None = None
     request: PendingRequest | None = None
+    sessions: tuple[SessionRow, ...] = ()
     seen: int | None = None
     end: Park | Finish | Yield | None = None
 

@@ -19,6 +19,7 @@ from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.registry import Registry
+from retinue.runs.sessions import EVERYTHING, SessionPolicy
 from retinue.runs.sources import PartWriter, SourceReader
 
 
@@ -58,6 +59,7 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    sessions: SessionPolicy = EVERYTHING
     cancel_grace: float = 10.0
     approval_lasts: float | None = 86_400.0
 

@@ -54,13 +54,17 @@ class Done:
 
 @dataclass(slots=True)
 class Wait:
-    """An effect waits, holding nothing, for an arrival or for `at` (Unix ns), whichever comes first."""
+    """An effect waits, holding nothing, for an arrival or for `at` (Unix ns), whichever comes first.
+
+    With `session` it is over too when the capability session of this id is closed.
+    """
 
     reason: StopReason
     at: int | None = None
     request: str | None = None
     group: str | None = None
     event: str | None = None
+    session: str | None = None
 
 
 def result_of(outcome: Outcome) -> tuple[Json, dict[str, Json] | None]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
+from retinue.runs.sessions import CLOSE
+from retinue.store import sessions
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.owning import NewRow, insert_runs
@@ -106,3 +108,16 @@ def find(connection: Connection, run_id: str) -> tuple[int, str]:
 def cancel(connection: Connection, codec: FrameCodec, run_id: str, by: str, at: int) -> int:
     """Mark a run and all below it, children first."""
     return cancel_all(connection, codec, sql("tree"), run_id, (by, at))
+
+
+def close_session(connection: Connection, codec: FrameCodec, session_id: str, by: str, at: int) -> str:
+    """Leave word that a session is to be closed: the run's owner acts on it. Returns the full id.
+
+    InvalidInput when it is closed already.
+    """
+    found = sessions.find(connection, session_id)
+    if found.closed_at is not None:
+        raise InvalidInput(f"capability session {found.session_id} is closed already ({found.cause})")
+    said: dict[str, Json] = {"session_id": found.session_id, "by": by}
+    signal(connection, codec, (found.run_id, CLOSE), said, at)
+    return found.session_id

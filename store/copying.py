@@ -41,6 +41,7 @@ TABLES = (
     Table("contents", ("hash",), lasting=True),
     Table("requests"),
     Table("events", lasting=True),
+    Table("capability_sessions"),
     Table("dead_letters"),
     Table("deltas", ("seq",), lasting=True),
     Table("buckets", ("scope", "name")),

@@ -120,7 +120,8 @@ def request(connection: Connection, codec: FrameCodec, request_id: str) -> Pendi
 def request_of(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
     """A row of `requests.sql` as a request, its prompt opened."""
     request_id, run_id, root, tenant_id, kind, key, sealed, facts, status, created, resolved, by, *late = row
-    prompt: Json = codec.open(tenant_id, sealed, request_id)
+    said: Json = codec.open(tenant_id, sealed, request_id)
+    prompt, asked = (said["prompt"], said["asked"]) if isinstance(said, dict) else (said, {})
     return PendingRequest(
         request_id=request_id,
         run_id=run_id,
@@ -129,6 +130,7 @@ def request_of(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:
         kind=kind,
         key=key,
         prompt=prompt if isinstance(prompt, str) else "(content erased)",
+        asked=asked,
         facts=json.loads(facts),
         status=status,
         created_at=created,

@@ -15,11 +15,23 @@ from typing import TypeVar
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, QueueState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import (
+    DeadInput,
+    GroupState,
+    JobRow,
+    JobState,
+    QueueState,
+    Redriven,
+    Rows,
+    RunQuery,
+    RunTree,
+    SessionQuery,
+    SessionRecord,
+)
 from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
-from retinue.store import control, dead, encoding, leasing, owning, reading, steering, trees
+from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
 from retinue.store.alerts import StoreAlerts
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
@@ -72,9 +84,7 @@ class Store:
         if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(
-            lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True, confirm=leasing.is_leased
-        )
+        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True)
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
@@ -219,6 +229,19 @@ class Store:
     async def redrive(self, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
         """Queue a page of the failed rows of a job again, in one transaction."""
         return await self._writer.submit(lambda c: steering.redrive(c, self._codec, job_id, rows, wanted))
+
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """See Control."""
+        return await self._read(lambda connection: sessions.records(connection, query))
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """See Control."""
+        return await self._read(lambda connection: sessions.find(connection, session_id))
+
+    async def close_session(self, session_id: str, by: str, at: int) -> SessionRecord:
+        """See Control."""
+        found = await self._writer.submit(lambda c: control.close_session(c, self._codec, session_id, by, at))
+        return await self.session(found)
 
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""

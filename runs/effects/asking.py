@@ -93,6 +93,7 @@ async def _put_call(
         "policy_digest": decision.digest,
         "approver": approver,
         ASKED: asked,
+        **({} if call.capability.server is None else {"server": call.capability.server}),
     }
     roles = f" A yes needs the role {', '.join(approver['roles'])}." if approver.get("roles") else ""
     prompt = f"May {run.request.target} call {command.name}? {decision.reason}{roles}\n{excerpt(call.arguments)}"
@@ -126,7 +127,8 @@ async def put(
 ) -> Wait:
     """Put a question (kind, prompt, facts) into the inbox and wait; who is patient for how long, or the default.
 
-    `content` is kept in the journal beside the prompt.
+    `content` is kept in the journal beside the prompt; its `asked` is the form that an answer has to have, or the
+    address that is to be visited, and goes with the request.
     """
     kind, prompt, facts = question
     patience = patience or run.services.defaults.patience
@@ -142,7 +144,10 @@ async def put(
         facts={**facts, **late, "request_id": effect_key(run.request.run_id, _asked_as(run, key))[:12]},
     )
     said = {**facts, "requester": run.request.principal_id}
-    await run.write(intent, request=_request(run, intent, prompt=prompt, facts=said, assignee=patience.assignee))
+    request = _request(
+        run, intent, prompt=prompt, asked=(content or {}).get("asked", {}), facts=said, assignee=patience.assignee
+    )
+    await run.write(intent, request=request)
     return _wait(intent)
 
 
@@ -215,12 +220,14 @@ def record_answer(run: Run, key: str, answer: Answer) -> None:
     )
 
 
-def record_yes(run: Run, command: Command) -> None:
-    """Put an approval that is being used on record."""
+def record_yes(run: Run, command: Command) -> bool:
+    """Put an approval that is being used on record; whether there is one that was not."""
     key = _newest(run, command)
     answer = run.news.answers.get(key)
-    if answer is not None and key in run.history.intents and key not in run.history.outcomes:
-        record_answer(run, key, answer)
+    if answer is None or key not in run.history.intents or key in run.history.outcomes:
+        return False
+    record_answer(run, key, answer)
+    return True
 
 
 def excerpt(arguments: dict[str, Json]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, editing, retrying
+from retinue.runs.effects import asking, breaking, doubts, editing, remote, retrying, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
@@ -17,7 +17,7 @@ from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
-from retinue.runs.sessions import Pause
+from retinue.runs.sessions import Pause, Resumption
 from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -38,9 +38,18 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
     if waiting is not None:
         return waiting
     intent = run.history.intents.get(command.key)
+    made = asked if intent is None else editing.as_made(run, asked, intent)
+    if asked.capability.server is not None:
+        way = await remote.resume(run, command, made)
+        if way is not None:
+            return await _execute(run, command, made, way) if isinstance(way, Resumption) else way
     if intent is not None and _is_write(asked) and (command.interrupted or command.doubted):
-        return await _recover(run, command, editing.as_made(run, asked, intent), intent)
+        return await _recover(run, command, made, intent)
     command.interrupted = False
+    return await _begin(run, command, asked)
+
+
+async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
     caller = _caller(run, command, asked)
     call, decision = _weigh(run, command, asked, caller)
     if decision.outcome != "allow":
@@ -48,14 +57,15 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
     blocked = await breaking.blocked(run, _breaker(call))
     if blocked is not None:
         return blocked
-    asking.record_yes(run, command)
+    if asking.record_yes(run, command):
+        remote.approval_ended(run, command, call, "approved")
     run.ledger.reserve(command.key, _ONE_HOP)
     intended = run.write(_intent(run, command, call, decision, caller)) if _is_write(call) else None
     if intended is not None:
         await intended
-    elif intent is None:
+    elif command.key not in run.history.intents:
         run.note(_intent(run, command, call, decision, caller))
-    return await _execute(run, command, call, caller)
+    return await _execute(run, command, call)
 
 
 def _weigh(run: Run, command: Command, asked: Prepared, caller: Caller) -> tuple[Prepared, GateDecision]:
@@ -74,11 +84,16 @@ async def _not_allowed(
     """Ask a person, or refuse: the call that was `asked` for, or the one that its approver made of it."""
     asked, call = calls
     told = asked_in_full(call, caller)
+    if call is asked and decision.outcome == "approval_required":
+        remote.waits_for_approval(run, command, call)
+        ended = await asking.for_approval(run, command, call, decision, told)
+        if isinstance(ended, Done):
+            remote.approval_ended(run, command, call, "denied")
+        return ended
+    remote.approval_ended(run, command, call, "denied")
     if call is not asked:
         why = f"its arguments were changed by its approver, and the call with them: {decision.reason}"
         return asking.refused(run, command, call, decision, (why, told))
-    if decision.outcome == "approval_required":
-        return await asking.for_approval(run, command, call, decision, told)
     asking.record_asked(run, command, call, told)
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
     return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
@@ -112,16 +127,21 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
 
-async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
-    started = run.services.now_ns()
+async def _execute(run: Run, command: Command, call: Prepared, resumption: Resumption | None = None) -> Done | Wait:
+    started, caller = run.services.now_ns(), _caller(run, command, call)
     try:
-        result = await run.services.gateway.execute(call, caller)
-        if isinstance(result, Pause):
-            raise PermanentError(f"{command.name} asks a question, which this run cannot pass on", code="asked")
+        if call.capability.server is None:
+            result = await run.services.gateway.execute(call, caller)
+        else:
+            result = await remote.execute(run, command, call, caller, resumption)
     except EffectError as error:
+        wholes.keep(run, command, error.full)
         await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
     await breaking.report(run, _breaker(call))
+    if isinstance(result, Pause):
+        return await _perform(run, command)
+    wholes.keep(run, command, result.full)
     return _done(run, call, result, started)
 
 
@@ -140,12 +160,22 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 
 
 async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
-    """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
+    """A failed call: continue it while that can be, retry what may be repeated; what may have happened is in doubt; the
+    rest is an error.
+    """
+    if remote.continues(run, command, error):
+        follows = retrying.after(run, command, error, _ONE_HOP)
+        if isinstance(follows, Wait):
+            return follows
+        remote.give_up(run, command, call)
+    elif (cut := remote.cut_off(run, command, call, error)) is not None:
+        return cut
     if call.capability.repeatable or error.code in NOT_MADE:
         follows = retrying.after(run, command, error, _ONE_HOP)
-        unsure = error.code not in NOT_MADE or command.key in run.history.unsure
-        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError) and unsure:
-            command.doubted = f"{error}, and its tries are used up"
+        gone = isinstance(error, TransientError) and error.code not in NOT_MADE
+        if isinstance(follows, Done) and _is_write(call) and (gone or command.key in run.history.unsure):
+            why = "its tries are used up" if isinstance(error, TransientError) else "an earlier try may have been made"
+            command.doubted = f"{error}, and {why}"
             return await _unresolved(run, command, call)
         return follows
     if isinstance(error, TransientError) or error.code == "raised":
@@ -168,7 +198,7 @@ async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -
 
 async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Ask the other side, when what was sent cannot take effect any more."""
-    settled_at = int(intent.facts.get("deadline", 0)) + _SETTLE_NS
+    settled_at = max(int(intent.facts.get("deadline", 0)), remote.sent_until(run, command)) + _SETTLE_NS
     if run.services.now_ns() < settled_at:
         return Wait(StopReason.retry_later, at=settled_at)
     try:
@@ -177,6 +207,7 @@ async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> 
         command.doubted = f"the probe of {command.name} failed: {error}"
         return await _unresolved(run, command, call)
     if found is not None:
+        wholes.keep(run, command, found.full)
         return _done(run, call, found, run.services.now_ns())
     return await _again(run, command, call, intent)
 
@@ -211,7 +242,7 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
     now = run.services.now_ns()
     facts = intent.facts | {"deadline": _deadline(call, now), "gate": decision.facts}
     await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call, caller)
+    return await _execute(run, command, call)
 
 
 def _doubt(command: Command) -> str:

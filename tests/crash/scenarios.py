@@ -59,14 +59,15 @@ class Scenario:
         else:
             await client.submit(self.target, self.input, idempotency_key=KEY, stream=self.stream, budget=self.budget)
 
-    def prepare(self, folder: Path) -> Settings:
+    def prepare(self, folder: Path, store: str | None = None) -> Settings:
         """The project of the scenario, made when it is not there yet."""
         if (folder / ROWS).exists():
             return load_settings(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rows = [json.dumps({"id": f"r{number}", "n": number}) for number in range(6)]
         rows[3] = "this is no row"
-        settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=SETTINGS)
+        given = SETTINGS | {"store": store}
+        settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=given)
         (folder / ROWS).write_text("\n".join(rows) + "\n")
         return settings
 
