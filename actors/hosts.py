@@ -53,8 +53,8 @@ class RunHost:
     def ping(self) -> dict[str, Any]:
         """Alive: who it is and how much it holds; `declared` are the pools that the project's definitions need.
 
-        `rules` are the digest of those in force and what is wrong with newer ones. `holds` names the run of an actor that
-        is for one run; `ended` says that it is no use any more.
+        `rules` are the digest of those in force and what is wrong with newer ones. `holds` names the run of an actor
+        that is for one run; `ended` says that it is no use any more.
         """
         host = self._host
         return {
