@@ -15,6 +15,7 @@ from retinue.host import clock
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
 from retinue.ingress.answering import answer_to, declined
+from retinue.ingress.approving import check_approver, check_edit
 from retinue.ingress.awaiting import Awaited, awaited
 from retinue.ingress.dead import LIMIT as LIMIT_DEAD
 from retinue.ingress.dead import REFUSED, Dead, DeadList, dead_list, dead_one, is_input
@@ -118,9 +119,19 @@ class Controls:
         record = await self.get(run_id)
         return () if record.status.terminal else awaited(await self._store.recent(record.run_id))
 
-    async def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
-        """Say yes to an approval."""
-        return await self._resolve(request_id, "approved", by, None)
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """Say yes to an approval; with `arguments` to the call with these in place of those it was asked for with.
+
+        InvalidInput when a yes of `by` would not count, or the request is about no call.
+        """
+        request = await self._store.request(request_id)
+        check_approver(request, by or self.settings.principal, self.settings.roles)
+        if arguments is not None:
+            check_edit(request, arguments)
+        value = None if arguments is None else {"arguments": arguments}
+        return await self._resolve(request.request_id, "approved", by, value)
 
     async def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
         """Say no to an approval."""

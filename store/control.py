@@ -52,15 +52,7 @@ def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]
 
 def resolve(connection: Connection, codec: FrameCodec, said: Resolution) -> str:
     """Close an open request and wake its run. Returns the full request id."""
-    rows = many(
-        connection,
-        sql("request_to_resolve"),
-        {"request_id": said.request_id},
-    )
-    if len(rows) != 1:
-        what = "no request has" if not rows else f"{len(rows)} requests match"
-        raise UnknownName(f"{what} id {said.request_id!r}: `retinue inbox` lists the open ones")
-    num, run, kind, status, request_id, expires_at, tenant_id = rows[0]
+    num, run, kind, status, request_id, expires_at, tenant_id = find_request(connection, said.request_id)
     if status == "open" and expires_at is not None and said.at >= expires_at:
         status = "expired"
     if status != "open":
@@ -76,6 +68,15 @@ def resolve(connection: Connection, codec: FrameCodec, said: Resolution) -> str:
     )
     wake(connection, run)
     return str(request_id)
+
+
+def find_request(connection: Connection, request_id: str) -> tuple[Json, ...]:
+    """Number, run, kind, status, id, expiry and tenant of a request, by an unambiguous end or beginning of its id."""
+    rows = many(connection, sql("request_to_resolve"), {"request_id": request_id})
+    if len(rows) != 1:
+        what = "no request has" if not rows else f"{len(rows)} requests match"
+        raise UnknownName(f"{what} id {request_id!r}: `retinue inbox` lists the open ones")
+    return tuple(rows[0])
 
 
 def signal(connection: Connection, codec: FrameCodec, place: tuple[str, str], value: Json, at: int) -> None:
