@@ -89,6 +89,7 @@ class Inspection(Frozen):
     requests: tuple[PendingRequest, ...]
     children: tuple[ChildGroup, ...]
     failed_tries: tuple[str, ...]
+    checked: str = ""
     error: str | None
     remedy: str | None
 
@@ -106,6 +107,7 @@ class _Reading:
     open: Open = field(default_factory=Open)
     groups: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
+    checked: str = ""
     error: str | None = None
 
     def take(self, position: int, entry: AnyEntry) -> None:
@@ -116,6 +118,8 @@ class _Reading:
                 self.budget = entry.request.budget
             case Record(by="runtime") if "boundaries" in entry.facts:
                 self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
+            case Record(topic="validation"):
+                self.checked = _checked(entry)
             case Intent():
                 self._begin(position, entry)
             case Outcome():
@@ -160,6 +164,17 @@ class _Reading:
         )
 
 
+def _checked(entry: Record) -> str:
+    """The newest validation in words: what was checked, how far it came, what was found."""
+    facts = entry.facts
+    found = ", ".join(f"{name} {good:g}/{of}" for name, (good, of) in (facts.get("checks") or {}).items())
+    sure = f"confidence {facts['confidence']}" if facts.get("confidence") is not None else ""
+    ended = facts.get("verdict") or ("passed" if facts.get("ok") else "refused")
+    stage = f" at {facts['stage']}" if facts.get("stage") not in (None, "result") else ""
+    said = [f"{facts.get('what')} {ended}{stage}", found, sure, *map(str, facts.get("errors") or ())]
+    return "; ".join(filter(None, said))
+
+
 def _pairs(entry: Record) -> list[tuple[str, str]]:
     """What admission wrote down of the target's boundaries: name and meaning of each."""
     return [(str(name), str(meaning)) for name, meaning in entry.facts["boundaries"]]
@@ -188,6 +203,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         requests=tuple(requests),
         children=tuple(_group(state, reading.groups.get(state.key, state.key)) for state in groups),
         failed_tries=tuple(reading.tries),
+        checked=reading.checked,
         error=reading.error,
         remedy=REMEDY.get(record.reason) if record.reason else None,
     )

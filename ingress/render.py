@@ -13,6 +13,7 @@ from retinue.host.answers import Answer, dollars
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
+from retinue.runs.reviewing import COMMANDS, MARK
 
 CELL = 60
 """Characters a cell of a table may take."""
@@ -134,8 +135,11 @@ def ending_text(branch: Branch, took_ns: int | None) -> str:
 def request_text(request: PendingRequest) -> str:
     """What a run asks, with the commands that answer it."""
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
-    more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
-    commands = " or ".join(f"`retinue {verb} {request.request_id}{more.get(verb, '')}`" for verb in verbs)
+    words = " happened|absent|fail" if "doubt" in request.facts else " TEXT"
+    said = [f"retinue {verb} {request.request_id}{words if verb == 'answer' else ''}" for verb in verbs]
+    if MARK in request.facts:
+        said = [f"retinue answer {request.request_id} {words}" for words in COMMANDS]
+    commands = " or ".join(f"`{one}`" for one in said)
     return f"run {short(request.run_id)} asks for {request.kind}: {request.prompt}\n  {commands}"
 
 

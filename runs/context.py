@@ -222,6 +222,10 @@ class Context:
         options = {"patience": patience(timeout, to, escalate)}
         return bool(value_of(await self._executor.issue("approval", "approve", _question(prompt, facts), options)))
 
+    async def put_to_person(self, name: str, prompt: str, facts: dict[str, Json]) -> Outcome:
+        """A question of the runtime's own, with facts of its own; what came of it, also that nobody answered."""
+        return await self._executor.issue("input", name, {"prompt": prompt, "facts": facts}, {})
+
     async def sleep(self, duration: float | str | timedelta) -> None:
         """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""
         until = self._executor.now_ns() + int(seconds(duration) * 1e9)

@@ -20,7 +20,9 @@ from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput
 from retinue.runs.options import DEFAULT_COMPACTION, Compaction, Prompt, Reset
+from retinue.runs.outputs import Terms, read_terms, rules_of, version_part
 from retinue.runs.resources import Resources
+from retinue.runs.rules import Rule
 
 
 @runtime_checkable
@@ -53,6 +55,8 @@ class AgentSpec:
     reset: Reset | None = None
     queue: str = ""
     needs: Resources | None = None
+    rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -76,7 +80,13 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
-        return self.explicit_version or version_of(repr((*parts, *chosen)))
+        held = version_part(self.rules, self.min_confidence)
+        return self.explicit_version or version_of(repr((*parts, *chosen, *held)))
+
+    @property
+    def terms(self) -> Terms:
+        """What its answer has to be."""
+        return Terms(self.output, self.rules, self.min_confidence)
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:
@@ -131,7 +141,9 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
     starts afresh: `Reset(turns=40)`; never by default), `queue` (whose limits in `limits:` its runs keep; else that of
     what starts it), `needs` (`Resources(gpus=1)`: what its runs need of the place they run in; what its tools need is
-    added), `version`.
+    added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
+    arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
+    `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -140,12 +152,14 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     if unknown:
         known = ", ".join(sorted(set(AgentSpec.__dataclass_fields__) - {"name", "instructions", "explicit_version"}))
         raise InvalidInput(f"agent {name!r}: unknown option {sorted(unknown)[0]!r}; there are {known}, version")
+    options |= read_terms(f"agent {name!r}", options)
     spec = AgentSpec(name, instructions, **options)
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
     if spec.output is not None:
         _adapter(f"agent {name!r}: output", spec.output)
+        rules_of(spec.output)
     return spec
 
 

@@ -12,6 +12,7 @@ from retinue.runs.contracts import Budget, Json
 from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
 from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.effects.models import reply_of
+from retinue.runs.errors import RetinueError
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
@@ -55,6 +56,13 @@ class AgentContext(Context):
     def build(self, request: ContextRequest) -> ContextPacket:
         """The context packet of this turn."""
         return self._services.contexts.build(request)
+
+    def accepted(self, call: ToolCall) -> dict[str, Json] | None:
+        """The arguments of a call as its tool will see them, defaults filled in; None when they do not fit."""
+        try:
+            return self._services.gateway.prepare(call.name, call.arguments or {}).arguments
+        except RetinueError:
+            return None
 
     def disclosed(self, spec: AgentSpec) -> tuple[ToolSpec, ...]:
         """The tools the model may name: the agent's capabilities and the decisions it may take."""

@@ -76,6 +76,8 @@ def _lines(seen: Inspection, now: int) -> Iterator[tuple[str, str]]:
         yield "waits for", _waits(waits, seen.record, now)
     for text in seen.failed_tries:
         yield "failed try", text
+    if seen.checked:
+        yield "checked", seen.checked
     if seen.error:
         yield "error", seen.error
     if seen.remedy:
