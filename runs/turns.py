@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from retinue.runs.context import Context, Executor, value_of
+from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
 from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.effects.models import reply_of
 from retinue.runs.errors import RetinueError
+from retinue.runs.executor import Executor
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall, ToolSpec
 from retinue.runs.packets import ContextPacket, ContextRequest
 from retinue.runs.ports import Services
+from retinue.runs.values import value_of
 
 
 class ServedExecutor(Executor, Protocol):

@@ -46,6 +46,8 @@ TABLES = (
     Table("buckets", ("scope", "name")),
     Table("breakers", ("name",)),
     Table("alerts"),
+    Table("memories"),
+    Table("memory_terms", ("term", "memory")),
 )
 """What is copied, beside keys and blobs. Hosts are not: who owned a run there does not own it here."""
 HOSTS = "hosts"
