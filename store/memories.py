@@ -8,6 +8,7 @@ Ranking is BM25 over at most so many postings, the newest first. Knows no gate a
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinue.runs.contracts import Json
-from retinue.runs.errors import Fenced, PermanentError
+from retinue.runs.errors import Fenced, PermanentError, StoreError
 from retinue.runs.lexical import content_terms
 from retinue.runs.memories import MOST_KEPT, Memory, Recall, Space
 from retinue.store.engine import Connection
@@ -23,6 +24,7 @@ from retinue.store.frames import FrameCodec
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 
+_LOG = logging.getLogger("retinue.store")
 _MOST_TERMS = 400
 """Distinct words of one memory that it can be found by."""
 _MOST_ASKED = 32
@@ -173,10 +175,19 @@ class StoreMemories:
     def _kept(self, row: tuple[Any, ...], score: float = 0.0) -> Kept:
         tenant_id, _, state, sealed, scope, owner, *rest = row
         said: dict[str, Any] = dict(zip(_FIELDS, rest, strict=True))
-        bound_to = _bound_to(said["memory_id"])
-        body: Json = None if sealed is None else self._codec.open(tenant_id, bytes(sealed), bound_to)
+        body = self._opened(tenant_id, said["memory_id"], sealed)
         body = body if isinstance(body, dict) else {"content": None, "key": None, "tags": []}
         return Kept(tenant_id, Memory(space=Space(scope=scope, owner=owner), score=score, **body, **said), state)
+
+    def _opened(self, tenant_id: str, memory_id: str, sealed: Any) -> Json:
+        """The sealed part; None when its key is lost, also when the tenant has had another one since."""
+        if sealed is None:
+            return None
+        try:
+            return self._codec.open(tenant_id, bytes(sealed), _bound_to(memory_id))
+        except StoreError as error:
+            _LOG.warning("memory %s is left out: %s", memory_id, error)
+            return None
 
 
 def remember(connection: Connection, row: dict[str, Any], terms: Sequence[tuple[str, int]], epoch: int | None) -> None:
