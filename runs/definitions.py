@@ -19,6 +19,7 @@ from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput
+from retinue.runs.memories import REMEMBER, Scope, read_scopes
 from retinue.runs.options import DEFAULT_COMPACTION, Compaction, Prompt, Reset
 from retinue.runs.outputs import Terms, read_terms, rules_of, version_part
 from retinue.runs.resources import Resources
@@ -57,6 +58,7 @@ class AgentSpec:
     needs: Resources | None = None
     rules: tuple[Rule, ...] = ()
     min_confidence: float | None = None
+    memory: tuple[Scope, ...] = ()
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -80,7 +82,7 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
-        held = version_part(self.rules, self.min_confidence)
+        held = (*version_part(self.rules, self.min_confidence), *self.memory)
         return self.explicit_version or version_of(repr((*parts, *chosen, *held)))
 
     @property
@@ -143,7 +145,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     what starts it), `needs` (`Resources(gpus=1)`: what its runs need of the place they run in; what its tools need is
     added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
     arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
-    `version`.
+    `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
+    may propose memories with the tool `remember`), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -153,10 +156,13 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
         known = ", ".join(sorted(set(AgentSpec.__dataclass_fields__) - {"name", "instructions", "explicit_version"}))
         raise InvalidInput(f"agent {name!r}: unknown option {sorted(unknown)[0]!r}; there are {known}, version")
     options |= read_terms(f"agent {name!r}", options)
+    options["memory"] = read_scopes(f"agent {name!r}", options.get("memory", ()))
     spec = AgentSpec(name, instructions, **options)
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
+    if spec.memory and REMEMBER in spec.tool_names:
+        raise InvalidInput(f"agent {name!r} has a memory and a tool named {REMEMBER!r}: give the tool another name")
     if spec.output is not None:
         _adapter(f"agent {name!r}: output", spec.output)
         rules_of(spec.output)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from retinue.runs import answering, continuing, decisions, owing
+from retinue.runs import agent_memory, answering, continuing, decisions, owing
 from retinue.runs.agent_state import AgentState, first_state, spec_of
 from retinue.runs.artifacts import read_artifact
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
@@ -74,6 +74,7 @@ async def _build_context(
     ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState
 ) -> tuple[AgentState, ContextPacket]:
     """What the model is shown; where that would be too much, the history is shortened before."""
+    state = await agent_memory.load(ctx, spec, state)
     packet = _build_packet(ctx, spec, input, state)
     shorter = continuing.shorten(ctx, spec, state, packet)
     if shorter is not None:
@@ -97,7 +98,7 @@ def _build_packet(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentS
             instructions_source=source,
             goal=state.goal,
             input=input,
-            state=continuing.state_in_words(state),
+            state=(*continuing.state_in_words(state), *(state.recalled or ())),
             turns=state.conversation,
             observations=state.observed,
             tools=ctx.disclosed(spec),

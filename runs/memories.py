@@ -5,7 +5,7 @@ Owns the nouns and their limits. Knows no store and no ranking. All times are Un
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic_core import to_json
 
@@ -14,6 +14,9 @@ from retinue.runs.errors import InvalidInput
 
 Scope = Literal["agent", "principal", "tenant", "instance"]
 SCOPES: tuple[Scope, ...] = ("agent", "principal", "tenant", "instance")
+
+REMEMBER = "remember"
+"""The tool by which a model proposes a memory; the gate decides on it as on any other."""
 
 MOST_BYTES = 32_768
 """Of one memory's content as JSON."""
@@ -91,6 +94,15 @@ class Memories(Protocol):
     async def forget(self, tenant_id: str, space: Space, name: str, by: str, at: int) -> int:
         """Forget what has this id or key; how many `by` (an effect's key, or a person) has made it forget."""
         ...
+
+
+def read_scopes(what: str, listed: Any) -> tuple[Scope, ...]:
+    """The scopes that a definition lists. InvalidInput names `what` and the scope."""
+    scopes = (listed,) if isinstance(listed, str) else tuple(listed)
+    wrong = next((scope for scope in scopes if scope not in SCOPES), None)
+    if wrong is not None:
+        raise InvalidInput(f"{what}: memory scope {wrong!r}: it is one of {', '.join(SCOPES)}")
+    return tuple(dict.fromkeys(scopes))
 
 
 def space_of(request: RunRequest, scope: str, of: str | None = None) -> Space:

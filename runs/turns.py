@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from retinue.runs.agent_memory import proposed
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Json
-from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
+from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec, remember_spec
 from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.effects.models import reply_of
 from retinue.runs.errors import RetinueError
@@ -17,6 +18,7 @@ from retinue.runs.executor import Executor
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
+from retinue.runs.memories import REMEMBER
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall, ToolSpec
 from retinue.runs.packets import ContextPacket, ContextRequest
 from retinue.runs.ports import Services
@@ -61,6 +63,8 @@ class AgentContext(Context):
 
     def accepted(self, call: ToolCall) -> dict[str, Json] | None:
         """The arguments of a call as its tool will see them, defaults filled in; None when they do not fit."""
+        if call.name == REMEMBER:
+            return call.arguments
         try:
             return self._services.gateway.prepare(call.name, call.arguments or {}).arguments
         except RetinueError:
@@ -75,6 +79,8 @@ class AgentContext(Context):
             tools.append(hand_off_spec(spec.handoffs))
         if spec.plans:
             tools.append(PLAN)
+        if spec.memory:
+            tools.append(remember_spec(spec.memory))
         if spec.reset is not None and spec.reset.by_model:
             tools.append(RESET)
         return (*tools, STOP) if tools else ()
@@ -102,8 +108,11 @@ class AgentContext(Context):
         return reply_of(outcome)
 
     async def try_call(self, call: ToolCall, turn: int) -> Outcome:
-        """Call a capability; refusals and errors are outcomes too."""
+        """Call a capability, or keep what the model proposes to; refusals and errors are outcomes too."""
         options = {"call_id": call.id, "turn": turn}
+        spec = self._executor.definition(self.request.target)
+        if call.name == REMEMBER and isinstance(spec, AgentSpec) and spec.memory:
+            return await self._executor.issue("remember", REMEMBER, proposed(call, spec, self.request), options)
         return await self._executor.issue("call", call.name, call.arguments or {}, options)
 
 

@@ -24,7 +24,7 @@ _SECOND = 1_000_000_000
 async def remember(run: Run, command: Command) -> Done | Wait:
     """Keep a memory."""
     given = command.arguments
-    problem = problem_of(given["content"], given["key"], tuple(given["tags"]))
+    problem = given.get("problem") or problem_of(given["content"], given["key"], tuple(given["tags"]))
     if problem is not None:
         raise PermanentError(f"nothing was remembered: {problem}", code="invalid_arguments")
     refused = await _permitted(run, command)
