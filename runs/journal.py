@@ -92,7 +92,19 @@ class Leased(Entry):
 
 
 EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
+    "model",
+    "call",
+    "children",
+    "timer",
+    "approval",
+    "input",
+    "event",
+    "step",
+    "adopt",
+    "remember",
+    "recall",
+    "forget",
+    "gate",
 ]
 
 

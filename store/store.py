@@ -40,6 +40,7 @@ from retinue.store.alerts import StoreAlerts
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
+from retinue.store.memories import StoreMemories
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -67,6 +68,7 @@ class Store:
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
         self.accounts = StoreAccounts(engine.read, self._writer.submit)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
+        self.memories = StoreMemories(engine.read, self._writer.submit, codec)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
