@@ -141,7 +141,7 @@ async def wait_run(face: Face, asked: WaitRun) -> Json:
     """Wait until a run has ended, or asks something that you can answer, or the timeout is over."""
     client = await face.client()
     record = await seen(face, client, asked.run_id)
-    await _until_news(face, client, record, asked.timeout)
+    await until_news(face, client, record, asked.timeout)
     return await standing(face, client, await client.get(record.run_id))
 
 
@@ -297,7 +297,7 @@ def for_me(face: Face, requests: list[PendingRequest]) -> list[PendingRequest]:
     return [one for one in requests if refusal(face.rights, one) is None]
 
 
-async def _until_news(face: Face, client: Client, record: RunRecord, timeout: float) -> None:
+async def until_news(face: Face, client: Client, record: RunRecord, timeout: float) -> None:
     """Return when the run has ended, when it asks something that can be answered here, or when the time is over."""
     ending = asyncio.create_task(client.wait(record.run_id))
     until, look = time.monotonic() + timeout, _LOOK_FIRST

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import mcp
-from mcp.client.extension import ClientExtension
 from mcp.server.lowlevel import Server
 from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 from tests.doubles.projects import project
@@ -18,6 +17,7 @@ from tests.unit.ingress import shipping
 from retinue import Client, connect
 from retinue.ingress.mcp.rights import Rights
 from retinue.ingress.mcp.server import make_server
+from retinue.ingress.mcp.targets import target_tools
 from retinue.ingress.mcp.tools import Face
 from retinue.runs.contracts import Json
 
@@ -32,17 +32,18 @@ class Office:
 
     client: Client
 
-    def server(self, rights: Rights = BOT, keys: Sequence[str] = ()) -> Server[Any]:
+    def server(self, rights: Rights = BOT, keys: Sequence[str] = (), targets: Sequence[str] = ()) -> Server[Any]:
         """What `retinue mcp` serves such a principal."""
 
         async def client() -> Client:
             return self.client
 
-        return make_server(Face(rights, client), keys)
+        tools = target_tools(self.client.project.registry, targets)
+        return make_server(Face(rights, client), keys, tools)
 
-    def agent(self, mode: str, rights: Rights = BOT, **options: Any) -> mcp.Client:
+    def agent(self, mode: str, rights: Rights = BOT, targets: Sequence[str] = (), **options: Any) -> mcp.Client:
         """An agent elsewhere, to be entered."""
-        return mcp.Client(self.server(rights), mode=mode, read_timeout_seconds=30, **options)
+        return mcp.Client(self.server(rights, targets=targets), mode=mode, read_timeout_seconds=30, **options)
 
 
 @asynccontextmanager
@@ -83,9 +84,3 @@ def user(*replies: ElicitResult) -> Any:
 
     reply.asked = []  # type: ignore[attr-defined]
     return reply
-
-
-class TasksExtension(ClientExtension):
-    """A client that takes tasks: the extension's own part of it is not in the SDK."""
-
-    identifier = "io.modelcontextprotocol/tasks"

@@ -214,9 +214,12 @@ async def test_a_question_of_one_replica_is_answered_at_another(
 async def test_replies_of_one_wait_are_none_of_another(office: Office) -> None:
     async with office.agent("2026-07-28", elicitation_callback=user()) as agent:
         one, two = [await ask(agent, "submit_run", target="ship", input=ORDER) for _ in range(2)]
-        first = await agent.session.call_tool(
-            "wait_run", {"run_id": one["run_id"], "timeout": 20}, allow_input_required=True
-        )
+        first, _ = [
+            await agent.session.call_tool(
+                "wait_run", {"run_id": run["run_id"], "timeout": 20}, allow_input_required=True
+            )
+            for run in (one, two)
+        ]
         assert isinstance(first, InputRequiredResult) and first.input_requests
         again = {"input_responses": dict.fromkeys(first.input_requests, ACCEPT), "request_state": first.request_state}
         with pytest.raises(MCPError, match="requestState"):
