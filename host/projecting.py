@@ -77,7 +77,9 @@ async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event
 
 
 async def ask(traces: Traces, store: Store, sql: str, timeout: float, rows: int | None = None) -> pa.Table:
-    """Answer a query, with at most so many rows, over tables that hold what was in the journal when it came, if that takes not too long."""
+    """Answer a query, with at most so many rows, over tables that hold what was in the journal when it came, if that
+    takes not too long.
+    """
     newest = await store.newest()
     with suppress(TimeoutError):
         async with asyncio.timeout(_FRESH):

@@ -35,6 +35,7 @@ from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import EffectKind, Outcome
 from retinue.runs.patience import Duration, patience
 from retinue.runs.sources import Source
+from retinue.runs.steps import result_of
 
 NO_DEFAULT = object()
 """Says that a question has no default; None is one."""
@@ -298,7 +299,7 @@ def _question(prompt: str, facts: dict[str, Json]) -> dict[str, Json]:
 def value_of(outcome: Outcome) -> Any:
     """The value of an outcome, or the error it stands for, raised."""
     if outcome.result == "ok":
-        return outcome.content
+        return result_of(outcome)[0]
     error = _error_of(outcome)
     error.step = outcome.key
     raise error

@@ -16,13 +16,15 @@ from retinue.runs.agent_state import AgentState, first_state, spec_of
 from retinue.runs.artifacts import read_artifact
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
 from retinue.runs.decisions import Afresh, Answer, AskHuman, Decision, Handoff, Invalid, Stop, ToolCalls
-from retinue.runs.definitions import AgentSpec, Prompt
+from retinue.runs.definitions import AgentSpec
 from retinue.runs.ending import Ended
 from retinue.runs.errors import InvalidDecision, OutputRejected, PolicyDenied, RunError
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import Message, ModelReply, ModelRequest, ToolCall
+from retinue.runs.options import Prompt
 from retinue.runs.outputs import validate
 from retinue.runs.packets import ContextPacket, ContextRequest, Observation
+from retinue.runs.steps import EDITED, result_of
 from retinue.runs.turns import AgentContext
 
 
@@ -184,11 +186,14 @@ async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls)
 
 def _seen(state: AgentState, call: ToolCall, outcome: Outcome) -> Observation:
     result: Literal["ok", "refused", "error", "unknown"] = "ok"
-    data = outcome.content
+    data, called = result_of(outcome)
     if outcome.result != "ok":
         result = outcome.result if outcome.result in ("refused", "unknown") else "error"
         error = _error_of(outcome)
         data = {result: error.message, "code": error.code}
+    if called is not None:
+        by = f"{outcome.facts[EDITED]['by']} approved the call with other arguments"
+        data = {"called_with": called, "because": by, "result": data}
     return Observation(
         id=state.next_id(),
         kind="policy" if result == "refused" else "tool",

@@ -12,6 +12,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -35,29 +37,36 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
     """
     if not (folder / FILE).is_file():
         raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
-    if target.exists():
-        raise InvalidInput(f"backup {target} exists: name a folder that does not")
-    draft = target.with_name(f"{target.name}.unfinished")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
+    with drafted(target, keys) as (draft, counts):
         draft.mkdir(parents=True)
-        counts = snapshot(folder, draft)
+        counts |= snapshot(folder, draft)
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, draft / name, ignore=_DRAFTS if name == "blobs" else None)
         counts["blobs"] = sum(path.is_file() for path in (draft / "blobs").rglob("*"))
-        complete(draft, target, counts | {"keys": keys})
+    return counts
+
+
+@contextmanager
+def drafted(target: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A folder to be made and filled, and counts of what is in it: the backup `target`, which must not exist, when the
+    block has ended well, else nothing. `keys` is noted in it.
+
+    InvalidInput, StoreError when it cannot be written.
+    """
+    if target.exists():
+        raise InvalidInput(f"backup {target} exists: name a folder that does not")
+    draft = target.with_name(f"{target.name}.unfinished")
+    counts: dict[str, int] = {}
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        yield draft, counts
+        (draft / NOTE).write_text(json.dumps(counts | {"keys": keys}) + "\n", encoding="utf-8")
+        draft.rename(target)
     except OSError as error:
         raise StoreError(f"backup {target} cannot be written: {error.strerror}; free space or name another") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return counts
-
-
-def complete(draft: Path, target: Path, said: dict[str, int]) -> None:
-    """Make a backup of a whole draft of one: note what is in it, and give it its name."""
-    (draft / NOTE).write_text(json.dumps(said) + "\n", encoding="utf-8")
-    draft.rename(target)
 
 
 def refuse_no_backup(backup: Path) -> None:
