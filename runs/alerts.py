@@ -13,7 +13,7 @@ from retinue.runs.accounts import Account
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
 
-Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag"]
+Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag", "policy"]
 
 MOST = 200
 """Alerts of one kind that stand unacknowledged at a time; ends beyond that are counted in one more."""
@@ -26,6 +26,9 @@ JOURNAL = "journal"
 
 _STATES = frozenset({"request_id", "window"})
 """Facts of what lasts: an open request, an account without room."""
+
+RULES = "rules"
+"""Subject of the alert about rules that were changed and cannot be used."""
 
 OTHERS = "others"
 """Subject of the alert that counts what went beyond `MOST`."""
@@ -54,7 +57,8 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        return self.kind in ("wait", "breaker", "traces_lag") or not self.facts.keys().isdisjoint(_STATES)
+        lasts = self.kind in ("wait", "breaker", "traces_lag", "policy")
+        return lasts or not self.facts.keys().isdisjoint(_STATES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ async def _end(
 ) -> None:
     status = STATUS_OF[reason]
     usage = run.ledger.total()
+    run.sessions.end()
     spawn = None
     if status is Status.completed and run.services.defaults.follow_ups:
         spawn = _follow_ups(run, value)

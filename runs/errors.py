@@ -114,13 +114,16 @@ class DeadlineExceeded(RunError):
 
 
 class EffectError(RetinueError):
-    """A model or a capability failed. `code` is a short stable word for tables and policies."""
+    """A model or a capability failed. `code` is a short stable word for tables and policies; `full` is what came back
+    where that was refused for its size alone (a `Whole`).
+    """
 
     reason = "tool_failure"
 
     def __init__(self, message: str, *, code: str = "error") -> None:
         super().__init__(message)
         self.code = code
+        self.full: object = None
 
 
 class TransientError(EffectError):

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
-from retinue.runs.journal import ENTRIES, SCHEMA, Finish, Finished
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finish, Finished
 from retinue.store import accounts
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec, bound_to
 from retinue.store.rows import many, one
+from retinue.store.sessions import close_all
 from retinue.store.statements import sql
 
 
@@ -154,11 +155,13 @@ def end_unowned(
     """End a run (number, id, tenant, epoch, position) that nobody drives, under a new epoch; its usage is found."""
     num, run_id, tenant_id, epoch, position = run
     usage = _spent(connection, num)
-    entry = entry.model_copy(update={"usage": usage})
-    frame = codec.encode(tenant_id, bound_to(run_id, position + 1), (entry,))
+    closed = close_all(connection, num, entry.at, "the run ended")
+    entries: tuple[AnyEntry, ...] = (*closed, entry.model_copy(update={"usage": usage}))
+    frame = codec.encode(tenant_id, bound_to(run_id, position + 1), entries)
     connection.execute("UPDATE runs SET epoch = epoch + 1 WHERE num = ?", (num,))
     seq = write_frame(connection, num, tenant_id, (position + 1, epoch + 1), frame)
-    finish(connection, num, Finish(entry.status, entry.reason, usage), End(position + 1, position + 1, seq, entry.at))
+    end = End(position + len(entries), position + 1, seq, entry.at)
+    finish(connection, num, Finish(entry.status, entry.reason, usage), end)
 
 
 def _spent(connection: Connection, num: int) -> Usage:

@@ -26,7 +26,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     if command.interrupted:
         _charge_lost_call(run, command)
     limited = run.ledger.budget.usd is not None
-    decision = gates.decide(run, "model", request.model, _facts(request, profile) | {"limited": limited})
+    decision = gates.decide(run, "model", request.model, _facts(request, profile) | {"limited": limited}, command.key)
     if decision.outcome != "allow":
         error = ErrorInfo(reason="policy_denied", code="denied", message=f"model {request.model}: {decision.reason}")
         return Done(result="refused", error=error, hard=False)

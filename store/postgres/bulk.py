@@ -77,7 +77,7 @@ def _of(job: Job) -> EncodedAppend:
 
 def _in_columns(job: Job) -> bool:
     wanted = _of(job).append
-    return wanted.spawn is None and wanted.request is None
+    return wanted.spawn is None and wanted.request is None and not wanted.sessions
 
 
 def _is_plain(job: Job) -> bool:
@@ -121,14 +121,13 @@ def _row(job: EncodedAppend) -> tuple[Any, ...]:
         usage = (used.steps, used.hops, used.input_tokens, used.output_tokens, used.micros)
     elif isinstance(end, Yield):
         status = Status.queued
-    first = wanted.expected + 1
     return (
         wanted.num,
         wanted.epoch,
         wanted.expected,
         wanted.expected + job.frame.count,
         None if isinstance(end, Finish) else wanted.seen,
-        first if any(entry.kind == "checkpoint" for entry in wanted.entries) else None,
+        job.checkpoint,
         status,
         reason,
         at,
