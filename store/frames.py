@@ -15,9 +15,10 @@ from functools import lru_cache
 
 from pydantic_core import from_json, to_json
 
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import ENTRIES, FULL_OUTPUT, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
