@@ -23,13 +23,14 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
+from retinue.ingress.approving import arguments_of, check_edit
 from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
 from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
-from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
@@ -148,6 +149,17 @@ class Client(JobReading):
         result = await self._store.result(found)
         assert result is not None, f"run {found} has ended but has no result"
         return result
+
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """See Controls; changed arguments are checked against the tool's schema besides: PermanentError."""
+        if arguments is not None:
+            request = await self._store.request(request_id)
+            check_edit(request, arguments)
+            asked = await arguments_of(self._store, request)
+            self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
+        return await super().approve(request_id, by, arguments)
 
     # -- steering ------------------------------------------------------------------------------------------
 

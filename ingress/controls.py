@@ -15,6 +15,7 @@ from retinue.host import clock
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
 from retinue.ingress.answering import answer_to, declined
+from retinue.ingress.approving import check_approver, check_edit
 from retinue.ingress.awaiting import Awaited, awaited
 from retinue.ingress.dead import LIMIT as LIMIT_DEAD
 from retinue.ingress.dead import REFUSED, Dead, DeadList, dead_list, dead_one, is_input
@@ -24,6 +25,7 @@ from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.pending import LIMIT, Pending, pending
 from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
+from retinue.ingress.wholes import FullOutput, read_full_output
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
@@ -71,6 +73,10 @@ class Controls:
         """Where a run stands: its cursor, where replay begins, what is kept, what it waits for, its groups."""
         return await inspect_run(self._store, run_id)
 
+    async def full_output(self, run_id: str, key: str) -> tuple[FullOutput, Json]:
+        """The whole result of a step whose result was above the cap of its tool."""
+        return await read_full_output(self._store, run_id, key)
+
     async def diff(self, one: str, other: str, children: bool = False) -> Difference:
         """Two runs side by side, step by step; with `children` their children too, by group and index."""
         return await diff_runs(self._store, one, other, children)
@@ -113,9 +119,19 @@ class Controls:
         record = await self.get(run_id)
         return () if record.status.terminal else awaited(await self._store.recent(record.run_id))
 
-    async def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
-        """Say yes to an approval."""
-        return await self._resolve(request_id, "approved", by, None)
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """Say yes to an approval; with `arguments` to the call with these in place of those it was asked for with.
+
+        InvalidInput when a yes of `by` would not count, or the request is about no call.
+        """
+        request = await self._store.request(request_id)
+        check_approver(request, by or self.settings.principal, self.settings.roles)
+        if arguments is not None:
+            check_edit(request, arguments)
+        value = None if arguments is None else {"arguments": arguments}
+        return await self._resolve(request.request_id, "approved", by, value)
 
     async def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
         """Say no to an approval."""
