@@ -30,6 +30,7 @@ from retinue.memory.packets import PacketBuilder
 from retinue.policy.invariants import Invariants
 from retinue.policy.live import LiveGate
 from retinue.runs.batch import batch
+from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import Budget
 from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
@@ -62,6 +63,7 @@ class Project:
     gate: LiveGate
     gateway: CapabilityGateway
     models: Models
+    capabilities: tuple[Capability, ...]
 
 
 def load_project(settings: Settings) -> Project:
@@ -75,7 +77,7 @@ def load_project(settings: Settings) -> Project:
     catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
     gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
-    return Project(settings, registry, gate, gateway, models)
+    return Project(settings, registry, gate, gateway, models, catalog.capabilities)
 
 
 def gate_of(settings: Settings) -> LiveGate:
@@ -171,6 +173,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
+            sessions=settings.capability_sessions,
         ),
         endpoint=ModelEndpoint(),
         parts=StoredParts(store),

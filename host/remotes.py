@@ -7,6 +7,7 @@ does so at its first call, aside from the event loop.
 from __future__ import annotations
 
 import asyncio
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -65,5 +66,5 @@ class LateConnections:
     async def _real(self) -> Connections:
         if self._made is None:
             wire = await asyncio.to_thread(import_module, _WIRE)
-            self._made = self._made or wire.Connections()
+            self._made = self._made or wire.McpConnections(os.environ)
         return self._made

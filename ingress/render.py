@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from retinue.host.answers import Answer, dollars
+from retinue.ingress.answering import ways
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
@@ -135,7 +136,8 @@ def request_text(request: PendingRequest) -> str:
     """What a run asks, with the commands that answer it."""
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
     more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
-    commands = " or ".join(f"`retinue {verb} {request.request_id}{more.get(verb, '')}`" for verb in verbs)
+    typed = ways(request) if request.asked else [f"retinue {v} {request.request_id}{more.get(v, '')}" for v in verbs]
+    commands = " or ".join(f"`{each}`" for each in typed)
     return f"run {short(request.run_id)} asks for {request.kind}: {request.prompt}\n  {commands}"
 
 

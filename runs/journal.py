@@ -19,8 +19,7 @@ Guarantees of `Journal.append`, whoever implements it:
   - failure case: when the answer is lost, the same append may be submitted again; if the store holds the
     same epoch, position and content, that is success.
 
-Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed
-under the tenant's key. Facts never hold content.
+Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed.
 """
 
 from __future__ import annotations
@@ -172,8 +171,7 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed;
-    `sessions` the newest capability session with each server.
+    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -311,8 +309,7 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Everything an owner writes about its run in one step. `expected` is the position it continues at; `sessions` are
-    the capability sessions that have changed, as they are now."""
+    """What an owner writes about its run in one step; `expected` is the position it continues at."""
 
     run_id: str
     tenant_id: str

@@ -281,9 +281,10 @@ def _read(folder: Path) -> Lock:
         ) from None
 
 
-def write_lock(folder: Path, server: str, pinned: PinnedServer) -> None:
-    """Put one server's pins into the lock of a folder; the file is replaced as a whole. ConfigError."""
-    kept = {**_read(folder).servers, server: pinned}
+def write_lock(folder: Path, server: str, pinned: PinnedServer | None) -> None:
+    """Put one server's pins into a folder's lock, or take them out; the file is replaced as a whole. ConfigError."""
+    others = {name: other for name, other in _read(folder).servers.items() if name != server}
+    kept = others if pinned is None else {**others, server: pinned}
     values = Lock(servers=kept).model_dump(mode="json")
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
     path = folder / FILE

@@ -36,10 +36,7 @@ LARGE = 64 * 1024
 
 _VERSION = 12
 _LONGEST = 8_000
-_HIDDEN = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
-    r"\U000e0000-\U000e007f]"
-)
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Alone:
@@ -238,4 +235,5 @@ def _without(schema: dict[str, Json], argument: str) -> dict[str, Json]:
 
 def _for_models(text: str) -> str:
     """A description without what people who reviewed it could not see, and not endless."""
-    return _HIDDEN.sub("", text)[:_LONGEST].strip()
+    shown = ("" if not each.isprintable() and not each.isspace() else each for each in _ESCAPES.sub("", text))
+    return "".join(shown)[:_LONGEST].strip()

@@ -266,13 +266,8 @@ class Store:
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
 
     async def request(self, request_id: str) -> PendingRequest:
-        """One request; an unambiguous part of its id will do. UnknownName."""
-
-        def read(connection: Connection) -> PendingRequest:
-            full_id = str(control.find_request(connection, request_id)[4])
-            return reading.request(connection, self._codec, full_id)
-
-        return await self._read(read)
+        """One request; an unambiguous part of its id will do. UnknownName otherwise."""
+        return await self._read(lambda connection: reading.find_request(connection, self._codec, request_id))
 
     async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
         """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
@@ -338,6 +333,10 @@ class Store:
 
     async def _frames_of(self, run_id: str, after: int) -> list[Frame]:
         return await self._read(lambda connection: reading.frames_of(connection, self._codec, run_id, after, 200))
+
+    async def fetch(self, tenant_id: str, content: Json) -> Json:
+        """The content of a record that is only read when it is asked for; None when the tenant's key was destroyed."""
+        return await asyncio.to_thread(self._codec.fetched, tenant_id, content)
 
     async def tail(self, after_seq: int, limit: int) -> list[Frame]:
         """See Control."""

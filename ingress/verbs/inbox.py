@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import click
 
@@ -60,12 +61,16 @@ async def deny_command(terminal: Terminal, request: str, why: str, by: str | Non
 @verb("answer")
 @click.argument("request")
 @click.argument("text", required=False)
-@click.option("--value", metavar="JSON", help="A structured answer instead of TEXT.")
+@click.option("--value", metavar="JSON", help="A structured answer instead of TEXT, such as a form's fields.")
+@click.option("--decline", is_flag=True, help="Decline what a server asks; its call goes on without an answer.")
 @_BY
-async def answer_command(terminal: Terminal, request: str, text: str | None, value: str | None, by: str | None) -> Exit:
+async def answer_command(terminal: Terminal, request: str, by: str | None, **said_as: Any) -> Exit:
     """Answer the question REQUEST with TEXT."""
-    if (text is None) == (value is None):
-        raise click.UsageError("give either TEXT or --value JSON")
+    text, value, decline = said_as["text"], said_as["value"], said_as["decline"]
+    if [text is not None, value is not None, decline].count(True) != 1:
+        raise click.UsageError("give either TEXT, --value JSON or --decline")
+    if decline:
+        return await _resolve(terminal, lambda client: client.decline(request, by))
     said = text if value is None else parsed(value, "--value", "a plain answer needs no --value")
     return await _resolve(terminal, lambda client: client.answer(request, said, by))
 
