@@ -92,7 +92,19 @@ class Leased(Entry):
 
 
 EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
+    "model",
+    "call",
+    "children",
+    "timer",
+    "approval",
+    "input",
+    "event",
+    "step",
+    "adopt",
+    "remember",
+    "recall",
+    "forget",
+    "gate",
 ]
 
 
@@ -295,11 +307,15 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the run. `usage` includes the children's; the parent's group and budget are settled with it."""
+    """End the run. `usage` includes the children's; the parent's group and budget are settled with it.
+
+    `below` is how much money (micro-dollars) of `usage` is the children's, as the owner heard; None: it does not tell.
+    """
 
     status: Status
     reason: StopReason
     usage: Usage
+    below: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

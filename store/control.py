@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
+from retinue.runs.limits import Limits
 from retinue.runs.sessions import CLOSE
-from retinue.store import sessions
+from retinue.store import accounts, sessions
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.owning import NewRow, insert_runs
@@ -32,8 +33,8 @@ class Resolution:
     value: Json
 
 
-def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
-    """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
+def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]], limits: Limits) -> list[str]:
+    """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids; LimitReached."""
     accepted: list[str] = []
     fresh: dict[tuple[str | None, str], NewRow] = {}
     query = "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?"
@@ -47,6 +48,7 @@ def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]
         accepted.append(known[0] if known else fresh[key][0].request.run_id)
     if fresh:
         insert_runs(connection, list(fresh.values()))
+        accounts.accept(connection, [new for new, _ in fresh.values()], limits)
     return accepted
 
 

@@ -100,6 +100,10 @@ class FrameCodec:
         for address, plain in blobs:
             self._blobs.put(tenant_id, address, plain)
 
+    def address(self, tenant_id: str, text: str) -> str:
+        """A keyed hash of a text: equal for equal texts of the tenant, meaningless without its key."""
+        return self._vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
+
     def seal(self, tenant_id: str, value: Json, bound_to: str) -> bytes:
         """One value outside a frame: a prompt, an answer, an event."""
         return self._vault.seal(tenant_id, _dump(value), bound_to.encode())

@@ -185,7 +185,8 @@ shown AS (
     QUALIFY row_number() OVER (PARTITION BY run_id, turn ORDER BY seq DESC, ordinal DESC) = 1
 ),
 checks AS (
-    SELECT run_id, turn, list({'what': what, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
+    SELECT run_id, turn,
+        list({'what': what, 'stage': stage, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
     FROM validations
     GROUP BY run_id, turn
 ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from retinue.runs.contracts import Amendment, Budget, ErrorInfo, RunRequest, Status, StopReason, Usage
+from retinue.runs.contracts import Amendment, Budget, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.journal import (
     Accepted,
     AnyEntry,
@@ -267,8 +267,13 @@ def answering(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[
     yield
     run.think(2, [], text="since 2019")
     run.write(*continued(run))
-    checked = run.record("validation", None, turn=2, what="output", ok=True, errors=[])
-    run.write(checked, run.record("stage", None, stage="answer", turn=2))
+    stages: dict[str, Json] = {"stage": "result", "stages": ["raw", "parse", "rules", "confidence", "result"]}
+    stages |= {"checks": {"quotes": [1, 2], "rules": [1, 2]}, "confidence": 0.5, "rules": ["polite"]}
+    warned = {"warnings": ["polite: no please"]}
+    checked = run.record("validation", warned, turn=2, what="output", ok=True, errors=[], **stages)
+    decided = {"stage": "confidence", "verdict": "approved", "by": "ben"}
+    run.write(checked, run.record("validation", None, what="review", ok=True, errors=[], **decided))
+    run.write(run.record("stage", None, stage="answer", turn=2))
     run.finish(
         Status.completed,
         StopReason.success,
