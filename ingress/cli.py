@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "deny": ("inbox", "Say no to an approval."),
     "answer": ("inbox", "Answer a question of a run."),
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
+    "memory": ("memory", "List what agents remember, show one memory, or forget it."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
     "backup": ("backup", "Copy the data folder as of one moment."),
