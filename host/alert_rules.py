@@ -69,7 +69,7 @@ def _lasts(alert: Alert, look: Look, there: bool, reached: Mapping[str, int]) ->
         return True
     if alert.kind == "traces_lag":
         return there or reached.get(alert.subject, -1) < facts["newest"]
-    if alert.kind == "breaker":
+    if alert.kind in ("breaker", "policy"):
         return there
     if "request_id" in facts:
         return facts["request_id"] in look.open_requests

@@ -8,9 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retinue.ingress.awaiting import Awaited, Open
+from retinue.ingress.wholes import FullOutput, full_output
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
-from retinue.runs.journal import Accepted, AnyEntry, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
+from retinue.runs.journal import (
+    FULL_OUTPUT,
+    Accepted,
+    AnyEntry,
+    Attempt,
+    Checkpoint,
+    Finished,
+    Intent,
+    Outcome,
+    Record,
+    Retried,
+)
 from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.store import Store
 
@@ -84,6 +96,7 @@ class Inspection(Frozen):
     boundaries: tuple[NamedBoundary, ...] = ()
     finished: tuple[FinishedStep, ...]
     finished_before: int
+    full_outputs: tuple[FullOutput, ...] = ()
     in_flight: tuple[FinishedStep, ...]
     waits: tuple[Awaited, ...]
     requests: tuple[PendingRequest, ...]
@@ -107,6 +120,7 @@ class _Reading:
     open: Open = field(default_factory=Open)
     groups: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
+    wholes: dict[str, FullOutput] = field(default_factory=dict)
     checked: str = ""
     error: str | None = None
 
@@ -116,10 +130,8 @@ class _Reading:
         match entry:
             case Accepted():
                 self.budget = entry.request.budget
-            case Record(by="runtime") if "boundaries" in entry.facts:
-                self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
-            case Record(topic="validation"):
-                self.checked = _checked(entry)
+            case Record():
+                self._record(position, entry)
             case Intent():
                 self._begin(position, entry)
             case Outcome():
@@ -136,6 +148,14 @@ class _Reading:
                 self._take_back(entry)
             case Finished():
                 self.error = entry.error.message if entry.error else None
+
+    def _record(self, position: int, entry: Record) -> None:
+        if entry.topic == FULL_OUTPUT:
+            self.wholes[entry.facts["key"]] = full_output(position, entry)
+        elif entry.topic == "validation":
+            self.checked = _checked(entry)
+        elif entry.by == "runtime" and "boundaries" in entry.facts:
+            self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
 
     def _pass(self, name: str, position: int) -> None:
         for other, boundary in self.boundaries.items():
@@ -198,6 +218,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         boundaries=tuple(reading.boundaries.values()),
         finished=tuple(reading.finished.values()),
         finished_before=reading.finished_before,
+        full_outputs=tuple(reading.wholes.values()),
         in_flight=_in_flight(record, reading, waits),
         waits=_with_joins(waits, groups),
         requests=tuple(requests),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 
+from retinue.ingress.answering import ways
 from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, awaited_of
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
@@ -143,7 +144,7 @@ def _waiting(records: dict[str, RunRecord], run_id: str, waits: Awaited, request
         input_id=record.input_id or root.input_id,
         job_id=record.job_id,
         held=record.held,
-        commands=commands(waits, run_id) + ((f"retinue resume {run_id[-_TAIL:]}",) if record.held else ()),
+        commands=_commands(waits, run_id, request) + ((f"retinue resume {run_id[-_TAIL:]}",) if record.held else ()),
         request=request,
     )
 
@@ -154,6 +155,10 @@ def _line(records: dict[str, RunRecord], record: RunRecord) -> list[RunRecord]:
     while (above := line[0].parent_run_id) is not None and above in records:
         line.insert(0, records[above])
     return line
+
+
+def _commands(waits: Awaited, run_id: str, request: PendingRequest | None) -> tuple[str, ...]:
+    return ways(request) if request is not None and request.asked else commands(waits, run_id)
 
 
 def commands(waits: Awaited, run_id: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from retinue.host.answers import Answer, dollars
+from retinue.ingress.answering import ways
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
@@ -135,11 +136,11 @@ def ending_text(branch: Branch, took_ns: int | None) -> str:
 def request_text(request: PendingRequest) -> str:
     """What a run asks, with the commands that answer it."""
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
-    words = " happened|absent|fail" if "doubt" in request.facts else " TEXT"
-    said = [f"retinue {verb} {request.request_id}{words if verb == 'answer' else ''}" for verb in verbs]
+    more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
+    typed = ways(request) if request.asked else [f"retinue {v} {request.request_id}{more.get(v, '')}" for v in verbs]
     if MARK in request.facts:
-        said = [f"retinue answer {request.request_id} {words}" for words in COMMANDS]
-    commands = " or ".join(f"`{one}`" for one in said)
+        typed = [f"retinue answer {request.request_id} {words}" for words in COMMANDS]
+    commands = " or ".join(f"`{each}`" for each in typed)
     return f"run {short(request.run_id)} asks for {request.kind}: {request.prompt}\n  {commands}"
 
 

@@ -68,6 +68,10 @@ def _traces(subject: str, facts: Facts) -> str:
     return f"the trace tables are {facts['seconds']} s behind the journal: what they answer is old"
 
 
+def _policy(_: str, facts: Facts) -> str:
+    return f"the rules were changed and cannot be used, hosts keep those they have: {facts['problem']}"
+
+
 _SAYS: dict[Kind, Callable[[str, Facts], str]] = {
     "wait": _wait,
     "dead_letters": _dead_letters,
@@ -75,6 +79,7 @@ _SAYS: dict[Kind, Callable[[str, Facts], str]] = {
     "budget": _budget,
     "side_effect_unknown": _unknown,
     "traces_lag": _traces,
+    "policy": _policy,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
 
-Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag"]
+Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag", "policy"]
 
 MOST = 200
 """Alerts of one kind that stand unacknowledged at a time; ends beyond that are counted in one more."""
@@ -22,6 +22,9 @@ NAMED = 20
 
 JOURNAL = "journal"
 """Subject of the alert about an open transaction that keeps readers of the journal back."""
+
+RULES = "rules"
+"""Subject of the alert about rules that were changed and cannot be used."""
 
 OTHERS = "others"
 """Subject of the alert that counts what went beyond `MOST`."""
@@ -50,7 +53,7 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        return self.kind in ("wait", "breaker", "traces_lag") or "request_id" in self.facts
+        return self.kind in ("wait", "breaker", "traces_lag", "policy") or "request_id" in self.facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from retinue.runs.contracts import Frozen, Json
 from retinue.runs.gate import Approval, GateDecision
 from retinue.runs.messages import ToolSpec
 from retinue.runs.resources import Resources
+from retinue.runs.sessions import Link, Pause
 
 REFUSED = frozenset({"saturated", "deadline", "version"})
 """Codes for calls that the gateway refused to make."""
@@ -59,6 +60,11 @@ class Capability(Frozen):
         return ToolSpec(name=self.name, description=self.description, input_schema=self.input_schema)
 
     @property
+    def server(self) -> str | None:
+        """The server that has it (`source` is `mcp:NAME`); None for a function of this process."""
+        return None if self.source == "native" else self.source.removeprefix("mcp:")
+
+    @property
     def repeatable(self) -> bool:
         """True when it may be executed again though its first outcome is unknown."""
         return self.side_effect != "write" or self.idempotency == "idempotent"
@@ -96,12 +102,24 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A result as it was before the cap: its JSON, the bytes of that, and their SHA-256 (hex)."""
+
+    value: Json
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallResult:
-    """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short."""
+    """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short, `full` is then
+    what was returned, where it is not out of all measure.
+    """
 
     value: Json
     size: int
     cut: bool = False
+    full: Whole | None = None
 
 
 class Gateway(Protocol):
@@ -123,10 +141,19 @@ class Gateway(Protocol):
         """Ask the gate whether this caller may make this call now."""
         ...
 
-    async def execute(self, call: Prepared, caller: Caller) -> CallResult:
-        """Make the call within its timeout and the caller's deadline; validate and cap what comes back."""
+    async def execute(self, call: Prepared, caller: Caller, link: Link | None = None) -> CallResult | Pause:
+        """Make the call within its timeout and the caller's deadline, or go on with one as `link` says; validate and
+        cap what comes back. A Pause: it has to be told something first. Native tools never pause."""
         ...
 
     async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
         """Whether a reconcilable call with this key has happened: its result, or None when it has not."""
+        ...
+
+    async def release(self, run_id: str, ended: bool) -> None:
+        """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that calls have opened. Bounded; raises nothing."""
         ...

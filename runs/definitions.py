@@ -82,8 +82,10 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
+        capabilities = [tool.capability for tool in self.tools if not isinstance(tool, str)]
+        remote = [(one.name, one.version, one.description) for one in capabilities if one.source != "native"]
         held = (*version_part(self.rules, self.min_confidence), *self.memory)
-        return self.explicit_version or version_of(repr((*parts, *chosen, *held)))
+        return self.explicit_version or version_of(repr((*parts, *chosen, *remote, *held)))
 
     @property
     def terms(self) -> Terms:

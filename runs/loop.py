@@ -22,6 +22,7 @@ from retinue.runs.journal import Outcome
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall
 from retinue.runs.options import Prompt
 from retinue.runs.packets import ContextPacket, ContextRequest, Observation
+from retinue.runs.steps import EDITED, result_of
 from retinue.runs.turns import AgentContext
 
 
@@ -153,11 +154,14 @@ async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls)
 
 def _seen(state: AgentState, call: ToolCall, outcome: Outcome) -> Observation:
     result: Literal["ok", "refused", "error", "unknown"] = "ok"
-    data = outcome.content
+    data, called = result_of(outcome)
     if outcome.result != "ok":
         result = outcome.result if outcome.result in ("refused", "unknown") else "error"
         error = _error_of(outcome)
         data = {result: error.message, "code": error.code}
+    if called is not None:
+        by = f"{outcome.facts[EDITED]['by']} approved the call with other arguments"
+        data = {"called_with": called, "because": by, "result": data}
     return Observation(
         id=state.next_id(),
         kind="policy" if result == "refused" else "tool",

@@ -20,6 +20,7 @@ from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.registry import Registry
+from retinue.runs.sessions import EVERYTHING, SessionPolicy
 from retinue.runs.sources import PartWriter, SourceReader
 
 
@@ -45,7 +46,8 @@ class RetryPolicy:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a definition is silent. `strict` makes every step durable before the run goes on;
-    `cancel_grace` is how long (s) an effect may take to stop before it is left behind.
+    `cancel_grace` is how long (s) an effect may take to stop before it is left behind, `approval_lasts` how long (s)
+    a yes counts after it was said.
     """
 
     model: str = "builtin:extractive"
@@ -58,7 +60,9 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    sessions: SessionPolicy = EVERYTHING
     cancel_grace: float = 10.0
+    approval_lasts: float | None = 86_400.0
 
 
 DeltaSink = Callable[[str, str, int, str], None]

@@ -6,11 +6,12 @@ of the place they run in. Knows no model and no tool in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from retinue.runs.definitions import AgentSpec, Definition, ToolLike, Workflow
 from retinue.runs.errors import ConfigError, UnknownName
@@ -18,19 +19,35 @@ from retinue.runs.options import Prompt
 from retinue.runs.resources import Resources, combined, pool_name
 
 
+class Remotes(Protocol):
+    """Tools that are in no module: agents name them."""
+
+    @property
+    def tools(self) -> Mapping[str, ToolLike]:
+        """All of them, by name."""
+        ...
+
+    def named(self, agent: str, name: str) -> Sequence[ToolLike]:
+        """What a name in an agent's list stands for; nothing when it is none of theirs. ConfigError."""
+        ...
+
+
 class Registry:
     """Everything runnable in a project, by name. Two definitions of one name are refused."""
 
-    def __init__(self, modules: Iterable[ModuleType], extra: Sequence[Definition] = ()) -> None:
+    def __init__(
+        self, modules: Iterable[ModuleType], extra: Sequence[Definition] = (), remotes: Remotes | None = None
+    ) -> None:
+        self._remotes = remotes
         self._found: dict[str, Definition] = {}
-        self.tools: dict[str, ToolLike] = {}
+        self.tools: dict[str, ToolLike] = {} if remotes is None else dict(remotes.tools)
         for definition in extra:
             self._add(definition)
         inner: list[tuple[Definition, ModuleType | None]] = [(part, None) for one in extra for part in _parts(one)]
         for module in modules:
             for value in list(vars(module).values()):
                 if isinstance(value, AgentSpec | Workflow):
-                    self._add(_with_prompt(value, module))
+                    self._add(self._with_tools(_with_prompt(value, module)))
                     inner += [(part, module) for part in _parts(value)]
                 elif isinstance(value, ToolLike) and not isinstance(value, type):
                     self.tools[value.capability.name] = value
@@ -81,8 +98,19 @@ class Registry:
     def _adopt(self, part: Definition, module: ModuleType | None) -> None:
         """Take in what a pattern was composed of; a module may have it by name as well."""
         known = self._found.get(part.name)
-        if known is not part and not (known is not None and _same_but_unread(part, known)):
-            self._add(part if module is None else _with_prompt(part, module))
+        whole = self._with_tools(part)
+        if known is not part and not (known is not None and (known == whole or _same_but_unread(whole, known))):
+            self._add(whole if module is None else _with_prompt(whole, module))
+
+    def _with_tools(self, definition: Definition) -> Definition:
+        """An agent with the remote tools that it names, in the place of their names."""
+        if self._remotes is None or not isinstance(definition, AgentSpec):
+            return definition
+        tools: list[ToolLike | str] = []
+        for tool in definition.tools:
+            found = self._remotes.named(definition.name, tool) if isinstance(tool, str) else ()
+            tools += [one for one in found or (tool,) if one not in tools]
+        return definition if tuple(tools) == definition.tools else replace(definition, tools=tuple(tools))
 
     def _link(self, definition: Definition) -> None:
         for follow_up in definition.follow_ups:

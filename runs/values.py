@@ -17,12 +17,13 @@ from retinue.runs.errors import (
     TransientModelError,
 )
 from retinue.runs.journal import Outcome
+from retinue.runs.steps import result_of
 
 
 def value_of(outcome: Outcome) -> Any:
     """The value of an outcome, or the error it stands for, raised."""
     if outcome.result == "ok":
-        return outcome.content
+        return result_of(outcome)[0]
     error = _error_of(outcome)
     error.step = outcome.key
     raise error

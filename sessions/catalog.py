@@ -14,16 +14,21 @@ from typing import Protocol
 from retinue.runs.capabilities import Caller, CallResult, Capability
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
+from retinue.runs.sessions import Link, Pause
 
 Arguments = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A call ready to be made: `start` returns the outcome, or an awaitable of it when not `blocking`."""
+    """A call ready to be made: `start` returns the outcome, or an awaitable of it when not `blocking`.
+
+    `spare` are seconds beyond the capability's timeout, for a call that keeps its own time and needs some to connect.
+    """
 
     start: Callable[[], object]
     blocking: bool
+    spare: float = 0.0
 
 
 class Tool(Protocol):
@@ -43,15 +48,15 @@ class Tool(Protocol):
         """The arguments as plain JSON, defaults filled in; PermanentError `invalid_arguments` otherwise."""
         ...
 
-    def invoke(self, arguments: Arguments, caller: Caller) -> Invocation:
-        """The call, not yet made."""
+    def invoke(self, arguments: Arguments, caller: Caller, link: Link | None) -> Invocation:
+        """The call, not yet made or gone on with; its outcome may be a Pause where it was given a link."""
         ...
 
     def invoke_probe(self, arguments: Arguments, caller: Caller) -> Invocation | None:
         """The question whether this call has happened (outcome None: no); None when it cannot be asked."""
         ...
 
-    def shape(self, outcome: object) -> CallResult:
+    def shape(self, outcome: object) -> CallResult | Pause:
         """The outcome as valid JSON within the cap; PermanentError `invalid_output` or `too_large`."""
         ...
 

@@ -6,19 +6,30 @@ timeout and the caller's deadline, validate and cap what comes back. Knows no jo
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from hashlib import blake2b
 
 from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared
 from retinue.runs.contracts import Json
-from retinue.runs.errors import PermanentError
+from retinue.runs.errors import EffectError, PermanentError
 from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
+from retinue.runs.sessions import Link, Pause
 from retinue.sessions.calls import Calls
 from retinue.sessions.catalog import Catalog, Tool
+from retinue.sessions.connections import Connections
+from retinue.sessions.results import weigh
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
+
+LARGE = 1024 * 1024
+"""Bytes of an outcome that are read on the event loop."""
+
+RELEASE = 10.0
+"""Seconds that letting go of a run's connections may take."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -26,9 +37,12 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 class CapabilityGateway:
     """Implements `runs.capabilities.Gateway`. Belongs to one event loop; `clock` gives Unix nanoseconds."""
 
-    def __init__(self, catalog: Catalog, gate: Gate, *, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, catalog: Catalog, gate: Gate, *, clock: Callable[[], int], connections: Connections | None = None
+    ) -> None:
         self._catalog = catalog
         self._gate = gate
+        self._connections = connections
         self._clock = clock
         self._calls = Calls()
 
@@ -67,13 +81,14 @@ class CapabilityGateway:
                 arguments=call.arguments,
                 budget=caller.budget,
                 approval=approval,
+                now=0 if approval is None else self._clock(),
             )
         )
 
-    async def execute(self, call: Prepared, caller: Caller) -> CallResult:
-        """Make the call within its timeout and the caller's deadline.
+    async def execute(self, call: Prepared, caller: Caller, link: Link | None = None) -> CallResult | Pause:
+        """Make the call within its timeout and the caller's deadline, or go on with it.
 
-        Raises TransientError (`timeout`, `saturated`) or PermanentError (`deadline`: not called; `raised`,
+        Raises TransientError (`timeout`, `saturated`, `lost`) or PermanentError (`deadline`: not called; `raised`,
         `invalid_output`, `too_large`, `version`), or what the tool itself raised of these two classes.
         """
         tool = self._tool_of(call)
@@ -82,9 +97,9 @@ class CapabilityGateway:
             problem = f"the caller's deadline passed {-left:.3g} s ago"
             raise PermanentError(f"tool {call.capability.name!r} was not called: {problem}.", code="deadline")
         seconds = min(call.capability.timeout, left)
-        invocation = tool.invoke(call.arguments, caller)
-        outcome = await self._calls.make(call.capability.name, invocation, seconds)
-        return tool.shape(outcome)
+        invocation = tool.invoke(call.arguments, caller, link)
+        outcome = await self._calls.make(call.capability.name, invocation, seconds + invocation.spare)
+        return await _shaped(tool, outcome)
 
     async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
         """Whether a reconcilable call with this key has happened: its result, or None when it has not.
@@ -100,8 +115,23 @@ class CapabilityGateway:
                 "Declare idempotency='reconcilable' with a probe, or let a person decide.",
                 code="no_probe",
             )
-        outcome = await self._calls.make(call.capability.name, invocation, call.capability.timeout)
-        return None if outcome is None else tool.shape(outcome)
+        seconds = call.capability.timeout + invocation.spare
+        outcome = await self._calls.make(call.capability.name, invocation, seconds)
+        return None if outcome is None else _answered(call.capability, await _shaped(tool, outcome))
+
+    async def release(self, run_id: str, ended: bool) -> None:
+        """This process executes a run no longer: let go of the connections that only it used. Raises nothing."""
+        if self._connections is not None:
+            with contextlib.suppress(TimeoutError, EffectError):
+                async with asyncio.timeout(RELEASE):
+                    await self._connections.release(run_id, ended)
+
+    async def close(self) -> None:
+        """Close all connections, within a bound."""
+        if self._connections is not None:
+            with contextlib.suppress(TimeoutError, EffectError):
+                async with asyncio.timeout(RELEASE):
+                    await self._connections.close()
 
     def _tool_of(self, call: Prepared) -> Tool:
         tool = self._catalog.get(call.capability.name)
@@ -112,6 +142,19 @@ class CapabilityGateway:
                 code="version",
             )
         return tool
+
+
+async def _shaped(tool: Tool, outcome: object) -> CallResult | Pause:
+    """Read an outcome; a large one in a thread, since a megabyte is milliseconds of work."""
+    if weigh(outcome, LARGE) > LARGE:
+        return await asyncio.to_thread(tool.shape, outcome)
+    return tool.shape(outcome)
+
+
+def _answered(capability: Capability, result: CallResult | Pause) -> CallResult:
+    if isinstance(result, Pause):
+        raise PermanentError(f"the probe of {capability.name!r} asks a question instead of answering.", code="no_probe")
+    return result
 
 
 def digest_call(capability: Capability, arguments: dict[str, Json]) -> str:

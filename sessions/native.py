@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from retinue.runs.capabilities import Caller, CallResult, Capability, Idempotency, SideEffect
 from retinue.runs.errors import InvalidInput, PermanentError
 from retinue.runs.resources import Resources
+from retinue.runs.sessions import Link
 from retinue.sessions.catalog import Arguments, Invocation
 from retinue.sessions.complaints import explain_arguments
 from retinue.sessions.results import cap_result
@@ -94,8 +95,8 @@ class NativeTool(Generic[P, R]):
         accepted: Arguments = model.__pydantic_serializer__.to_python(values, mode="json", by_alias=True)
         return accepted
 
-    def invoke(self, arguments: Arguments, caller: Caller) -> Invocation:
-        """See `Tool.invoke`."""
+    def invoke(self, arguments: Arguments, caller: Caller, link: Link | None = None) -> Invocation:
+        """See `Tool.invoke`. A function has nothing to say to its run."""
         named = self._signature.bind(self._read(arguments))
         if self._signature.wants_key:
             named[KEY] = caller.key

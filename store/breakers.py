@@ -5,6 +5,7 @@ A breaker that is closed and well has no row: looking costs some microseconds, a
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ class StoreBreakers:
         self._policy = policy
         self._rows: dict[str, tuple[Any, ...]] = {}
         self._look_again = 0.0
+        self._looking: asyncio.Future[Any] | None = None
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
@@ -64,17 +66,22 @@ class StoreBreakers:
         return [Breaker(*row) for row in rows]
 
     async def _look(self) -> dict[str, tuple[Any, ...]]:
-        """The rows by name, as they were a moment ago: many steps share a look. Letting a probe through is no look."""
-        now = time.monotonic()
-        if now >= self._look_again:
-            rows: list[Any] = await self._peek(lambda connection: many(connection, _READ))
-            self._rows = {row[0]: row for row in rows}
-            self._look_again = now + self._moment
-        return self._rows
+        """The rows by name, as they were a moment ago: many steps share a look, also while it is under way. Letting a
+        probe through is no look.
+        """
+        if time.monotonic() < self._look_again:
+            return self._rows
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._peek(lambda connection: many(connection, _READ)))
+        looking = self._looking
+        rows = {row[0]: row for row in await asyncio.shield(looking)}
+        if looking is self._looking:
+            self._rows, self._look_again = rows, time.monotonic() + self._moment
+        return rows
 
     async def _change(self, operation: Callable[[Connection], Any]) -> Any:
         changed = await self._submit(operation)
-        self._look_again = 0.0
+        self._look_again, self._looking = 0.0, None  # what was looked up before does not count any more
         return changed
 
 

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.journal import ENTRIES, FULL_OUTPUT, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
@@ -27,7 +27,8 @@ _PREVIEW = 200
 _SAID = "$said"
 _PLAIN = "$plain"
 _REFERENCES = "$shared"
-_MARKS = frozenset({_SAID, _PLAIN, "$blob"})
+_BLOB = "$blob"
+_MARKS = frozenset({_SAID, _PLAIN, _BLOB})
 _MAY_QUOTE = (Outcome, Attempt, Finished)
 _ERASED: dict[str, Json] = {"message": "(content erased)"}
 
@@ -63,7 +64,8 @@ class FrameCodec:
         contents: list[bytes] = []
         for entry in entries:
             said = _words(entry)
-            contents.append(_beside(said, self._stored(tenant_id, entry.content, encoded)))
+            stored = _dump(entry.content) if _waits_apart(entry) else self._stored(tenant_id, entry.content, encoded)
+            contents.append(_beside(said, stored))
             facts.append(_facts(entry if said is None else _spoken(entry, {})))
         encoded.facts = b"[" + b",".join(facts) + b"]"
         if any(content is not _NULL for content in contents):
@@ -126,7 +128,7 @@ class FrameCodec:
         address = self._vault.address(tenant_id, plain).hex()
         encoded.blobs.append((address, plain))
         preview = plain[:_PREVIEW].decode(errors="replace")
-        return _dump({"$blob": address, "size": len(plain), "type": "application/json", "preview": preview})
+        return _dump({_BLOB: address, "size": len(plain), "type": "application/json", "preview": preview})
 
     def _seal_shared(self, tenant_id: str, plain: bytes) -> tuple[bytes, bytes]:
         address = self._vault.address(tenant_id, plain)
@@ -137,13 +139,20 @@ class FrameCodec:
     ) -> AnyEntry:
         if isinstance(content, dict) and _SAID in content:
             entry, content = _spoken(entry, content[_SAID]), content["content"]
+        opened = entry.model_copy(update={"content": content})
+        if _waits_apart(opened):
+            return opened
         return entry.model_copy(update={"content": self._restored(tenant_id, content, fetch)})
+
+    def fetched(self, tenant_id: str, content: Json) -> Json:
+        """The content of an entry that waits apart. Blocking; None when the tenant's key was destroyed."""
+        return self._restored(tenant_id, content, lambda _: None)
 
     def _restored(self, tenant_id: str, content: Json, fetch: Callable[[bytes], bytes | None]) -> Json:
         if not isinstance(content, dict):
             return content
-        if "$blob" in content:
-            plain = self._blobs.get(tenant_id, content["$blob"])
+        if _BLOB in content:
+            plain = self._blobs.get(tenant_id, content[_BLOB])
             content = None if plain is None else _load(plain)
         if isinstance(content, dict) and _PLAIN in content:
             return content[_PLAIN]
@@ -169,6 +178,17 @@ def _looks_marked(content: dict[str, Json]) -> bool:
     """A content of the user's that could be taken for one of the codec's own marks."""
     inner = content.get(_SHARED)
     return not _MARKS.isdisjoint(content) or (isinstance(inner, dict) and _REFERENCES in inner)
+
+
+def _waits_apart(entry: AnyEntry) -> bool:
+    """Whether an entry's content is a reference to a blob that is only read when somebody asks for it: tens of
+    megabytes that neither replay nor traces need."""
+    return (
+        isinstance(entry, Record)
+        and entry.topic == FULL_OUTPUT
+        and isinstance(entry.content, dict)
+        and _BLOB in entry.content
+    )
 
 
 def _words(entry: AnyEntry) -> dict[str, Json] | None:

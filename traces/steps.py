@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.runs.journal import Attempt, Intent, Outcome
+from retinue.runs.steps import EDITED, result_of
 from retinue.runs.tracing import span_id_of
 from retinue.traces.file import Row
 from retinue.traces.records import add_gate_decision
@@ -144,7 +145,10 @@ def _tool_call(span: Row, facts: dict[str, Any], intent: Intent | None, outcome:
         "idempotency": facts.get("idempotency"),
         "gate": member(facts.get("gate"), "outcome"),
         "arguments": intent.content if intent else None,
-        "value": outcome.content,
+        "edited_by": member(facts.get(EDITED), "by"),
+        "asked_digest": member(facts.get(EDITED), "asked"),
+        "called_digest": member(facts.get(EDITED), "called"),
+        "value": result_of(outcome)[0],
         "size_bytes": facts.get("size"),
         "cut": facts.get("cut"),
         "duration_ms": span["duration_ms"],

@@ -22,7 +22,7 @@ from retinue.runs.journal import Spawn
 from retinue.store.postgres.store import PostgresStore
 
 WRITER = "retinue-writer"
-SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'retinue'"
+SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'retinue%'"
 CONTENT = "x" * 100
 BATCHES = (1, 10, 100, 400)
 

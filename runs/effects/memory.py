@@ -6,6 +6,7 @@ changes nothing, so it is never in doubt. A read rides with the next commit; rep
 
 from __future__ import annotations
 
+from retinue.runs.asked import ASKED, asked_at_stage
 from retinue.runs.capabilities import Capability, Prepared
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.effects import asking
@@ -78,13 +79,14 @@ async def _permitted(run: Run, command: Command) -> Done | Wait | None:
     space = _space(given)
     arguments = {name: value for name, value in given.items() if name not in ("scope", "owner")}
     call = Prepared(_CAPABILITIES[command.effect], given, command.digest)
-    approval = asking.approval(run, command, call.digest)
+    approval = asking.approval(run, command, call)
     decision = _decide(run, command, space, "write", arguments, approval)
-    if decision.outcome == "allow" and approval is None and _repeats(run, command):
+    bound = approval is not None and asking.binds(run, approval, call, decision)
+    if decision.outcome == "allow" and not bound and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
     if decision.outcome == "approval_required":
-        return await asking.for_approval(run, command, call, decision)
+        return await asking.for_approval(run, command, call, decision, {"side_effect": "write"})
     if decision.outcome == "deny":
         return _refused(f"the memory of {space} may not be written: {decision.reason}")
     asking.record_yes(run, command)
@@ -104,29 +106,34 @@ def _decide(
     approval: Approval | None = None,
 ) -> GateDecision:
     """Ask the gate's stage `memory` and put the decision on record."""
-    request = run.request
-    decision = run.services.gate.decide(
-        GateRequest(
-            stage="memory",
-            run_id=request.run_id,
-            tenant=request.tenant_id,
-            principal=request.principal_id,
-            agent=request.target,
-            route=request.route,
-            depth=request.depth,
-            resource=space.scope,
-            side_effect=side_effect,
-            idempotency="idempotent" if side_effect == "write" else None,
-            digest=command.digest,
-            arguments=arguments,
-            budget=run.ledger.remaining(),
-            approval=approval,
-            facts={"owner": space.owner},
-        )
+    request, now = run.request, run.services.now_ns()
+    asked = GateRequest(
+        stage="memory",
+        run_id=request.run_id,
+        tenant=request.tenant_id,
+        principal=request.principal_id,
+        agent=request.target,
+        route=request.route,
+        depth=request.depth,
+        resource=space.scope,
+        side_effect=side_effect,
+        idempotency="idempotent" if side_effect == "write" else None,
+        digest=command.digest,
+        arguments=arguments,
+        budget=run.ledger.remaining(),
+        approval=approval,
+        facts={"owner": space.owner},
+        now=0 if approval is None else now,
     )
-    said: dict[str, Json] = {"stage": "memory", "resource": space.scope, "key": command.key}
-    said["decision"] = decision.facts
-    run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))
+    decision = run.services.gate.decide(asked)
+    said: dict[str, Json] = {
+        "stage": "memory",
+        "resource": space.scope,
+        "key": command.key,
+        "decision": decision.facts,
+        ASKED: asked_at_stage(asked, facts=True),
+    }
+    run.note(Record(at=now, topic="policy", by="runtime", facts=said))
     return decision
 
 

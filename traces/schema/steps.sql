@@ -134,6 +134,9 @@ CREATE TABLE tool_calls (  -- a capability was called and the calling ended
     idempotency VARCHAR,                -- idempotent, reconcilable or at_most_once
     gate VARCHAR,                       -- what the gate said: allow, deny or approval_required
     arguments VARIANT,                  -- what it was called with, redacted
+    edited_by VARCHAR,                  -- who approved it with other arguments than it was asked for with; null: nobody
+    asked_digest VARCHAR,               -- then: hash of name, version and arguments that were asked for
+    called_digest VARCHAR,              -- then: hash of name, version and arguments it was made with
     value VARIANT,                      -- what it returned, redacted
     result VARCHAR NOT NULL,            -- ok, refused, error, unknown or canceled
     error_code VARCHAR,                 -- short stable word for the error

@@ -152,6 +152,19 @@ FROM requests AS q
 LEFT JOIN answers AS a USING (run_id, key)
 LEFT JOIN ends AS r USING (run_id);
 
+CREATE VIEW capability_sessions AS  -- every capability session as it stands now
+SELECT capability_session_id, run_id, root_run_id, tenant_id, agent, server, number, status, cause, approval, scope,
+    transport, protocol, wire_session_id, pins, expires_at, expires_from, opened_at, time AS changed_at, closed_at
+FROM session_changes
+QUALIFY row_number() OVER (PARTITION BY capability_session_id ORDER BY seq DESC, ordinal DESC) = 1;
+
+CREATE VIEW elicitations AS  -- what servers asked people, and what they said
+SELECT q.request_id, q.status, q.run_id, q.root_run_id, q.tenant_id, q.agent, q.key, q.name AS tool,
+    q.content.asked.kind::VARCHAR AS form, q.prompt, q.asked_at, q.answered_at, q.answered_by, q.waited_ms,
+    q.value.action::VARCHAR AS action, q.content, q.value
+FROM approvals AS q
+WHERE q.kind = 'input' AND contains(q.key, '!elicited:');
+
 CREATE VIEW in_flight AS  -- steps that began and have not ended, of runs that have not ended
 SELECT i.run_id, i.key, i.effect, i.name, min(i.time) AS since, any_value(i.agent) AS agent,
     any_value(i.tenant_id) AS tenant_id, count(*) AS tries, max(i.reserved_tokens) AS reserved_tokens,

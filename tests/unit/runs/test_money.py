@@ -141,11 +141,11 @@ async def test_nothing_is_written_before_the_soft_steps_it_depends_on(make_on_ea
     gateway = world.services.gateway
     execute = gateway.execute
 
-    async def looking(call: Any, caller: Any) -> Any:
+    async def looking(call: Any, caller: Any, link: Any = None) -> Any:
         orders.append(
             [call.capability.name, *(e.name for e in await world.outcomes(caller.run_id) if e.effect == "call")]
         )
-        return await execute(call, caller)
+        return await execute(call, caller, link)
 
     gateway.execute = looking
     result = await world.run(worker, "go")

@@ -419,6 +419,44 @@ def refusing(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[N
     yield
 
 
+def visiting(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[None]:
+    """A run whose call asks a person through a server."""
+    run = Run(book, run_id, target="clerk", **request).accept().lease(worker)
+    yield
+    key, wire = "0/desk__order#0", {"server": "desk", "transport": "http", "scope": "worker", "protocol": "2025-11-25"}
+    wire |= {"session_id": "wire-7", "pins": "p1", "expires_at": book.now + MILLISECOND, "expires_from": "the task"}
+    same = {"session_id": f"s-{run_id}", "server": "desk", "number": 0, "key": key, "opened_at": book.now, "wire": wire}
+    last = {**same, "key": None, "changed_at": book.now, "closed_at": book.now, "approval": "approved"}
+    order = run.intent("call", "desk__order", key, {"text": "a cup"}, side_effect="write", source="mcp:desk")
+    asked = {"event": "paused", "issue": 1, "round": 1, "kinds": ["form"], "once": True, "expires_at": book.now}
+    content = {"questions": [{"key": "size"}], "token": {"kind": "mrtr", "requestState": "sealed"}}
+    known = {"key": key, "server": "desk", "session_id": f"s-{run_id}"}
+    question = run.intent(
+        "input",
+        "desk__order",
+        f"{key}!elicited:d1#0",
+        {"prompt": "desk asks: how big?", "asked": {"kind": "form", "schema": {}}},
+        request_id=f"e-{run_id}",
+    )
+    run.write(
+        order,
+        run.record("session", None, before=None, status="in_progress", cause="opened", approval="", **same),
+        run.record("continuation", content, **known, **asked),
+        run.record("session", None, before="in_progress", status="waiting_for_input", cause="asked", **same),
+        question,
+    )
+    yield
+    said = {"action": "accept", "content": {"size": 3}}
+    run.write(
+        run.outcome(question, said, status="answered", by="olga", request_id=f"e-{run_id}", activation=0),
+        run.record("continuation", None, **known, event="resumed", once=True, deadline=book.now),
+        run.outcome(order, "done", source="mcp:desk"),
+        run.record("session", None, before="waiting_for_input", status="closed", cause="the run ended", **last),
+    )
+    run.finish(Status.completed, StopReason.success, "done")
+    yield
+
+
 def leading(book: Book, run_id: str, worker: int, others: list[Iterable[None]], **request: Any) -> Iterable[None]:
     """A workflow with three children on two workers."""
     run = Run(book, run_id, target="research", kind="workflow", **request).accept().lease(0)
