@@ -77,7 +77,10 @@ async def set_command(
     why: str,
     by: str | None,
 ) -> Exit:
-    """Let NAME or NAME@VERSION out. STAGE is shadow (its writes are recorded and not made), canary (a share of the runs), full."""
+    """Let NAME or NAME@VERSION out.
+
+    STAGE is shadow (its writes are recorded and not made), canary (a share of the runs gets it), or full.
+    """
     async with _desk(terminal) as (desk, principal):
         moved = await desk.move(name, Change(stage, share, by or principal, why))
     return _tell(terminal, moved)
