@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,16 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequestParams, RequestParams
 
+BEGAN = datetime.fromtimestamp(Path(sys.argv[0]).stat().st_atime, UTC) + timedelta(days=365)
+"""A time that is not over soon; when exactly is all the same here."""
+
 FORM = {"type": "object", "properties": {"euros": {"type": "integer"}}, "required": ["euros"]}
+
+
+def note(path: str, line: str) -> None:
+    if path:
+        with Path(path).open("a") as file:
+            file.write(line + "\n")
 
 
 class TaskParams(RequestParams):
@@ -50,7 +59,7 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        now = datetime.now(UTC).isoformat()
+        now = BEGAN.isoformat()
         name = f"task-{len(self.tasks) + 1}"
         task = {"taskId": name, "status": "working", "createdAt": now, "lastUpdatedAt": now}
         self.tasks[name] = task | {"ttlMs": self.ttl_ms, "pollIntervalMs": 50, "statusMessage": "at \x1b[1mwork"}
@@ -58,10 +67,9 @@ class Tasks(Extension):
         return {"resultType": "task", **self.tasks[name]}
 
     async def work(self, name: str, tool: str, arguments: dict[str, Any]) -> None:
-        task, path = self.tasks[name], Path(arguments.get("path") or "/dev/null")
+        task, path = self.tasks[name], arguments.get("path", "")
         try:
-            with path.open("a") as file:
-                file.write("begun\n")
+            note(path, "begun")
             text = "done"
             if tool == "order":
                 text = f"ordered for {(await self.ask(name))['content']['euros']}"
@@ -72,8 +80,7 @@ class Tasks(Extension):
             result = {"content": [{"type": "text", "text": text}], "isError": tool == "refused"}
             task |= {"status": "completed", "result": result}
         except asyncio.CancelledError:
-            with path.open("a") as file:
-                file.write("cancelled\n")
+            note(path, "cancelled")
             task |= {"status": "cancelled"}
 
     async def ask(self, name: str) -> dict[str, Any]:
