@@ -23,7 +23,7 @@ help:
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
 	@echo "make bench-scale  simulate clusters of 1 to 1,000 nodes; prints the tables of docs/scale.md (WRITE=1: into it)"
 	@echo "make scale-costs  measure what that simulation is fed with and checked by (needs PostgreSQL; 5 minutes)"
-	@echo "make chaos     a runtime under random faults, then a judge over its history (SECONDS=600 SEED=7 FAULTS=a,b)"
+	@echo "make chaos     a runtime under random faults, then a judge over its history (SECONDS=600 SEED=7 FAULTS=a,b STORE=postgres)"
 	@echo "make three-nodes  a batch on three machines in namespaces, as root: equal, as fast, under fire (XQUAD=folder)"
 	@echo "make test-llm  tests against a real small model (builds it first: about 8 minutes)"
 	@echo "make format    rewrite the code in the house format"
@@ -90,7 +90,7 @@ scale-costs: $(READY)
 chaos: SECONDS ?= 600
 chaos: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.chaos.run --seconds $(SECONDS) \
-	    $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+	    $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(STORE),--store $(STORE))
 
 # Three machines in network namespaces, PostgreSQL from the system; minutes. Writes benchmarks/cluster/results.json.
 three-nodes: $(READY)

@@ -58,21 +58,21 @@ class Attachment:
     supervisor: Any
     namespace: str
 
-    async def query(self, sql: str, timeout: float) -> pa.Table:
-        """Ask the trace tables. Raises what the TraceActor raised."""
-        answer = await asyncio.to_thread(self._ask, sql, timeout)
+    async def query(self, sql: str, timeout: float, rows: int | None = None) -> pa.Table:
+        """Ask the trace tables, for at most so many rows. Raises what the TraceActor raised."""
+        answer = await asyncio.to_thread(self._ask, sql, timeout, rows)
         if isinstance(answer, bytes):
             return pa.ipc.open_stream(answer).read_all()
         kind, message = answer
         raise getattr(errors, kind, RetinueError)(message)
 
-    def _ask(self, sql: str, timeout: float) -> Any:
+    def _ask(self, sql: str, timeout: float, rows: int | None) -> Any:
         deadline = time.monotonic() + timeout + 15
         answer: Any
         while True:
             try:
                 keeper = ray.get_actor("traces", namespace=self.namespace)
-                answer = ray.get(keeper.query.remote(sql, timeout), timeout=timeout + 15)
+                answer = ray.get(keeper.query.remote(sql, timeout, rows), timeout=timeout + 15)
             except (ray.exceptions.RayActorError, ValueError) as error:
                 answer = ("StoreBusy", f"the TraceActor is being replaced: {error}")
             if isinstance(answer, bytes) or answer[0] != "StoreBusy" or time.monotonic() > deadline:

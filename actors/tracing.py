@@ -36,11 +36,11 @@ class TraceKeeper:
         """Alive."""
         return {"kind": "traces", "pid": os.getpid(), "active": int(self._traces is not None), "finished": 0}
 
-    def query(self, sql: str, timeout: float) -> bytes | tuple[str, str]:
-        """The answer as an Arrow IPC stream, or (error class, message)."""
+    def query(self, sql: str, timeout: float, rows: int | None = None) -> bytes | tuple[str, str]:
+        """The answer, at most so many rows, as an Arrow IPC stream, or (error class, message)."""
         if self._traces is None or self._store is None or self._loop is None:
             return "StoreBusy", "the trace tables are being opened: ask again in a moment"
-        asked = asyncio.run_coroutine_threadsafe(ask(self._traces, self._store, sql, timeout), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(ask(self._traces, self._store, sql, timeout, rows), self._loop)
         try:
             table = asked.result(timeout + 10)
         except RetinueError as error:

@@ -20,19 +20,22 @@ from retinue.host.hosting import Host, HostShape
 from retinue.host.model_endpoint import ModelEndpoint
 from retinue.host.opening import open_store as open_store
 from retinue.host.parts import StoredParts
+from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
+from retinue.host.rule_watch import RuleWatch
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
 from retinue.inference.catalog import Models, models_from
 from retinue.memory.packets import PacketBuilder
-from retinue.policy.gate import CedarGate
-from retinue.policy.load import load_gate
+from retinue.policy.invariants import Invariants
+from retinue.policy.live import LiveGate
 from retinue.runs.batch import batch
+from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import Budget
-from retinue.runs.definitions import Registry
 from retinue.runs.errors import ConfigError, InvalidInput
 from retinue.runs.journal import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.runs.registry import Registry
 from retinue.runs.resources import readable_name
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
@@ -57,20 +60,30 @@ class Project:
 
     settings: Settings
     registry: Registry
-    gate: CedarGate
+    gate: LiveGate
     gateway: CapabilityGateway
     models: Models
+    capabilities: tuple[Capability, ...]
 
 
 def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
-    registry = Registry([_import(settings, name) for name in settings.modules], [batch])
+    connections = LateConnections()
+    remotes = load_remotes(settings, connections)
+    registry = Registry([_import(settings, name) for name in settings.modules], [batch], remotes)
     _check_pools(settings, registry)
-    gate = load_gate(settings.policy_folder, kill_switch=settings.kill_switch or False)
-    tools = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
-    gateway = CapabilityGateway(Catalog(tools), gate, clock=clock.now_ns)
+    gate = gate_of(settings)
+    native = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
+    catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
+    gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
-    return Project(settings, registry, gate, gateway, models)
+    return Project(settings, registry, gate, gateway, models, catalog.capabilities)
+
+
+def gate_of(settings: Settings) -> LiveGate:
+    """The gate over the project's rules, as they stand now and as it may find them later. ConfigError."""
+    invariants = Invariants(kill_switch=settings.kill_switch or False)
+    return LiveGate(lambda: settings.policy_folder, invariants, settings.roles)
 
 
 def _check_pools(settings: Settings, registry: Registry) -> None:
@@ -145,6 +158,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
         registry=project.registry,
         sources=RowReader(),
         breakers=store.breakers,
+        memories=store.memories,
         now_ns=clock.now_ns,
         deltas=deltas.add,
         random=random.Random(),
@@ -155,10 +169,12 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
             model_timeout=settings.model_timeout,
             context_tokens=settings.context_tokens,
             cancel_grace=settings.actors.cancel_grace,
+            approval_lasts=settings.policy.approval_lasts,
             strict=settings.durability == "strict",
             precheck=settings.policy.precheck_required,
             follow_ups=settings.enable_background_updates,
             patience=settings.requests,
+            sessions=settings.capability_sessions,
         ),
         endpoint=ModelEndpoint(),
         parts=StoredParts(store),
@@ -185,4 +201,5 @@ def make_host(
         actor_id=actor_id,
     )
     deltas = DeltaBuffer(store)
-    return Host(info, shape, store, services_of(project, store, deltas), duties=(deltas.flush_for_ever,))
+    duties = (deltas.flush_for_ever, RuleWatch(project.gate, project.settings.policy.reload).watch_for_ever)
+    return Host(info, shape, store, services_of(project, store, deltas), duties=duties)

@@ -110,6 +110,7 @@ class Host:
             await self._let_go()
             if self._services.endpoint is not None:
                 await self._services.endpoint.close()
+            await self._services.gateway.close()
             await self._services.models.close()
         if self._failure is not None:
             raise self._failure
@@ -203,6 +204,8 @@ class Host:
             self._active.pop(run_id, None)
             self._quiet_since = time.monotonic()
             self._hint.set()
+        if execution.sessions.used:
+            await self._services.gateway.release(run_id, execution.sessions.ended)
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""

@@ -17,10 +17,13 @@ from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
+from retinue.runs.sessions import SessionPolicy
+from retinue.sessions.servers import Servers, named
 
 POLICY = Path("policy")
 _PLACE = r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|file:///[^\s]+)$"
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _PASSWORD = re.compile(r"^[^:]+://[^/?#]*?:([^@/?#]+)@|[?&]password=([^&#]+)")
 
 
@@ -42,11 +45,14 @@ class Retry(Frozen):
 
 class Policy(Frozen):
     """`folder` holds `*.cedar` rules (the shipped defaults when nobody names one and there is none);
-    `kill_switch` is a file whose existence denies everything."""
+    `kill_switch` is a file whose existence denies everything. `reload` is how often (s) changed rules are looked for
+    (0: never), `approval_lasts` how long (s) an approval counts after it was given."""
 
     folder: Path = POLICY
     precheck_required: bool = True
     kill_switch: Path | None = None
+    reload: Span = Field(default=2.0, ge=0, le=86_400)
+    approval_lasts: Span = Field(default=86_400.0, ge=1, le=31_536_000)
 
 
 class Pool(Frozen):
@@ -170,10 +176,12 @@ class Keys(Frozen):
     context_tokens: int = Field(default=24_000, ge=256)
     retry: Retry = Retry()
     policy: Policy = Policy()
+    roles: dict[str, tuple[str, ...]] = {}
     enable_background_updates: bool = True
     actors: Actors = Actors()
     cluster: str | None = None
     models: Models = Models()
+    capabilities: Servers = {}
     otlp: str | None = Field(default=None, pattern=r"^https?://\S+$")
     redact: tuple[str, ...] = ()
     limits: Limits = Limits()
@@ -182,6 +190,7 @@ class Keys(Frozen):
     alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
     traces: Traces = Traces()
+    capability_sessions: SessionPolicy = SessionPolicy()
 
     @field_validator("modules")
     @classmethod
@@ -190,6 +199,11 @@ class Keys(Frozen):
             if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
                 raise ValueError(f"{name!r} is no import path: write `agents` or `package.agents`, without .py")
         return names
+
+    @field_validator("capabilities")
+    @classmethod
+    def _with_names(cls, servers: Servers) -> Servers:
+        return named(servers)
 
     @field_validator("store")
     @classmethod
@@ -205,6 +219,16 @@ class Keys(Frozen):
         if key is not None and not _REFERENCE.fullmatch(key):
             raise ValueError("must name a variable of the environment, such as ${STORE_KEY}, not be the key")
         return key
+
+    @field_validator("roles")
+    @classmethod
+    def _somebody(cls, roles: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for role, names in roles.items():
+            if not _ROLE.fullmatch(role):
+                raise ValueError(f"{role!r} cannot be named by a rule: use letters, digits, `_`, `-` and `.`")
+            if not names or not all(name.strip() for name in names):
+                raise ValueError(f"{role!r} needs the names of those who have it, such as [ana, bob]")
+        return roles
 
     @field_validator("budget")
     @classmethod

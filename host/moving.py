@@ -6,7 +6,6 @@ Knows no command line.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from pydantic import ValidationError
 
 from retinue.host.keys import Keys
 from retinue.host.settings import Settings
-from retinue.runs.errors import ConfigError, InvalidInput, StoreError
-from retinue.store.backup import complete, refuse_no_backup
+from retinue.runs.errors import ConfigError, InvalidInput
+from retinue.store.backup import copy_notes, drafted, refuse_no_backup
 from retinue.store.copying import Copied, Source, Target, copy
 from retinue.store.sqlite_copying import sqlite_source, sqlite_target
 
@@ -58,20 +57,11 @@ def back_up_shared(settings: Settings, target: Path, *, keys: bool = True) -> di
 
     Safe while hosts write. InvalidInput, StoreError.
     """
-    if target.exists():
-        raise InvalidInput(f"backup {target} exists: name a folder that does not")
-    draft = target.with_name(f"{target.name}.unfinished")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
+    with drafted(target, settings.data_folder, keys) as (draft, counts):
         with _source(_shared(settings), None) as one, sqlite_target(draft) as other:
             done = copy(one, other, keys=keys)
         rows = {part.name: part.rows for part in done.parts}
-        counts = {"runs": rows["runs"], "frames": rows["journal"], "blobs": rows["blobs"]}
-        complete(draft, target, counts | {"keys": keys})
-    except OSError as error:
-        raise StoreError(f"backup {target} cannot be written: {error.strerror}; free space or name another") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        counts |= {"runs": rows["runs"], "frames": rows["journal"], "blobs": rows["blobs"]}
     return counts
 
 
@@ -79,7 +69,9 @@ def restore_shared(settings: Settings, backup: Path) -> int:
     """Fill the project's shared store, which must be empty, from a backup; returns how many runs are held in it."""
     refuse_no_backup(backup)
     with sqlite_source(backup, settings.data_folder) as one, _target(_shared(settings)) as other:
-        return copy(one, other).held
+        held = copy(one, other).held
+    copy_notes(backup, settings.data_folder)
+    return held
 
 
 def _shared(settings: Settings) -> Address:

@@ -76,8 +76,10 @@ async def _repeat(step: Callable[[int], Awaitable[int]], stopping: asyncio.Event
                 await stopping.wait()
 
 
-async def ask(traces: Traces, store: Store, sql: str, timeout: float) -> pa.Table:
-    """Answer a query over tables that hold what was in the journal when it came, if that takes not too long."""
+async def ask(traces: Traces, store: Store, sql: str, timeout: float, rows: int | None = None) -> pa.Table:
+    """Answer a query, with at most so many rows, over tables that hold what was in the journal when it came, if that
+    takes not too long.
+    """
     newest = await store.newest()
     with suppress(TimeoutError):
         async with asyncio.timeout(_FRESH):
@@ -85,7 +87,7 @@ async def ask(traces: Traces, store: Store, sql: str, timeout: float) -> pa.Tabl
                 if traces.lag().seq >= newest:
                     break
                 await asyncio.sleep(_LOOK)
-    return await traces.query(sql, timeout)
+    return await traces.query(sql, timeout, rows)
 
 
 async def catch_up(traces: Traces) -> int:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from retinue.host.keys import POLICY, Keys
 from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.runs.errors import ConfigError
+from retinue.sessions.servers import Servers
 
 FILE = "retinue.yaml"
 PREFIX = "RETINUE_"
@@ -47,6 +48,16 @@ class Settings(Keys):
         a folder of another name has to be there, and loading it tells when it is not."""
         folder = self.folder / self.policy.folder.expanduser()
         return None if self.policy.folder == POLICY and not folder.is_dir() else folder
+
+    @property
+    def servers(self) -> Servers:
+        """The servers of `capabilities:`; a command starts in the project's folder, or where `cwd` says from there."""
+        return {
+            name: server
+            if server.command is None
+            else server.model_copy(update={"cwd": str(self.folder / (server.cwd or "."))})
+            for name, server in self.capabilities.items()
+        }
 
     @property
     def kill_switch(self) -> Path | None:
@@ -121,6 +132,8 @@ _SHAPES = {
 }
 _NEVER_SHOWN = {"archive", "blobs", "store", "store_key"}
 """Keys whose refused values may hold a secret."""
+_OF_SERVERS = {"auth", "command", "env", "headers", "url"}
+"""The same among the keys of `capabilities.NAME`."""
 _PATTERNS: dict[str | int, str] = {
     "archive": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
     "blobs": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
@@ -156,9 +169,14 @@ def _tell(read: YamlFile, item: Any) -> str:
     said = _SHAPES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
         said = _PATTERNS[place[-1]]
-    if place[0] in _NEVER_SHOWN or place[-1] in _NEVER_SHOWN:
+    if _may_hold_a_secret(place):
         got = "a value that is not shown"
     return f"{where}: key {name!r}: {said} (got {got[:100]}); correct it or remove it for the default"
+
+
+def _may_hold_a_secret(place: KeyPath) -> bool:
+    of_server = place[0] == "capabilities" and (len(place) < 3 or place[2] in _OF_SERVERS)
+    return of_server or place[0] in _NEVER_SHOWN or place[-1] in _NEVER_SHOWN
 
 
 def _variable(place: KeyPath) -> str | None:
@@ -216,7 +234,7 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt variable would be ignored in silence otherwise."""
     known = {PREFIX + key.upper().replace(".", "__"): key for key in _all_keys(Keys)}
-    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES", "ACTORS__POOLS")
+    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES", "ACTORS__POOLS", "CAPABILITIES")
     open_ended = tuple(f"{PREFIX}{part}__" for part in free)
     for variable in sorted(environ):
         name = variable.upper()

@@ -23,13 +23,15 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
+from retinue.ingress.approving import arguments_of, check_edit
 from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
+from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
-from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
@@ -48,7 +50,7 @@ _LOG = logging.getLogger("retinue.ingress")
 _WATCH = 1.0
 _WATCH_SHARED = 5.0
 """Seconds between two looks for a runtime: one of a shared store costs a connection."""
-Ask = Callable[[str, float], Awaitable["pa.Table"]]
+Ask = Callable[[str, float, int | None], Awaitable["pa.Table"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Submission:
     """What may be said of a run besides target and input; None leaves it to the configuration.
 
     Of a tenant's runs those of the highest `priority` begin first; `queue` is one of `limits:` (None: the
-    definition's); `deadline` is a time span from now (seconds, or text such as `10m`) after which it fails.
+    definition's); `deadline` is a time span from now (seconds, or text such as `10m`) after which it fails; `route` is
+    the way it came in, which rules may ask for.
     """
 
     tenant: str | None = None
@@ -70,6 +73,7 @@ class Submission:
     priority: int = 0
     queue: str | None = None
     deadline: float | str | timedelta | None = None
+    route: str = "api"
 
 
 class Client(JobReading):
@@ -147,6 +151,17 @@ class Client(JobReading):
         assert result is not None, f"run {found} has ended but has no result"
         return result
 
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """See Controls; changed arguments are checked against the tool's schema besides: PermanentError."""
+        if arguments is not None:
+            request = await self._store.request(request_id)
+            check_edit(request, arguments)
+            asked = await arguments_of(self._store, request)
+            self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
+        return await super().approve(request_id, by, arguments)
+
     # -- steering ------------------------------------------------------------------------------------------
 
     async def migrate(self, run_id: str, *, budget: Budget | None = None, deadline: float | None = None) -> Retaking:
@@ -189,15 +204,16 @@ class Client(JobReading):
 
     # -- traces ------------------------------------------------------------------------------------------
 
-    async def query(self, sql: str, timeout: float = 30.0) -> pa.Table:
-        """Ask the trace tables; through the runtime while one lives. InvalidInput for bad SQL."""
+    async def query(self, sql: str, timeout: float = 30.0, rows: int | None = None) -> pa.Table:
+        """Ask the trace tables, for at most so many rows; through the runtime while one lives. InvalidInput for bad
+        SQL."""
         if self._ask is not None:
-            return await self._ask(sql, timeout)
+            return await self._ask(sql, timeout, rows)
         traces = open_traces(self.settings, self._store)
         try:
             await traces.open()
             await catch_up(traces)
-            return await traces.query(sql, timeout)
+            return await traces.query(sql, timeout, rows)
         finally:
             await traces.close()
 
@@ -227,7 +243,7 @@ class Client(JobReading):
             span_id=clock.new_span_id(),
             tenant_id=said.tenant or self.settings.tenant,
             principal_id=said.principal or self.settings.principal,
-            route="stream" if said.stream else "api",
+            route="stream" if said.stream else said.route,
             kind=definition.kind,
             target=definition.name,
             target_version=definition.version,
@@ -249,13 +265,16 @@ class Client(JobReading):
         return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
-        """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
+        """What was said, then the definition's limits, then the configuration's; a job has only what was said.
+
+        Money without any of these is a share of the tenant's, where that has a limit.
+        """
         own = (said.budget or Budget()).within(definition.budget)
-        if definition.name == JOB:
-            return own
-        hops = self.settings.max_tool_hops
-        limits = self.settings.budget
-        return own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        if definition.name != JOB:
+            hops = self.settings.max_tool_hops
+            limits = self.settings.budget
+            own = own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        return shared_budget(own, self.settings.limits.of_tenant(said.tenant or self.settings.tenant))
 
 
 class RunHandle:
@@ -355,9 +374,9 @@ def _ask_later(settings: Settings, runtime: RuntimeInfo, stack: AsyncExitStack) 
     """Connect to the runtime's Ray only when the trace tables are asked: all else goes through the store."""
     attachments: list[Attachment] = []
 
-    async def ask(sql: str, timeout: float) -> pa.Table:
+    async def ask(sql: str, timeout: float, rows: int | None = None) -> pa.Table:
         if not attachments:
             attachments.append(await _attach(settings, runtime, stack))
-        return await attachments[0].query(sql, timeout)
+        return await attachments[0].query(sql, timeout, rows)
 
     return ask

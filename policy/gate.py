@@ -7,16 +7,16 @@ switch, request); whatever goes wrong inside is a denial that says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from hashlib import blake2b
 from threading import Lock
 from typing import Literal
 
 from retinue.policy.facts import Unclear
-from retinue.policy.invariants import Invariants, Lift, weigh_approval
+from retinue.policy.invariants import Invariants, weigh_approval
 from retinue.policy.rules import SCHEMA, Rule
-from retinue.policy.view import RESOURCE_TYPES, Answer, EngineFault, Seen, View
-from retinue.runs.gate import GateDecision, GateRequest, RuleHit, explain
+from retinue.policy.view import FULL_LIFT, RESOURCE_TYPES, Answer, EngineFault, Lift, Seen, View
+from retinue.runs.gate import Approver, GateDecision, GateRequest, RuleHit, explain
 
 CACHE_SIZE = 4096
 """Decisions kept; the oldest makes room."""
@@ -25,9 +25,15 @@ CACHE_SIZE = 4096
 class CedarGate:
     """Implements `runs.gate.Gate` with Cedar rules. Safe to share between threads."""
 
-    def __init__(self, rules: Iterable[Rule], invariants: Invariants | None = None) -> None:
-        """`rules` come checked from `policy.rules.read_rules`."""
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        invariants: Invariants | None = None,
+        roles: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """`rules` come checked from `policy.rules.read_rules`; `roles` says who has which (role to names)."""
         self._rules = tuple(rules)
+        self._roles = roles or {}
         self._invariants = invariants or Invariants()
         self._digest = _hash_rules(self._rules)
         self._stages = {stage: self._view(stage, None) for stage in RESOURCE_TYPES}
@@ -68,16 +74,19 @@ class CedarGate:
             reason = f"the gate failed, so nothing is allowed: {type(problem).__name__}: {problem}"
             return self._deny(reason, RuleHit(rule="retinue.error", outcome="deny", reason=reason), started)
 
+    def view_of(self, stage: str, resource: str) -> View:
+        """The rules that concern a stage and resource."""
+        return self._named.get((stage, resource)) or self._stages[stage]
+
     def _decide_by_rules(self, request: GateRequest, started: int) -> GateDecision:
-        view = self._named.get((request.stage, request.resource)) or self._stages[request.stage]
+        view = self.view_of(request.stage, request.resource)
         seen = view.see(request)
-        approval = weigh_approval(request, self._digest)
+        approval = weigh_approval(request, self._digest, self._roles)
         key = (request.stage, request.resource, approval, seen.key)
         known = self._decisions.get(key)
         if known is not None:
             return known
-        outcome, reason, hits = _judge(view, request, seen, approval)
-        fresh = GateDecision(outcome=outcome, reason=reason, rules=hits, digest=self._digest)
+        fresh = _judge(view, request, seen, approval, self._digest)
         self._remember(key, fresh)
         return fresh.model_copy(update={"micros": _micros_since(started)})
 
@@ -96,23 +105,42 @@ class CedarGate:
         return View(rule for rule in self._rules if rule.concerns(stage, resource))
 
 
-_Judgement = tuple[Literal["allow", "deny", "approval_required"], str, tuple[RuleHit, ...]]
-
-
-def _judge(view: View, request: GateRequest, seen: Seen, approval: tuple[Lift, str]) -> _Judgement:
+def _judge(view: View, request: GateRequest, seen: Seen, approval: tuple[Lift, str], digest: str) -> GateDecision:
     lift, doubt = approval
     answer = view.ask(request, seen, lift)
     if answer.allowed:
-        return "allow", _explain(request, answer.rules), _hits(answer)
-    if lift == "yes" or not (view.approvals or view.sees_approval):
-        return "deny", _explain(request, answer.rules), _hits(answer)
-    granted = view.ask(request, seen, "yes")
+        return _final(request, answer, digest)
+    if (lift.kind == "other" and all(map(lift.covers, view.approvals))) or not (view.approvals or view.sees_approval):
+        return _final(request, answer, digest)
+    granted = view.ask(request, seen, FULL_LIFT)
     if not granted.allowed:
-        return "deny", _explain(request, granted.rules), _hits(granted)
+        return _final(request, granted, digest)
     asking = answer if answer.rules else granted
-    hits = tuple(RuleHit(rule=r.id, outcome="approval_required", reason=r.reason) for r in asking.rules)
-    reason = _explain(request, asking.rules)
-    return "approval_required", f"{reason}; {doubt}" if doubt else reason, hits
+    approver = _approver(answer.rules)
+    reasons = [_explain(request, asking.rules), doubt or _lacking(lift, approver)]
+    return GateDecision(
+        outcome="approval_required",
+        reason="; ".join(filter(None, reasons)),
+        rules=tuple(RuleHit(rule=r.id, outcome="approval_required", reason=r.reason) for r in asking.rules),
+        digest=digest,
+        approver=approver,
+    )
+
+
+def _final(request: GateRequest, answer: Answer, digest: str) -> GateDecision:
+    outcome: Literal["allow", "deny"] = "allow" if answer.allowed else "deny"
+    return GateDecision(outcome=outcome, reason=_explain(request, answer.rules), rules=_hits(answer), digest=digest)
+
+
+def _approver(asking: tuple[Rule, ...]) -> Approver:
+    """Who can answer all of the rules that ask a person."""
+    roles = sorted({rule.role for rule in asking if rule.role is not None})
+    return Approver(roles=tuple(roles), requester=bool(asking) and all(rule.self_approval for rule in asking))
+
+
+def _lacking(lift: Lift, approver: Approver) -> str:
+    missing = [role for role in approver.roles if role not in lift.roles]
+    return f"{lift.by!r} does not have the role {', '.join(missing)}" if lift.kind == "other" and missing else ""
 
 
 def _hits(answer: Answer) -> tuple[RuleHit, ...]:

@@ -6,18 +6,17 @@ Owns the invariants and the test of an approval. Knows no rule and no rule engin
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
 
-from retinue.policy.view import RESOURCE_TYPES
-from retinue.runs.gate import GateRequest, RuleHit
+from retinue.policy.view import NO_LIFT, RESOURCE_TYPES, Lift
+from retinue.runs.gate import Approval, GateRequest, RuleHit
 
 SIDE_EFFECTS = ("read", "draft", "write")
 CONTRACTS = ("idempotent", "reconcilable", "at_most_once")
 ROLLOUTS = ("shadow", "canary", "full")
-
-Lift = Literal["no", "self", "yes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,30 @@ def _check_effect(request: GateRequest) -> RuleHit | None:
     return None
 
 
-def weigh_approval(request: GateRequest, policy_digest: str) -> tuple[Lift, str]:
-    """How far an approval reaches and why not further; `self`: only rules that let the requester approve."""
+def weigh_approval(
+    request: GateRequest, policy_digest: str, roles: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> tuple[Lift, str]:
+    """How far an approval reaches and why not further. `roles` says who has which."""
     approval = request.approval
     if approval is None:
-        return "no", ""
-    if not request.digest or approval.digest != request.digest:
-        return "no", f"the approval {approval.request_id!r} was given for other arguments"
-    if approval.policy_digest != policy_digest:
-        return "no", f"the approval {approval.request_id!r} was given under other rules"
-    if not approval.by:
-        return "no", f"the approval {approval.request_id!r} names no approver"
+        return NO_LIFT, ""
+    problem = _void(approval, request, policy_digest)
+    if problem:
+        return NO_LIFT, f"the approval {approval.request_id!r} {problem}"
     if approval.by == request.principal:
-        return "self", f"{approval.by!r} asked for it and cannot approve it alone"
-    return "yes", ""
+        return Lift("own", approval.by), f"{approval.by!r} asked for it and cannot approve it alone"
+    return Lift("other", approval.by, frozenset(role for role, names in roles.items() if approval.by in names)), ""
+
+
+def _void(approval: Approval, request: GateRequest, policy_digest: str) -> str:
+    """Why an approval counts for nothing; empty when it counts."""
+    if not request.digest or approval.digest != request.digest:
+        return "was given for other arguments or another version"
+    if approval.policy_digest != policy_digest:
+        return "was given under other rules"
+    if approval.expires_at is not None and request.now >= approval.expires_at:
+        return "has expired: it was not used in time"
+    return "" if approval.by else "names no approver"
 
 
 def _is_name(value: object) -> bool:

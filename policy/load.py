@@ -5,6 +5,7 @@ Owns reading the files. A gate is only ever made from rules that all parse: one 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from retinue.policy.gate import CedarGate
@@ -20,31 +21,41 @@ def load_gate(
     *,
     kill_switch: Path | bool = False,
     tenants: frozenset[str] | None = None,
+    roles: Mapping[str, Collection[str]] | None = None,
 ) -> CedarGate:
     """The gate over every `*.cedar` file of a folder, in the order of their names.
 
     Without a folder the shipped defaults are in force. `kill_switch` is True or a file whose existence denies
-    everything; `tenants` admits these only. Raises ConfigError naming file, line, rule and remedy.
+    everything; `tenants` admits these only; `roles` says who has which (role to names). Raises ConfigError naming
+    file, line, rule and remedy.
     """
-    files = {DEFAULTS.name: DEFAULTS.read_text(encoding="utf-8")} if folder is None else _read_files(folder)
-    return CedarGate(read_rules(files), Invariants(kill_switch=kill_switch, tenants=tenants))
+    return make_gate(read_texts(folder), Invariants(kill_switch=kill_switch, tenants=tenants), roles)
 
 
-def _read_files(folder: Path) -> dict[str, str]:
+def make_gate(
+    files: Mapping[str, str], invariants: Invariants, roles: Mapping[str, Collection[str]] | None = None
+) -> CedarGate:
+    """The gate over rule files (name to text). Raises ConfigError as `load_gate`."""
+    return CedarGate(read_rules(files, (roles or {}).keys()), invariants, roles)
+
+
+def read_texts(folder: Path | None) -> dict[str, str]:
+    """The rule files of a folder by name, in that order, or the shipped defaults. Raises ConfigError."""
+    if folder is None:
+        return {DEFAULTS.name: DEFAULTS.read_text(encoding="utf-8")}
     if not folder.is_dir():
         raise ConfigError(f"policy folder {str(folder)!r} does not exist. Create it or remove the setting.")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix != SUFFIX:
-            continue
-        try:
-            files[str(path)] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = f"cannot be read as UTF-8 text: {error}"
-            raise ConfigError(f"{path}: {problem}. Correct or remove it.") from error
+    files = {str(path): _read(path) for path in sorted(folder.iterdir()) if path.suffix == SUFFIX}
     if not files:
         raise ConfigError(
             f"policy folder {str(folder)!r} holds no {SUFFIX} file, so everything would be denied. "
             "Begin with a copy of the shipped defaults, or remove the setting."
         )
     return files
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}. Correct or remove it.") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -37,20 +37,28 @@ _ANNOTATIONS: Mapping[str, tuple[str, ...]] = {
     "id": (),
     "reason": (),
     "outcome": ("approval",),
-    "approver": ("anyone",),
+    "approver": ("anyone", "role:NAME"),
 }
+ROLE = "role:"
+"""What `@approver` says before the name of a role."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+_A_ROLE = re.compile(r"role:[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;', re.DOTALL)
 _BLANK = re.compile(r"(?:\s|//[^\n]*(?:\n|$))*")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `stages` and `resource` are what its scope pins down (None: any); `where` is `file:line`."""
+    """One rule. `stages` and `resource` are what its scope pins down (None: any); `where` is `file:line`.
+
+    One that asks a person is answered by anyone but the requester: by that one too with `self_approval`, by holders
+    of `role` alone where it names one.
+    """
 
     id: str
     outcome: Literal["allow", "deny", "approval_required"]
     self_approval: bool
+    role: str | None
     reason: str
     text: str
     where: str
@@ -74,8 +82,11 @@ class _Statement:
         raise ConfigError(f"{self.where}: {problem}. {remedy}")
 
 
-def read_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
-    """Parse and check rule files (name to text). Raises ConfigError naming file, line, rule and remedy."""
+def read_rules(files: Mapping[str, str], roles: Collection[str] = ()) -> tuple[Rule, ...]:
+    """Parse and check rule files (name to text). Raises ConfigError naming file, line, rule and remedy.
+
+    `roles` are those that a rule may name.
+    """
     schema = cedarpy.Schema.from_str(SCHEMA)
     rules: dict[str, Rule] = {}
     for name, text in files.items():
@@ -84,6 +95,10 @@ def read_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
             if rule.id in rules:
                 problem = f"rule id {rule.id!r} is taken by {rules[rule.id].where}"
                 statement.refuse(problem, "Give each rule an @id of its own.")
+            if rule.role is not None and rule.role not in roles:
+                known = f"They are {', '.join(sorted(roles))}." if roles else "It has none."
+                problem = f"rule {rule.id!r}: `roles:` of retinue.yaml has no {rule.role!r}"
+                statement.refuse(problem, f"{known} Name it there, or correct it here.")
             rules[rule.id] = rule
     return tuple(rules.values())
 
@@ -112,10 +127,12 @@ def _read_rule(statement: _Statement, schema: cedarpy.Schema) -> Rule:
     outcome: Literal["allow", "deny", "approval_required"] = "allow"
     if tree.effect == "forbid":
         outcome = "approval_required" if "outcome" in notes else "deny"
+    approver = notes.get("approver", "")
     return Rule(
         id=rule_id,
         outcome=outcome,
-        self_approval="approver" in notes,
+        self_approval=approver == "anyone",
+        role=approver.removeprefix(ROLE) if approver.startswith(ROLE) else None,
         reason=notes.get("reason", ""),
         text=statement.text,
         where=statement.where,
@@ -143,8 +160,9 @@ def _read_annotations(statement: _Statement, tree: pst.Template) -> dict[str, st
             close = difflib.get_close_matches(name, _ANNOTATIONS, 1)
             hint = f"Did you mean @{close[0]}?" if close else f"Known: {', '.join(_ANNOTATIONS)}."
             statement.refuse(f"unknown annotation @{name}", hint)
-        if known and value not in known:
-            statement.refuse(f"@{name}({value!r})", f"Write @{name}({known[0]!r}) or leave it out.")
+        if known and value not in known and not (name == "approver" and _A_ROLE.fullmatch(value)):
+            ways = " or ".join(f'@{name}("{each}")' for each in known)
+            statement.refuse(f"@{name}({value!r})", f"Write {ways}, or leave it out.")
     rule_id = notes.get("id", "")
     if not _ID.fullmatch(rule_id):
         statement.refuse(f"a rule with id {rule_id!r}", 'Begin it with @id("some-name").')

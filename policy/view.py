@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cedarpy
 
@@ -41,6 +41,27 @@ _PLAIN: Mapping[str, Callable[[GateRequest], str | int | None]] = {
 }
 _LIMITS = ("micros", "tokens", "hops", "steps")
 _BAGS = ("arguments", "facts")
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Which of the rules that ask a person are set aside: none, all, or those that `by` could answer.
+
+    `own` is the requester's yes to itself, `other` that of somebody else, who has `roles`.
+    """
+
+    kind: Literal["none", "own", "other", "all"] = "none"
+    by: str = ""
+    roles: frozenset[str] = frozenset()
+
+    def covers(self, rule: Rule) -> bool:
+        """Whether a rule that asks a person is set aside."""
+        if self.kind == "other":
+            return rule.role is None or rule.role in self.roles
+        return self.kind == "all" or (self.kind == "own" and rule.self_approval)
+
+
+NO_LIFT, FULL_LIFT = Lift(), Lift("all")
 
 
 class EngineFault(RuntimeError):
@@ -79,9 +100,9 @@ class View:
         self._sees_principal = PRINCIPAL in fields
         self.sees_approval = ("approved",) in fields
         self.approvals = tuple(rule for rule in self.rules if rule.outcome == "approval_required")
-        self._full = _compile(self.rules)
-        self._lifted = _compile(rule for rule in self.rules if rule.outcome != "approval_required")
-        self._self_lifted = _compile(rule for rule in self.rules if not rule.self_approval)
+        self._compiled: dict[frozenset[str], cedarpy.PolicySet] = {}
+        for lift in (NO_LIFT, FULL_LIFT):
+            self._without(lift)
 
     def see(self, request: GateRequest) -> Seen:
         """The part of a request that these rules read. Raises Unclear for a value of a kind they do not read."""
@@ -121,10 +142,26 @@ class View:
                 context[bag][kind] = _show(bag, kind, values, entities)
         return tuple(key)
 
-    def ask(self, request: GateRequest, seen: Seen, lifted: str) -> Answer:
-        """The engine's answer. `lifted` says which approval rules are set aside: none, self-service, all."""
-        policies = {"no": self._full, "self": self._self_lifted, "yes": self._lifted}[lifted]
-        context = {**seen.context, "approved": lifted == "yes"} if self.sees_approval else seen.context
+    def _without(self, lift: Lift) -> cedarpy.PolicySet:
+        """The rules but those that are set aside; compiled when first needed."""
+        aside = frozenset(rule.id for rule in self.approvals if lift.covers(rule))
+        policies = self._compiled.get(aside)
+        if policies is None:
+            policies = self._compiled[aside] = _compile(rule for rule in self.rules if rule.id not in aside)
+        return policies
+
+    def reads(self) -> frozenset[str]:
+        """The fields that its rules read, by their names at the top: `tenant`, `budget`, `arguments`, `hosts`, ..."""
+        bags = {bag for bag, _ in self._bags} | ({"hosts"} if self._sees_hosts else set())
+        limits = {"budget"} if self._limits else set()
+        principal = {"principal"} if self._sees_principal else set()
+        return frozenset({name for name, _ in self._plain} | bags | limits | principal)
+
+    def ask(self, request: GateRequest, seen: Seen, lift: Lift) -> Answer:
+        """The engine's answer, with the rules of `lift` set aside."""
+        policies = self._without(lift)
+        approved = lift.kind in ("other", "all")
+        context = {**seen.context, "approved": approved} if self.sees_approval else seen.context
         question = {
             "principal": {"type": "Principal", "id": seen.principal},
             "action": {"type": "Action", "id": request.stage},

@@ -60,6 +60,11 @@ class Capability(Frozen):
         return ToolSpec(name=self.name, description=self.description, input_schema=self.input_schema)
 
     @property
+    def server(self) -> str | None:
+        """The server that has it (`source` is `mcp:NAME`); None for a function of this process."""
+        return None if self.source == "native" else self.source.removeprefix("mcp:")
+
+    @property
     def repeatable(self) -> bool:
         """True when it may be executed again though its first outcome is unknown."""
         return self.side_effect != "write" or self.idempotency == "idempotent"
@@ -96,6 +101,19 @@ class Prepared:
     digest: str
 
 
+FULL_OUTPUT = "full_output"
+"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A result as it was before the cap: its JSON, the bytes of that, and their SHA-256 (hex)."""
+
+    value: Json
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class CallResult:
     """A valid result. `size` is the bytes of its JSON; `cut` says that the cap cut the value short, `full` is then
@@ -105,7 +123,7 @@ class CallResult:
     value: Json
     size: int
     cut: bool = False
-    full: Json | None = None
+    full: Whole | None = None
 
 
 class Gateway(Protocol):
@@ -138,4 +156,8 @@ class Gateway(Protocol):
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that calls have opened. Bounded; raises nothing."""
         ...

@@ -170,7 +170,7 @@ class RunRequest(Frozen):
     parent_span_id: str | None = Field(default=None, exclude_if=_is_none)
     tenant_id: str
     principal_id: str
-    route: str = "cli"
+    route: str = "api"
     kind: Literal["agent", "workflow"]
     target: str
     target_version: str
@@ -272,8 +272,8 @@ class Branch(Frozen):
 
 
 OWN_FACTS = frozenset(
-    "assignee by capability doubt escalate_at escalate_to escalated_at expires_at gate prompt repeatable request_id "
-    "requester side_effect status turn".split()
+    "approver asked assignee by capability doubt escalate_at escalate_to escalated_at expires_at gate low_confidence "
+    "prompt repeatable request_id requester side_effect status turn".split()
 )
 """Facts that the runtime writes with a question or reads of one: those of a workflow's questions have other names."""
 
@@ -292,6 +292,7 @@ class PendingRequest(Frozen):
     kind: Literal["approval", "input"]
     key: str
     prompt: str
+    asked: dict[str, Json] = Field(default_factory=dict)
     facts: dict[str, Json] = Field(default_factory=dict)
     status: Literal["open", "approved", "denied", "answered", "expired", "withdrawn"] = "open"
     assignee: str | None = None

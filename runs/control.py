@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status
+from retinue.runs.contracts import Branch, Frozen, Json, PendingRequest, RunRecord, Status
 from retinue.runs.journal import DeadLetter, Frame, NewRun
 from retinue.runs.retries import Retry
+from retinue.runs.sessions import SessionStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,48 @@ class DeadInput:
     letter: DeadLetter
 
 
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which capability sessions to list. None: any."""
+
+    run_id: str | None = None
+    root_run_id: str | None = None
+    tenant_id: str | None = None
+    server: str | None = None
+    status: SessionStatus | None = None
+    open_only: bool = False
+    limit: int = 50
+
+
+class SessionRecord(Frozen):
+    """A capability session as the store has it. What is None was never said: there was no connection yet, or the wire
+    has no such thing. `resumable` says that a call of it can be continued: the token itself is shown to nobody. Times
+    are Unix ns.
+    """
+
+    session_id: str
+    run_id: str
+    root_run_id: str
+    tenant_id: str
+    trace_id: str
+    server: str
+    number: int
+    scope: str | None
+    transport: str | None
+    protocol: str | None
+    wire_session_id: str | None
+    pins: str | None
+    status: SessionStatus
+    cause: str
+    approval: str
+    expires_at: int | None
+    expires_from: str | None
+    opened_at: int
+    changed_at: int
+    closed_at: int | None
+    resumable: bool
+
+
 class Control(Protocol):
     """The port for everyone who does not own runs: submit, answer, cancel, and read."""
 
@@ -142,6 +185,20 @@ class Control(Protocol):
         """Queue a failed run again, with those below it whose failure it will hear again; returns their ids.
 
         IllegalTransition when it completed or was canceled, InvalidInput while it or its parent goes on.
+        """
+        ...
+
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """Capability sessions, newest first."""
+        ...
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """One capability session; an unambiguous part of its id will do. UnknownName otherwise."""
+        ...
+
+    async def close_session(self, session_id: str, by: str, at: int) -> SessionRecord:
+        """Leave word that a session is to be closed: the owner of its run cancels its open calls, and the next call
+        begins a new one. InvalidInput when it is closed already.
         """
         ...
 

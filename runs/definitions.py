@@ -1,19 +1,16 @@
-"""What users write: agents and workflows as plain data and functions, found in their modules by name.
+"""What users write: agents and workflows as plain data and functions.
 
-Owns the definitions, their versions and the registry. Code travels by import path, never by pickle. Knows
-no model and no tool in use: a tool is anything with a `capability`.
+Owns the definitions and their versions; `runs/registry.py` finds them in their modules. Code travels by import
+path, never by pickle. Knows no model and no tool in use: a tool is anything with a `capability`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import blake2b
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol, get_type_hints, overload, runtime_checkable
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -21,8 +18,12 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
-from retinue.runs.errors import ConfigError, InvalidInput, UnknownName
-from retinue.runs.resources import Resources, combined, pool_name
+from retinue.runs.errors import InvalidInput
+from retinue.runs.memories import REMEMBER, Scope, read_scopes
+from retinue.runs.options import DEFAULT_COMPACTION, Compaction, Prompt, Reset
+from retinue.runs.outputs import Terms, read_terms, rules_of, version_part
+from retinue.runs.resources import Resources
+from retinue.runs.rules import Rule
 
 
 @runtime_checkable
@@ -31,56 +32,6 @@ class ToolLike(Protocol):
 
     @property
     def capability(self) -> Capability: ...
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A template under version: `prompts/<name>/<version>.md` beside the module that names it."""
-
-    name: str
-    text: str = ""
-
-
-def prompt(name: str) -> Prompt:
-    """Instructions from a file under version, for example `prompt("research/v3")`. InvalidInput for a bad name."""
-    if not name or name.startswith(("/", ".")) or ".." in name:
-        raise InvalidInput(f"prompt name {name!r}: give a path below prompts/ without its .md, such as 'research/v3'")
-    return Prompt(name)
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """When an agent's history is shortened: once the packet would take more than the share `at` of the context
-    limit; the newest `keep_turns` turns stay as they are. InvalidInput for what cannot be."""
-
-    at: float = 0.8
-    keep_turns: int = 4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.at <= 1:
-            raise InvalidInput(f"Compaction(at={self.at!r}): give a share of the context limit, above 0 and at most 1")
-        if self.keep_turns < 1:
-            raise InvalidInput(f"Compaction(keep_turns={self.keep_turns!r}): keep at least 1 turn")
-
-
-@dataclass(frozen=True)
-class Reset:
-    """When an agent starts afresh from an artifact: after so many turns, after so many compactions, or when the
-    model decides so (`by_model`). InvalidInput when none of it is set."""
-
-    turns: int | None = None
-    compactions: int | None = None
-    by_model: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in (("turns", self.turns), ("compactions", self.compactions)):
-            if value is not None and value < 1:
-                raise InvalidInput(f"Reset({name}={value!r}): give 1 or more, or leave it out")
-        if self.turns is None and self.compactions is None and not self.by_model:
-            raise InvalidInput("Reset() never happens: set turns, compactions or by_model")
-
-
-DEFAULT_COMPACTION = Compaction()
 
 
 @dataclass(frozen=True)
@@ -105,6 +56,9 @@ class AgentSpec:
     reset: Reset | None = None
     queue: str = ""
     needs: Resources | None = None
+    rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
+    memory: tuple[Scope, ...] = ()
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -128,7 +82,15 @@ class AgentSpec:
         )
         context = (self.plans, self.compaction, self.reset)
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
-        return self.explicit_version or version_of(repr((*parts, *chosen)))
+        capabilities = [tool.capability for tool in self.tools if not isinstance(tool, str)]
+        remote = [(one.name, one.version, one.description) for one in capabilities if one.source != "native"]
+        held = (*version_part(self.rules, self.min_confidence), *self.memory)
+        return self.explicit_version or version_of(repr((*parts, *chosen, *remote, *held)))
+
+    @property
+    def terms(self) -> Terms:
+        """What its answer has to be."""
+        return Terms(self.output, self.rules, self.min_confidence)
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:
@@ -183,7 +145,10 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
     starts afresh: `Reset(turns=40)`; never by default), `queue` (whose limits in `limits:` its runs keep; else that of
     what starts it), `needs` (`Resources(gpus=1)`: what its runs need of the place they run in; what its tools need is
-    added), `version`.
+    added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
+    arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
+    `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
+    may propose memories with the tool `remember`), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -192,12 +157,17 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     if unknown:
         known = ", ".join(sorted(set(AgentSpec.__dataclass_fields__) - {"name", "instructions", "explicit_version"}))
         raise InvalidInput(f"agent {name!r}: unknown option {sorted(unknown)[0]!r}; there are {known}, version")
+    options |= read_terms(f"agent {name!r}", options)
+    options["memory"] = read_scopes(f"agent {name!r}", options.get("memory", ()))
     spec = AgentSpec(name, instructions, **options)
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
+    if spec.memory and REMEMBER in spec.tool_names:
+        raise InvalidInput(f"agent {name!r} has a memory and a tool named {REMEMBER!r}: give the tool another name")
     if spec.output is not None:
         _adapter(f"agent {name!r}: output", spec.output)
+        rules_of(spec.output)
     return spec
 
 
@@ -287,111 +257,3 @@ def _adapter(what: str, hint: Any) -> TypeAdapter[Any]:
 def version_of(text: str) -> str:
     """The version of what has no explicit one: `~` and a digest of its definition."""
     return "~" + blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-class Registry:
-    """Everything runnable in a project, by name. Two definitions of one name are refused."""
-
-    def __init__(self, modules: Iterable[ModuleType], extra: Sequence[Definition] = ()) -> None:
-        self._found: dict[str, Definition] = {}
-        self.tools: dict[str, ToolLike] = {}
-        for definition in extra:
-            self._add(definition)
-        inner: list[tuple[Definition, ModuleType | None]] = [(part, None) for one in extra for part in _parts(one)]
-        for module in modules:
-            for value in list(vars(module).values()):
-                if isinstance(value, AgentSpec | Workflow):
-                    self._add(_with_prompt(value, module))
-                    inner += [(part, module) for part in _parts(value)]
-                elif isinstance(value, ToolLike) and not isinstance(value, type):
-                    self.tools[value.capability.name] = value
-        for part, home in inner:
-            self._adopt(part, home)
-        for definition in list(self._found.values()):
-            self._link(definition)
-        self._needs = {each.name: needs for each in self._found.values() if (needs := self._needed(each)) is not None}
-        self.pools = {pool_name(needs): needs for needs in self._needs.values()}
-
-    def get(self, name: str) -> Definition:
-        """The definition; UnknownName lists close matches."""
-        if name not in self._found:
-            near = get_close_matches(name, self._found, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(self.names()) or 'none'}"
-            raise UnknownName(
-                f"there is no agent or workflow {name!r}: {hint}; `modules:` in retinue.yaml names where they are"
-            )
-        return self._found[name]
-
-    def names(self) -> list[str]:
-        """All names, sorted, without the runtime's own."""
-        return sorted(name for name in self._found if not name.startswith("retinue."))
-
-    def needs_of(self, name: str) -> Resources:
-        """What runs of a definition need, its tools included; nothing for one that needs nothing or is unknown."""
-        return self._needs.get(name, Resources())
-
-    def pool_of(self, name: str) -> str | None:
-        """The pool that runs of a definition have to be in; None when any will do."""
-        return pool_name(self._needs[name]) if name in self._needs else None
-
-    def _needed(self, definition: Definition) -> Resources | None:
-        parts = [] if definition.needs is None else [("it", definition.needs)]
-        for name in definition.tool_names if isinstance(definition, AgentSpec) else ():
-            tool = self.tools.get(name)
-            if tool is not None and tool.capability.needs is not None:
-                parts.append((f"its tool {name!r}", tool.capability.needs))
-        whole = combined(f"{definition.kind} {definition.name!r}", parts)
-        return None if whole.empty else whole
-
-    def _add(self, definition: Definition) -> None:
-        known = self._found.get(definition.name)
-        if known is not None and known.version != definition.version:
-            raise ConfigError(f"two definitions are named {definition.name!r}: rename one of them")
-        self._found[definition.name] = definition
-
-    def _adopt(self, part: Definition, module: ModuleType | None) -> None:
-        """Take in what a pattern was composed of; a module may have it by name as well."""
-        known = self._found.get(part.name)
-        if known is not part and not (known is not None and _same_but_unread(part, known)):
-            self._add(part if module is None else _with_prompt(part, module))
-
-    def _link(self, definition: Definition) -> None:
-        for follow_up in definition.follow_ups:
-            if isinstance(follow_up, Workflow):
-                self._add(follow_up)
-        for part in definition.parts if isinstance(definition, Workflow) else ():
-            if isinstance(part, str) and part not in self._found:
-                known = ", ".join(self.names())
-                raise UnknownName(f"workflow {definition.name!r} has the part {part!r}, which is not there: {known}")
-        if isinstance(definition, AgentSpec):
-            self.tools.update({t.capability.name: t for t in definition.tools if not isinstance(t, str)})
-
-
-def _parts(definition: Definition) -> list[Definition]:
-    """All that a definition is composed of, however deep."""
-    direct = definition.parts if isinstance(definition, Workflow) else ()
-    return [below for part in direct if not isinstance(part, str) for below in (part, *_parts(part))]
-
-
-def _same_but_unread(part: Definition, known: Definition) -> bool:
-    """True when `known` is `part` with the text of its prompt."""
-    if not isinstance(part, AgentSpec) or not isinstance(known, AgentSpec):
-        return False
-    mine, read = part.instructions, known.instructions
-    if not isinstance(mine, Prompt) or not isinstance(read, Prompt) or mine.name != read.name:
-        return False
-    return replace(part, instructions=read) == known
-
-
-def _with_prompt(definition: Definition, module: ModuleType) -> Definition:
-    if not isinstance(definition, AgentSpec) or not isinstance(definition.instructions, Prompt):
-        return definition
-    if definition.instructions.text:
-        return definition
-    path = Path(module.__file__ or ".").parent / "prompts" / f"{definition.instructions.name}.md"
-    if not path.is_file():
-        raise ConfigError(
-            f"agent {definition.name!r} names prompt {definition.instructions.name!r}: there is no file {path}"
-        )
-    text = path.read_text(encoding="utf-8").strip()
-    return replace(definition, instructions=Prompt(definition.instructions.name, text))

@@ -47,6 +47,7 @@ from retinue.runs.journal import (
     Record,
     Yield,
 )
+from retinue.runs.live_sessions import Sessions, Ways
 from retinue.runs.ports import Services
 from retinue.runs.recorder import Recorder
 from retinue.runs.starting import start
@@ -72,6 +73,7 @@ class Execution:
         self.failure: BaseException | None = None
         self._recorder = Recorder(leased, services.journal, self._failed)
         self._recorder.note(_leased(leased, host, services.now_ns()))
+        self.sessions = Sessions(Ways(self.request, services, self.history, self.note, self._recorder.keep))
         self._host_loop = host_loop()
         self._signal = Signal(self._host_loop)
         self._ordinals: dict[str, int] = {}
@@ -110,6 +112,8 @@ class Execution:
         """The host found news; may be called at any time on the host's loop."""
         self.news = news
         self.ledger.groups(news.groups.values())
+        if self.sessions.used:
+            self.sessions.hear(news)
         self._signal.set()
 
     def leave(self) -> None:
@@ -127,6 +131,8 @@ class Execution:
         await replay.restore_branches(self.request.run_id, self.history, self.services.journal)
         self._start(self.history.state)
         self._replay()
+        if self.sessions.used:
+            self.sessions.hear(self.news)
         while not self._closed:
             self._guard()
             if (self.news.held or self._leaving) and not self.settled and self._running():
@@ -367,6 +373,7 @@ class Execution:
                 spent=self.ledger.spent,
                 events=self.history.events,
                 amendment=self.history.amendment,
+                sessions=self.history.remote.told(),
             )
         )
         self._start(state if isinstance(state, AgentState) else self.history.state)

@@ -141,7 +141,7 @@ def _told(history: History, key: str, activation: int, given: Given) -> list[Any
 def _free(entry: Checkpoint | Outcome, **changes: Json) -> AnyEntry:
     """A copy that spends nothing: the original has paid."""
     if isinstance(entry, Checkpoint):
-        return entry.model_copy(update={"spent": NOTHING, "amendment": None, **changes})
+        return entry.model_copy(update={"spent": NOTHING, "amendment": None, "sessions": (), **changes})
     facts = {name: value for name, value in entry.facts.items() if name != "stored"}
     return entry.model_copy(update={"usage": NOTHING, "facts": facts})
 

@@ -17,14 +17,29 @@ from retinue.runs.contracts import Frozen, Json
 Stage = Literal["request", "context", "model", "capability", "output", "memory", "doubt"]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Approval(Frozen):
-    """A person's yes to one call: bound to the digest of its arguments and to the policy it was asked under."""
+    """A person's yes to one call: bound to the digest of its arguments and to the policy it was asked under.
+
+    It counts before `expires_at` (Unix ns; None: no end).
+    """
 
     request_id: str
     by: str
     at: int
     digest: str
     policy_digest: str
+    expires_at: int | None = None
+
+
+class Approver(Frozen):
+    """Who may say yes: somebody who has all `roles`, and is not the requester unless `requester`."""
+
+    roles: tuple[str, ...] = ()
+    requester: bool = False
 
 
 class GateRequest(Frozen):
@@ -32,7 +47,8 @@ class GateRequest(Frozen):
 
     `resource` is the capability, model or agent concerned, `digest` the hash of its arguments, `arguments`
     their values. `budget` holds what remains (micros, tokens, hops, steps), absent where there is no limit.
-    `facts` are computed before the engine sees them (hosts, paths, counters, run attributes).
+    `facts` are computed before the engine sees them (hosts, paths, counters, run attributes). `now` (Unix ns) is
+    there beside an approval, to weigh it; no rule sees it.
     """
 
     stage: Stage
@@ -52,6 +68,7 @@ class GateRequest(Frozen):
     arguments: dict[str, Json] = Field(default_factory=dict)
     budget: dict[str, int] = Field(default_factory=dict)
     approval: Approval | None = None
+    now: int = 0
     facts: dict[str, Json] = Field(default_factory=dict)
 
 
@@ -64,13 +81,17 @@ class RuleHit(Frozen):
 
 
 class GateDecision(Frozen):
-    """Allow, deny or ask a person; always explained. `micros` is the time it took, in microseconds."""
+    """Allow, deny or ask a person; always explained. `micros` is the time it took, in microseconds.
+
+    `approver` says who could answer a question to a person.
+    """
 
     outcome: Literal["allow", "deny", "approval_required"]
     reason: str
     rules: tuple[RuleHit, ...] = ()
     digest: str
     micros: int = 0
+    approver: Approver | None = Field(default=None, exclude_if=_is_none)
 
     @cached_property
     def facts(self) -> dict[str, Json]:

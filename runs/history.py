@@ -13,6 +13,7 @@ from retinue.runs.capabilities import NOT_MADE
 from retinue.runs.contracts import NOTHING, Amendment, Json, RunRequest, Usage
 from retinue.runs.identity import is_question
 from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record, Retried
+from retinue.runs.session_past import TOPICS, SessionPast
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class History:
     amendment: Amendment | None = None
     recalled: dict[str, Recalled] = field(default_factory=dict)
     taken_back: set[str] = field(default_factory=set)
+    remote: SessionPast = field(default_factory=SessionPast)
 
     def amended(self, request: RunRequest) -> RunRequest:
         """The request with what retries changed of it."""
@@ -76,10 +78,8 @@ class History:
                 if entry.error.code not in NOT_MADE:
                     self.unsure.add(entry.key)
                 self.spent = self.spent + entry.charged
-            case Record() if entry.by == "function":
-                self.records += 1
-            case Record() if entry.topic == "forked":
-                self.started_at = int(entry.facts["started_at"])
+            case Record():
+                self._add_record(entry)
             case Checkpoint():
                 self._restart(entry)
             case Retried():
@@ -104,6 +104,7 @@ class History:
         self.attempts.pop(key, None)
         self.begun.discard(key)
         self.unsure.discard(key)
+        self.remote.calls.pop(key, None)
 
     def unfinished_inside(self, key: str) -> list[Intent]:
         """Steps inside an adopted function (their keys begin with `key!`) that were begun and have not ended."""
@@ -119,12 +120,21 @@ class History:
         """What is held for tries that were begun and have not ended, by key."""
         return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}
 
+    def _add_record(self, entry: Record) -> None:
+        if entry.by == "function":
+            self.records += 1
+        elif entry.topic == "forked":
+            self.started_at = int(entry.facts["started_at"])
+        elif entry.topic in TOPICS:
+            self.remote.add(entry)
+
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
         known = self.recalled.pop(entry.key, None)
         if known is not None and known.intent is not None and entry.facts.get("recalled"):
             self.intents[entry.key] = known.intent
         self.begun.discard(entry.key)
+        self.remote.calls.pop(entry.key, None)
         self.spent = self.spent + entry.usage
         if "event" in entry.facts:
             self.events[entry.name] = int(entry.facts["event"])
@@ -143,6 +153,7 @@ class History:
         self.events = dict(entry.events)
         self.records = 0
         self.amendment = entry.amendment
+        self.remote.restart(entry.sessions)
         for past in (self.intents, self.outcomes, self.attempts, self.begun, self.unsure, self.recalled):
             past.clear()
         self.taken_back.clear()

@@ -13,11 +13,25 @@ from retinue.runs.contracts import Json
 
 APPROVAL, DOUBT = "!approval", "!doubt"
 """What the runtime's own questions about a step add to its key; steps inside a step have other keys with `!`."""
+ELICITED, SAMPLED = "!elicited:", "!sampled:"
+"""What a server's question to a person or to a model adds, with the question's digest behind it."""
 
 
 def is_question(key: str) -> bool:
-    """True of the key of one of the runtime's own questions."""
-    return key.endswith((APPROVAL, DOUBT))
+    """True of the key of one of the runtime's own questions, or of a server's to a person."""
+    return key.endswith((APPROVAL, DOUBT)) or ELICITED in key
+
+
+def session_id(run_id: str, server: str, number: int) -> str:
+    """The id of a run's how-many-th capability session with a server: 24 hex digits."""
+    return _hash(f"{run_id}\0session\0{server}\0{number}".encode(), 12)
+
+
+def step_of(key: str) -> str:
+    """The key of the step that a question is about, however often it was put; of another key the key itself."""
+    while is_question(key):
+        key = key.partition(ELICITED)[0].removesuffix(APPROVAL).removesuffix(DOUBT)
+    return key
 
 
 def child_id(parent_run_id: str, key: str, index: int) -> str:

@@ -19,8 +19,7 @@ Guarantees of `Journal.append`, whoever implements it:
   - failure case: when the answer is lost, the same append may be submitted again; if the store holds the
     same epoch, position and content, that is success.
 
-Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed
-under the tenant's key. Facts never hold content.
+Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from retinue.runs.contracts import (
     StopReason,
     Usage,
 )
+from retinue.runs.sessions import Session, SessionRow
 
 SCHEMA = 1
 """Version of the entries below; every frame carries the one it was written with. What is absent has its default."""
@@ -91,9 +91,10 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
-]
+EffectKind = (
+    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
+    | Literal["remember", "recall", "forget"]
+)
 
 
 class Intent(Entry):
@@ -167,7 +168,7 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed.
+    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -176,6 +177,7 @@ class Checkpoint(Entry):
     spent: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
     events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
+    sessions: tuple[Session, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class Parked(Entry):
@@ -290,11 +292,15 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the run. `usage` includes the children's; the parent's group and budget are settled with it."""
+    """End the run. `usage` includes the children's; the parent's group and budget are settled with it.
+
+    `below` is how much money (micro-dollars) of `usage` is the children's, as the owner heard; None: it does not tell.
+    """
 
     status: Status
     reason: StopReason
     usage: Usage
+    below: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +310,7 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Everything an owner writes about its run in one step. `expected` is the position it continues at."""
+    """What an owner writes about its run in one step; `expected` is the position it continues at."""
 
     run_id: str
     tenant_id: str
@@ -314,6 +320,7 @@ class Append:
     entries: tuple[AnyEntry, ...]
     spawn: Spawn | None = None
     request: PendingRequest | None = None
+    sessions: tuple[SessionRow, ...] = ()
     seen: int | None = None
     end: Park | Finish | Yield | None = None
 

@@ -12,13 +12,15 @@ from random import Random
 from retinue.runs.breakers import Breakers
 from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
-from retinue.runs.definitions import Registry
 from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
+from retinue.runs.memories import Memories
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
+from retinue.runs.registry import Registry
+from retinue.runs.sessions import EVERYTHING, SessionPolicy
 from retinue.runs.sources import PartWriter, SourceReader
 
 
@@ -44,7 +46,8 @@ class RetryPolicy:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a definition is silent. `strict` makes every step durable before the run goes on;
-    `cancel_grace` is how long (s) an effect may take to stop before it is left behind.
+    `cancel_grace` is how long (s) an effect may take to stop before it is left behind, `approval_lasts` how long (s)
+    a yes counts after it was said.
     """
 
     model: str = "builtin:extractive"
@@ -57,7 +60,9 @@ class Defaults:
     inline_branches: int = 32
     spawn_chunk: int = 1_000
     patience: Patience = ENDLESS
+    sessions: SessionPolicy = EVERYTHING
     cancel_grace: float = 10.0
+    approval_lasts: float | None = 86_400.0
 
 
 DeltaSink = Callable[[str, str, int, str], None]
@@ -83,5 +88,7 @@ class Services:
     defaults: Defaults = field(default_factory=Defaults)
     endpoint: Endpoint | None = None
     """Where adopted functions reach models; a host without one adopts nothing."""
+    memories: Memories | None = None
+    """Where memories are kept; a host without it remembers nothing."""
     parts: PartWriter | None = None
     """Writes the rows of shards; a host without one writes none."""

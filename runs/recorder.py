@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from retinue.runs.journal import AnyEntry, Append, Appended, Journal, LeasedRun
+from retinue.runs.sessions import SessionRow
 
 _FULL = 64
 
@@ -24,17 +25,25 @@ class Recorder:
         self._journal = journal
         self._failed = failed
         self._buffer: list[AnyEntry] = []
+        self._sessions: dict[str, SessionRow] = {}
         self._stale = False
 
     def note(self, *entries: AnyEntry) -> None:
         """Buffer entries; they ride with the next append."""
         self._buffer.extend(entries)
 
+    def keep(self, row: SessionRow) -> None:
+        """What the store keeps of a session as it is after the entries so far; it goes with them."""
+        self._sessions[row.session.session_id] = row
+
     def write(self, entries: tuple[AnyEntry, ...], seen: int, **extra: Any) -> Awaitable[Appended]:
         """Submit the buffer and these entries now; awaited, they are durable."""
         everything = (*self._buffer, *entries)
         self._buffer.clear()
         self._stale = False
+        if self._sessions:
+            extra["sessions"] = tuple(self._sessions.values())
+            self._sessions = {}
         request = self._leased.request
         append = Append(
             run_id=request.run_id,

@@ -55,6 +55,10 @@ MOVES: dict[SessionStatus, frozenset[SessionStatus]] = {
 }
 
 
+CLOSE = "retinue.session.close"
+"""The event by which a person closes a session: {"session_id", "by"}; the run's owner acts on it."""
+
+
 class IllegalSessionMove(RetinueError):
     """A move that the table does not have; names the session and both statuses."""
 
@@ -75,11 +79,56 @@ class Wire(Frozen):
 
     server: str
     transport: Literal["stdio", "http"]
+    scope: Literal["run", "worker", "shared"] = "worker"
     protocol: str = ""
     session_id: str | None = None
     pins: str = ""
     expires_at: int | None = None
     expires_from: str = ""
+
+
+class SessionPolicy(Frozen):
+    """What is kept of sessions and done about them (`capability_sessions:`).
+
+    Without `track_session_ids` the wire's own id of a session is not stored, without `emit_progress_events` a call's
+    progress is not journaled, without `support_reinit_on_expiry` a call whose session must begin anew fails.
+    """
+
+    track_session_ids: bool = True
+    emit_progress_events: bool = True
+    support_reinit_on_expiry: bool = True
+
+
+EVERYTHING = SessionPolicy()
+
+
+class Session(Frozen):
+    """A capability session as its run's journal has it: the run's newest with a server.
+
+    `number` counts the run's sessions with this server from 0. `approval` is where the newest approval of a call stands
+    (`pending`, `approved`, `denied`, `expired`, empty: none was asked). `wire` is None until there was a connection.
+    Times are Unix ns.
+    """
+
+    session_id: str
+    server: str
+    number: int = 0
+    status: SessionStatus = SessionStatus.in_progress
+    cause: str = ""
+    approval: str = ""
+    wire: Wire | None = None
+    opened_at: int
+    changed_at: int
+    closed_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """What the store keeps of a session beside the journal. `tokens` by step key are credentials: they are sealed."""
+
+    session: Session
+    trace_id: str
+    tokens: Mapping[str, Json]
 
 
 class Question(Frozen):

@@ -13,6 +13,9 @@ from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.errors import EffectError, RetinueError, RunError, TransientError
 from retinue.runs.journal import EffectKind, Intent, Outcome
 
+EDITED = "edited"
+"""The fact of a call whose approver changed its arguments: by whom, and the digests of both calls."""
+
 
 @dataclass(slots=True)
 class Command:
@@ -51,13 +54,25 @@ class Done:
 
 @dataclass(slots=True)
 class Wait:
-    """An effect waits, holding nothing, for an arrival or for `at` (Unix ns), whichever comes first."""
+    """An effect waits, holding nothing, for an arrival or for `at` (Unix ns), whichever comes first.
+
+    With `session` it is over too when the capability session of this id is closed.
+    """
 
     reason: StopReason
     at: int | None = None
     request: str | None = None
     group: str | None = None
     event: str | None = None
+    session: str | None = None
+
+
+def result_of(outcome: Outcome) -> tuple[Json, dict[str, Json] | None]:
+    """The value of an outcome, and the arguments a call was made with where its approver changed them."""
+    content = outcome.content
+    if EDITED in outcome.facts and isinstance(content, dict) and content.keys() == {"called", "value"}:
+        return content["value"], content["called"]
+    return content, None
 
 
 def intent_of(command: Command, at: int, facts: dict[str, Json] | None = None) -> Intent:

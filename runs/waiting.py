@@ -30,6 +30,8 @@ def is_ready(run: Run, wait: Wait) -> bool:
     """True when the effect that waits can go on."""
     if wait.at is not None and run.services.now_ns() >= wait.at:
         return True
+    if wait.session is not None and not run.sessions.is_open(wait.session):
+        return True
     if wait.request is not None:
         return wait.request in run.news.answers
     if wait.group is not None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -16,6 +17,25 @@ from retinue.runs.contracts import Json
 
 MAX_COMPLAINTS = 5
 """Problems told of one call; the rest are counted."""
+
+MAX_ARGUMENTS = 30
+"""Arguments of a tool that are told of."""
+
+
+class Fault(Protocol):
+    """What is wrong with a part of a value, by the keyword of a schema."""
+
+    @property
+    def place(self) -> tuple[str | int, ...]: ...
+    @property
+    def keyword(self) -> str: ...
+    @property
+    def wanted(self) -> Json: ...
+    @property
+    def found(self) -> Json: ...
+    @property
+    def known(self) -> tuple[str, ...]: ...
+
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -55,12 +75,15 @@ def _describe(schema: dict[str, Json]) -> str:
         f"{name} ({_kind(part)}{', required' if name in required else ''})"
         for name, part in schema.get("properties", {}).items()
     ]
-    return ", ".join(parts) if parts else "no arguments"
+    more = f", and {len(parts) - MAX_ARGUMENTS} more" if len(parts) > MAX_ARGUMENTS else ""
+    return ", ".join(parts[:MAX_ARGUMENTS]) + more if parts else "no arguments"
 
 
 def _kind(part: Any) -> str:
+    if not isinstance(part, dict):
+        return "any"
     if "type" in part:
-        return str(part["type"])
+        return " or ".join(part["type"]) if isinstance(part["type"], list) else str(part["type"])
     if "anyOf" in part:
         return " or ".join(_kind(option) for option in part["anyOf"])
     if "enum" in part:
@@ -76,3 +99,63 @@ def _join(told: list[str]) -> str:
     more = len(told) - MAX_COMPLAINTS
     shown = "; ".join(told[:MAX_COMPLAINTS])
     return f"{shown}; and {more} more" if more > 0 else shown
+
+
+# -- of schemas that servers give ------------------------------------------------------------------------
+
+
+def explain_remote_arguments(name: str, schema: dict[str, Json], problems: Sequence[Fault]) -> str:
+    """The same for a tool of a server, whose schema says what it takes."""
+    told = [text for problem in problems for text in _explain_problem(problem, "argument ", "the arguments are")]
+    return f"tool {name!r}: {_join(list(dict.fromkeys(told)))}. It takes {_describe(schema)}."
+
+
+def explain_remote_output(name: str, problems: Sequence[Fault]) -> str:
+    """Which part of a server's result is not what it says it returns."""
+    told = [text for problem in problems for text in _explain_problem(problem, "", "the result is")]
+    return f"tool {name!r} returned what its output schema does not allow: {_join(list(dict.fromkeys(told)))}."
+
+
+def _explain_problem(problem: Fault, what: str, whole: str) -> Iterator[str]:
+    found, wanted = problem.found, problem.wanted
+    if problem.keyword == "required" and isinstance(found, dict):
+        for name in wanted:
+            if name not in found:
+                yield f"{what}{_spell((*problem.place, name))!r} is missing"
+        return
+    if problem.keyword == "additionalProperties" and wanted is False and isinstance(found, dict):
+        for name in [name for name in found if name not in problem.known][: MAX_COMPLAINTS + 1]:
+            close = difflib.get_close_matches(name, problem.known, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            yield f"there is no {what}{_spell((*problem.place, name))!r}{hint}"
+        return
+    place = _spell(problem.place)
+    begin = f"{what}{place!r} is" if place else whole
+    yield f"{begin} {_SHORT.repr(found)}: should {_demand(problem.keyword, wanted)}"
+
+
+def _demand(keyword: str, wanted: Json) -> str:
+    if keyword in _DEMANDS:
+        shown = " or ".join(map(str, wanted)) if isinstance(wanted, list) and keyword == "type" else _SHORT.repr(wanted)
+        return _DEMANDS[keyword].format(str(wanted) if isinstance(wanted, str) else shown)
+    return f"fit what the schema says under {keyword!r}"
+
+
+_DEMANDS = {
+    "type": "be of type {}",
+    "enum": "be one of {}",
+    "const": "be {}",
+    "minimum": "be at least {}",
+    "maximum": "be at most {}",
+    "exclusiveMinimum": "be more than {}",
+    "exclusiveMaximum": "be less than {}",
+    "multipleOf": "be a multiple of {}",
+    "minLength": "have at least {} characters",
+    "maxLength": "have at most {} characters",
+    "minItems": "have at least {} items",
+    "maxItems": "have at most {} items",
+    "uniqueItems": "have no item twice",
+    "anyOf": "have one of the forms that the schema allows",
+    "oneOf": "have exactly one of the forms that the schema allows",
+    "not": "not have a form that the schema forbids",
+}

@@ -52,6 +52,16 @@ class RemoteResult:
     structured: Json | None = None
     is_error: bool = False
 
+    @property
+    def text(self) -> str:
+        """Its text blocks, a line apart."""
+        return "\n".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+    @property
+    def only_text(self) -> bool:
+        """Whether all its blocks are text."""
+        return all(block.get("type") == "text" for block in self.content)
+
 
 class Connections(Protocol):
     """The connections of one process and event loop: caches, made when they are needed, which may die at any time."""

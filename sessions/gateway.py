@@ -20,9 +20,13 @@ from retinue.runs.sessions import Link, Pause
 from retinue.sessions.calls import Calls
 from retinue.sessions.catalog import Catalog, Tool
 from retinue.sessions.connections import Connections
+from retinue.sessions.results import weigh
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
+
+LARGE = 1024 * 1024
+"""Bytes of an outcome that are read on the event loop."""
 
 RELEASE = 10.0
 """Seconds that letting go of a run's connections may take."""
@@ -77,6 +81,7 @@ class CapabilityGateway:
                 arguments=call.arguments,
                 budget=caller.budget,
                 approval=approval,
+                now=0 if approval is None else self._clock(),
             )
         )
 
@@ -94,7 +99,7 @@ class CapabilityGateway:
         seconds = min(call.capability.timeout, left)
         invocation = tool.invoke(call.arguments, caller, link)
         outcome = await self._calls.make(call.capability.name, invocation, seconds + invocation.spare)
-        return tool.shape(outcome)
+        return await _shaped(tool, outcome)
 
     async def probe(self, call: Prepared, caller: Caller) -> CallResult | None:
         """Whether a reconcilable call with this key has happened: its result, or None when it has not.
@@ -112,7 +117,7 @@ class CapabilityGateway:
             )
         seconds = call.capability.timeout + invocation.spare
         outcome = await self._calls.make(call.capability.name, invocation, seconds)
-        return None if outcome is None else _answered(call.capability, tool.shape(outcome))
+        return None if outcome is None else _answered(call.capability, await _shaped(tool, outcome))
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: let go of the connections that only it used. Raises nothing."""
@@ -137,6 +142,13 @@ class CapabilityGateway:
                 code="version",
             )
         return tool
+
+
+async def _shaped(tool: Tool, outcome: object) -> CallResult | Pause:
+    """Read an outcome; a large one in a thread, since a megabyte is milliseconds of work."""
+    if weigh(outcome, LARGE) > LARGE:
+        return await asyncio.to_thread(tool.shape, outcome)
+    return tool.shape(outcome)
 
 
 def _answered(capability: Capability, result: CallResult | Pause) -> CallResult:

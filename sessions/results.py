@@ -6,30 +6,70 @@ object is no object. Sizes are judged before values are validated. Knows no call
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from hashlib import sha256
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.capabilities import CallResult, Capability
+from retinue.runs.capabilities import CallResult, Capability, Whole
 from retinue.runs.errors import PermanentError
 from retinue.sessions.complaints import explain_output
+from retinue.sessions.connections import RemoteResult
+
+ANY: TypeAdapter[Any] = TypeAdapter(Any)
+"""For values that are JSON already."""
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of JSON above which nothing is kept of a result but what the cap leaves."""
 
 
 def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> CallResult:
-    """The outcome of a call as JSON of at most `capability.max_bytes` bytes.
+    """The outcome of a call as JSON of at most `capability.max_bytes` bytes; all of it beside that where it had more.
 
     Raises PermanentError: `invalid_output` naming the field, `too_large` naming cap, size and remedy.
     """
     cap = capability.max_bytes
-    least = weigh(outcome, cap)
-    kept = outcome if least <= cap else _shorten_unread(capability, outcome, least)
+    least = weigh(outcome, max(cap, LARGEST))
+    kept = outcome if least <= max(cap, LARGEST) else _shorten_unread(capability, outcome, least)
     text = _dump(capability, adapter, kept)
     if len(text) <= cap and kept is outcome:
         return CallResult(from_json(text), len(text))
-    size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
-    return _shorten(capability, outcome, from_json(text), size)
+    if kept is not outcome or len(text) > LARGEST:
+        size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
+        return _shorten(capability, outcome, from_json(text), size)
+    whole = Whole(from_json(text), len(text), sha256(text).hexdigest())
+    try:
+        return replace(_shorten(capability, outcome, whole.value, f"{len(text):,}"), full=whole)
+    except PermanentError as error:
+        error.full = whole
+        raise
+
+
+def cap_blocks(capability: Capability, result: RemoteResult) -> CallResult:
+    """What a server returned without a structure: its text, or a list of its blocks. The base64 of an image, a sound or
+    a file that would fill the cap is left out of the value, and kept in the whole.
+    """
+    if result.only_text:
+        return cap_result(capability, ANY, result.text if result.content else None)
+    blocks = [{name: part for name, part in block.items() if part is not None} for block in result.content]
+    lean = [_lean(block, capability.max_bytes // 2) for block in blocks]
+    if lean == blocks:
+        return cap_result(capability, ANY, blocks)
+    text = to_json(blocks)
+    whole = Whole(blocks, len(text), sha256(text).hexdigest()) if len(text) <= LARGEST else None
+    return replace(cap_result(capability, ANY, lean), cut=True, full=whole)
+
+
+def _lean(block: dict[str, Any], most: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, part in block.items():
+        if name in ("data", "blob") and isinstance(part, str) and len(part) > most:
+            kept["left_out"] = f"{len(part):,} characters of base64: more than the cap of this tool allows"
+        else:
+            kept[name] = _lean(part, most) if isinstance(part, dict) else part
+    return kept
 
 
 def weigh(value: object, cap: int) -> int:

@@ -12,6 +12,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -23,6 +25,7 @@ from retinue.store.rows import one
 FILE = "store.db"
 NOTE = "backup.json"
 _BESIDE = ("keys", "blobs")
+_NOTES = "jobs"
 _BOUND = 3_600.0
 _DRAFTS = shutil.ignore_patterns("*.*")
 """Blobs that are being written: their names change while they are copied."""
@@ -35,29 +38,45 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
     """
     if not (folder / FILE).is_file():
         raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
-    if target.exists():
-        raise InvalidInput(f"backup {target} exists: name a folder that does not")
-    draft = target.with_name(f"{target.name}.unfinished")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        counts = snapshot(folder, draft)
+    with drafted(target, folder, keys) as (draft, counts):
+        counts |= snapshot(folder, draft)
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, draft / name, ignore=_DRAFTS if name == "blobs" else None)
         counts["blobs"] = sum(path.is_file() for path in (draft / "blobs").rglob("*"))
-        complete(draft, target, counts | {"keys": keys})
+    return counts
+
+
+@contextmanager
+def drafted(target: Path, folder: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A folder to be filled, and counts of what is in it: the backup `target`, which must not exist, when the block has
+    ended well, else nothing. `keys` is noted in it; the notes of jobs in the data folder are there already: older than
+    the journal, so that all they name is in it.
+
+    InvalidInput, StoreError when it cannot be written.
+    """
+    if target.exists():
+        raise InvalidInput(f"backup {target} exists: name a folder that does not")
+    draft = target.with_name(f"{target.name}.unfinished")
+    counts: dict[str, int] = {}
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        copy_notes(folder, draft)
+        yield draft, counts
+        (draft / NOTE).write_text(json.dumps(counts | {"keys": keys}) + "\n", encoding="utf-8")
+        draft.rename(target)
     except OSError as error:
         raise StoreError(f"backup {target} cannot be written: {error.strerror}; free space or name another") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return counts
 
 
-def complete(draft: Path, target: Path, said: dict[str, int]) -> None:
-    """Make a backup of a whole draft of one: note what is in it, and give it its name."""
-    (draft / NOTE).write_text(json.dumps(said) + "\n", encoding="utf-8")
-    draft.rename(target)
+def copy_notes(folder: Path, other: Path) -> None:
+    """Copy the notes of jobs of one data folder into another."""
+    for note in (folder / _NOTES).glob("*.json"):
+        (other / _NOTES).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(note, other / _NOTES / note.name)
 
 
 def refuse_no_backup(backup: Path) -> None:
@@ -92,6 +111,7 @@ def restore(backup: Path, folder: Path) -> int:
     for name in _BESIDE:
         if (backup / name).is_dir():
             shutil.copytree(backup / name, folder / name, dirs_exist_ok=True)
+    copy_notes(backup, folder)
     draft = folder / f"{FILE}.unfinished"
     shutil.copyfile(backup / FILE, draft)
     held = _renew(draft)

@@ -41,11 +41,15 @@ TABLES = (
     Table("contents", ("hash",), lasting=True),
     Table("requests"),
     Table("events", lasting=True),
+    Table("capability_sessions"),
     Table("dead_letters"),
     Table("deltas", ("seq",), lasting=True),
     Table("buckets", ("scope", "name")),
     Table("breakers", ("name",)),
     Table("alerts"),
+    Table("accounts", ("tenant_id", "name")),
+    Table("memories"),
+    Table("memory_terms", ("term", "memory")),
 )
 """What is copied, beside keys and blobs. Hosts are not: who owned a run there does not own it here."""
 HOSTS = "hosts"

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retinue.runs.contracts import Json, PendingRequest
 from retinue.runs.journal import Accepted, Append, DeadLetter, NewRun, Parked, Spawn
+from retinue.runs.sessions import SessionRow
 from retinue.store.frames import Encoded, FrameCodec, bound_to
 
 _FEW_CHILDREN = 4
+SealedRow = tuple[SessionRow, bytes | None]
+"""A session with its tokens sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,13 @@ class EncodedAppend:
     children: tuple[tuple[Encoded, ...], ...]
     rejected: tuple[bytes | None, ...]
     prompt: bytes | None
+    sessions: tuple[SealedRow, ...] = ()
+
+    @property
+    def checkpoint(self) -> int | None:
+        """The position that replay begins at from now on, when the append holds a checkpoint."""
+        holds = any(entry.kind == "checkpoint" for entry in self.append.entries)
+        return self.append.expected + 1 if holds else None
 
     @property
     def brief(self) -> bool:
@@ -49,8 +60,14 @@ def encode_append(codec: FrameCodec, append: Append) -> EncodedAppend:
         parked,
         tuple(encode_new(codec, child) for child in spawn.children),
         tuple(seal_letter(codec, append.tenant_id, letter) for letter in spawn.rejected),
-        None if request is None else codec.seal(append.tenant_id, request.prompt, request.request_id),
+        None if request is None else codec.seal(append.tenant_id, _words(request), request.request_id),
+        tuple(seal_session(codec, append.tenant_id, row) for row in append.sessions),
     )
+
+
+def _words(request: PendingRequest) -> Json:
+    """What is said to a person: the prompt, and what the answer has to be where a server asks."""
+    return request.prompt if not request.asked else {"prompt": request.prompt, "asked": request.asked}
 
 
 def encode_new(codec: FrameCodec, new: NewRun) -> tuple[Encoded, ...]:
@@ -67,3 +84,9 @@ def encode_new(codec: FrameCodec, new: NewRun) -> tuple[Encoded, ...]:
 def seal_letter(codec: FrameCodec, tenant_id: str, letter: DeadLetter) -> bytes | None:
     """The content of a dead letter, sealed under where it came from."""
     return None if letter.content is None else codec.seal(tenant_id, letter.content, f"{letter.source}:{letter.line}")
+
+
+def seal_session(codec: FrameCodec, tenant_id: str, row: SessionRow) -> SealedRow:
+    """Seal what the calls of a session can be continued with; nothing where there is none."""
+    tokens = dict(row.tokens)
+    return row, codec.seal(tenant_id, tokens, f"session:{row.session.session_id}") if tokens else None

@@ -46,10 +46,7 @@ class Connection(Protocol):
 
 @dataclass(slots=True)
 class Job:
-    """An operation that waits for its transaction. `append`: what it applies, when it is an append to a journal.
-
-    `confirm` tells by the store, and the result, whether it was committed, when nobody heard.
-    """
+    """An operation that waits for its transaction. `append`: what it applies, when it is an append to a journal."""
 
     operation: Callable[[Connection], Any]
     future: asyncio.Future[Any]
@@ -58,9 +55,16 @@ class Job:
     brief: bool = False
     silent: bool = False
     append: EncodedAppend | None = None
-    confirm: Callable[[Connection, Any], bool] | None = None
     result: Any = None
     error: BaseException | None = None
+
+    def ready(self, translate: Callable[[BaseException], BaseException]) -> None:
+        """Do what comes before the transaction. When it fails, only this job has an error, as `translate` names it."""
+        try:
+            if self.prepare is not None:
+                self.prepare()
+        except Exception as error:  # the member fails, the thread lives
+            self.error = translate(error)
 
 
 class Pen(Protocol):

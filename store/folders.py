@@ -5,7 +5,6 @@ Knows neither blobs nor rows.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
@@ -14,12 +13,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from retinue.runs.errors import StoreError, StoreFull, StoreUnreachable
+from retinue.runs.errors import StoreError, StoreUnreachable
+from retinue.store import disks
 from retinue.store.objects import AHEAD, Found
 from retinue.store.sealing import sync_folder
 
 _ENDS = 65_536
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def digest_of_ends(file: BinaryIO, size: int) -> str:
@@ -105,7 +104,7 @@ class FolderObjects:
             raise self._failed(path, error) from None
 
     def _failed(self, path: str, error: OSError) -> StoreError:
-        if error.errno in _NO_ROOM:
-            return StoreFull(f"the disk of the store is full: nothing was written; free space ({self._folder / path})")
+        if disks.is_full(error):
+            return disks.full(f"free space ({self._folder / path})")
         cause = error.strerror or str(error)
         return StoreUnreachable(f"{self._folder / path}: {cause}; check that the folder is mounted and its permissions")

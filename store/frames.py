@@ -9,12 +9,13 @@ transcript repeats it. Content above the inline limit becomes a blob. Knows no S
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pydantic_core import from_json, to_json
 
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
@@ -27,7 +28,8 @@ _PREVIEW = 200
 _SAID = "$said"
 _PLAIN = "$plain"
 _REFERENCES = "$shared"
-_MARKS = frozenset({_SAID, _PLAIN, "$blob"})
+_BLOB = "$blob"
+_MARKS = frozenset({_SAID, _PLAIN, _BLOB})
 _MAY_QUOTE = (Outcome, Attempt, Finished)
 _ERASED: dict[str, Json] = {"message": "(content erased)"}
 
@@ -56,6 +58,25 @@ class FrameCodec:
         self._blobs = blobs
         self._known = lru_cache(maxsize=20_000)(self._seal_shared)
 
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to `refresh`."""
+        return self._vault.stale
+
+    def refresh(self) -> None:
+        """Forget what was sealed with keys that were destroyed by other processes. Blocking."""
+        if self._vault.refresh():
+            self._known.cache_clear()
+
+    def lacks(self, tenant_ids: Iterable[str]) -> list[str]:
+        """The tenants whose keys are not in hand."""
+        return [tenant_id for tenant_id in set(tenant_ids) if not self._vault.knows(tenant_id)]
+
+    def prepare(self, tenant_ids: Iterable[str], make: bool) -> None:
+        """Take keys in hand, so that to encode for these tenants waits for nothing. Blocking."""
+        for tenant_id in tenant_ids:
+            self._vault.prepare(tenant_id, make)
+
     def encode(self, tenant_id: str, bound_to: str, entries: Sequence[AnyEntry]) -> Encoded:
         """`bound_to` names run and position: a frame moved elsewhere does not open."""
         encoded = Encoded(b"", None, len(entries))
@@ -63,7 +84,8 @@ class FrameCodec:
         contents: list[bytes] = []
         for entry in entries:
             said = _words(entry)
-            contents.append(_beside(said, self._stored(tenant_id, entry.content, encoded)))
+            stored = _dump(entry.content) if _waits_apart(entry) else self._stored(tenant_id, entry.content, encoded)
+            contents.append(_beside(said, stored))
             facts.append(_facts(entry if said is None else _spoken(entry, {})))
         encoded.facts = b"[" + b",".join(facts) + b"]"
         if any(content is not _NULL for content in contents):
@@ -98,6 +120,10 @@ class FrameCodec:
         for address, plain in blobs:
             self._blobs.put(tenant_id, address, plain)
 
+    def address(self, tenant_id: str, text: str) -> str:
+        """A keyed hash of a text: equal for equal texts of the tenant, meaningless without its key."""
+        return self._vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
+
     def seal(self, tenant_id: str, value: Json, bound_to: str) -> bytes:
         """One value outside a frame: a prompt, an answer, an event."""
         return self._vault.seal(tenant_id, _dump(value), bound_to.encode())
@@ -122,7 +148,7 @@ class FrameCodec:
         address = self._vault.address(tenant_id, plain).hex()
         encoded.blobs.append((address, plain))
         preview = plain[:_PREVIEW].decode(errors="replace")
-        return _dump({"$blob": address, "size": len(plain), "type": "application/json", "preview": preview})
+        return _dump({_BLOB: address, "size": len(plain), "type": "application/json", "preview": preview})
 
     def _seal_shared(self, tenant_id: str, plain: bytes) -> tuple[bytes, bytes]:
         address = self._vault.address(tenant_id, plain)
@@ -133,13 +159,20 @@ class FrameCodec:
     ) -> AnyEntry:
         if isinstance(content, dict) and _SAID in content:
             entry, content = _spoken(entry, content[_SAID]), content["content"]
+        opened = entry.model_copy(update={"content": content})
+        if _waits_apart(opened):
+            return opened
         return entry.model_copy(update={"content": self._restored(tenant_id, content, fetch)})
+
+    def fetched(self, tenant_id: str, content: Json) -> Json:
+        """The content of an entry that waits apart. Blocking; None when the tenant's key was destroyed."""
+        return self._restored(tenant_id, content, lambda _: None)
 
     def _restored(self, tenant_id: str, content: Json, fetch: Callable[[bytes], bytes | None]) -> Json:
         if not isinstance(content, dict):
             return content
-        if "$blob" in content:
-            plain = self._blobs.get(tenant_id, content["$blob"])
+        if _BLOB in content:
+            plain = self._blobs.get(tenant_id, content[_BLOB])
             content = None if plain is None else _load(plain)
         if isinstance(content, dict) and _PLAIN in content:
             return content[_PLAIN]
@@ -165,6 +198,17 @@ def _looks_marked(content: dict[str, Json]) -> bool:
     """A content of the user's that could be taken for one of the codec's own marks."""
     inner = content.get(_SHARED)
     return not _MARKS.isdisjoint(content) or (isinstance(inner, dict) and _REFERENCES in inner)
+
+
+def _waits_apart(entry: AnyEntry) -> bool:
+    """Whether an entry's content is a reference to a blob that is only read when somebody asks for it: tens of
+    megabytes that neither replay nor traces need."""
+    return (
+        isinstance(entry, Record)
+        and entry.topic == FULL_OUTPUT
+        and isinstance(entry.content, dict)
+        and _BLOB in entry.content
+    )
 
 
 def _words(entry: AnyEntry) -> dict[str, Json] | None:

@@ -71,11 +71,6 @@ def lease(connection: Connection, codec: FrameCodec, host: HostInfo, wanted: Wan
     return [run for row in rows if (run := _load_or_end(connection, codec, (row, stored[row[0]]), at)) is not None]
 
 
-def is_leased(connection: Connection, taken: list[LeasedRun]) -> bool:
-    """Whether a lease was committed whose answer was lost: else its host would own runs and never run them."""
-    return all(many(connection, sql("leased"), (run.num, run.epoch)) for run in taken[:1])
-
-
 _Stored = list[tuple[Json, ...]]
 
 

@@ -27,6 +27,7 @@ from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded
 from retinue.store.rows import many, one
+from retinue.store.sessions import keep
 from retinue.store.settling import End, cancel_all, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
 
@@ -52,12 +53,14 @@ def append(connection: Connection, job: EncodedAppend) -> Appended:
     seq = 0
     if job.frame.count:
         seq = write_frame(connection, wanted.num, wanted.tenant_id, (wanted.expected + 1, wanted.epoch), job.frame)
-    if any(entry.kind == "checkpoint" for entry in wanted.entries):
-        connection.execute(sql("mark_checkpoint"), (wanted.expected + 1, wanted.num))
+    if job.checkpoint is not None:
+        connection.execute(sql("mark_checkpoint"), (job.checkpoint, wanted.num))
     if wanted.spawn is not None:
         _spawn(connection, job, wanted.spawn)
     if wanted.request is not None:
         _ask(connection, job)
+    for session in job.sessions:
+        keep(connection, wanted.num, session)
     match wanted.end:
         case Park() as park:
             return _park(connection, job, park, row[0], position)

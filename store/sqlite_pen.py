@@ -7,13 +7,13 @@ was applied. The lock is released whatever happens.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from contextlib import suppress
 
 import apsw
 
-from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
+from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError
+from retinue.store import disks
 from retinue.store.engine import Job
 from retinue.store.lock import WriterLock
 from retinue.store.opening import BUSY_MS
@@ -21,7 +21,6 @@ from retinue.store.rows import one
 
 _CHECKPOINT = 4_000
 """Pages in the write-ahead log after which the thread copies them into the database."""
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SqlitePen:
@@ -44,7 +43,7 @@ class SqlitePen:
         """See Pen. One transaction."""
         connection = self._connection
         for job in batch:
-            _prepare(job)
+            job.ready(_translate)
         locked = False
         try:
             locked = self._lock.acquire(wait)
@@ -104,14 +103,6 @@ class SqlitePen:
         return apsw.SQLITE_OK
 
 
-def _prepare(job: Job) -> None:
-    try:
-        if job.prepare is not None:
-            job.prepare()
-    except Exception as error:  # the member fails, the thread lives
-        job.error = _translate(error)
-
-
 class _TransactionLost(Exception):
     """SQLite rolled the whole transaction back while an operation ran."""
 
@@ -155,12 +146,12 @@ def _translate(error: BaseException) -> BaseException:
     cause = error.__cause__ if isinstance(error, _TransactionLost) and error.__cause__ else error
     if isinstance(cause, RetinueError):
         return cause
-    if isinstance(cause, apsw.FullError) or (isinstance(cause, OSError) and cause.errno in _NO_ROOM):
-        return StoreFull("the disk of the store is full: nothing was written; free space and resume")
+    if isinstance(cause, apsw.FullError) or disks.is_full(cause):
+        return disks.full()
     if isinstance(cause, apsw.BusyError):
         return StoreBusy("another process kept the store locked for too long: end what else has store.db open")
     if isinstance(cause, apsw.IOError | OSError):
-        return StoreError(f"the disk of the store failed: {cause}; nothing was acknowledged; repair it and resume")
+        return disks.failed(cause)
     if isinstance(cause, apsw.Error):
         return StoreError(f"the store refused an operation: {cause}")
     return cause

@@ -8,22 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from retinue.runs.accounts import with_share
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
-from retinue.runs.control import DeadInput, GroupState, JobRow, JobState, QueueState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import (
+    DeadInput,
+    GroupState,
+    JobRow,
+    JobState,
+    QueueState,
+    Redriven,
+    Rows,
+    RunQuery,
+    RunTree,
+    SessionQuery,
+    SessionRecord,
+)
+from retinue.runs.errors import LimitReached
 from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
-from retinue.store import control, dead, encoding, leasing, owning, reading, steering, trees
+from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
+from retinue.store.accounts import StoreAccounts
 from retinue.store.alerts import StoreAlerts
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
+from retinue.store.memories import StoreMemories
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -49,7 +66,9 @@ class Store:
         self._writer = Writer(engine.pen)
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
+        self.accounts = StoreAccounts(engine.read, self._writer.submit)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
+        self.memories = StoreMemories(engine.read, self._writer.submit, codec)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
@@ -72,9 +91,9 @@ class Store:
         if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(
-            lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True, confirm=leasing.is_leased
-        )
+        leased = await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True)
+        await self._prepare((run.request.tenant_id for run in leased), make=False)
+        return leased
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
@@ -113,6 +132,8 @@ class Store:
 
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """See Journal. Proof of death is sought outside the transaction."""
+        if self._codec.stale:
+            await asyncio.to_thread(self._codec.refresh)
         own_beat = self._beats.get(host.host_id)
         clock = self._engine.clock
         self._beats[host.host_id] = await self._writer.submit(
@@ -180,7 +201,9 @@ class Store:
 
     async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
         """See Control."""
-        encoded = [(new, encoding.encode_new(self._codec, new)) for new in runs]
+        await self._prepare((new.request.tenant_id for new in runs), make=True)
+        shared = [with_share(new, self._limits) for new in runs]
+        encoded = [(new, encoding.encode_new(self._codec, new)) for new in shared]
 
         large = [(new.request.tenant_id, frame.blobs) for new, frames in encoded for frame in frames if frame.blobs]
 
@@ -188,9 +211,12 @@ class Store:
             for tenant_id, blobs in large:
                 self._codec.keep(tenant_id, blobs)
 
-        accepted = await self._writer.submit(
-            lambda connection: control.submit(connection, encoded), prepare if large else None, brief=len(runs) <= _FEW
-        )
+        accept = partial(control.submit, runs=encoded, limits=self._limits)
+        try:
+            accepted = await self._writer.submit(accept, prepare if large else None, brief=len(runs) <= _FEW)
+        except LimitReached as refusal:
+            await self.accounts.refused(refusal.tenant_id, refusal.window, runs[0].at)
+            raise
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
 
     async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
@@ -214,11 +240,25 @@ class Store:
 
     async def retry(self, run_id: str, wanted: Retry) -> list[str]:
         """See Control."""
-        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
+        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted, self._limits))
 
     async def redrive(self, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
         """Queue a page of the failed rows of a job again, in one transaction."""
-        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, job_id, rows, wanted))
+        page = steering.Page(job_id, rows, self._limits)
+        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, page, wanted))
+
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """See Control."""
+        return await self._read(lambda connection: sessions.records(connection, query))
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """See Control."""
+        return await self._read(lambda connection: sessions.find(connection, session_id))
+
+    async def close_session(self, session_id: str, by: str, at: int) -> SessionRecord:
+        """See Control."""
+        found = await self._writer.submit(lambda c: control.close_session(c, self._codec, session_id, by, at))
+        return await self.session(found)
 
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""
@@ -241,6 +281,10 @@ class Store:
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
+
+    async def request(self, request_id: str) -> PendingRequest:
+        """One request; an unambiguous part of its id will do. UnknownName otherwise."""
+        return await self._read(lambda connection: reading.find_request(connection, self._codec, request_id))
 
     async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
         """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""
@@ -307,6 +351,10 @@ class Store:
     async def _frames_of(self, run_id: str, after: int) -> list[Frame]:
         return await self._read(lambda connection: reading.frames_of(connection, self._codec, run_id, after, 200))
 
+    async def fetch(self, tenant_id: str, content: Json) -> Json:
+        """The content of a record that is only read when it is asked for; None when the tenant's key was destroyed."""
+        return await asyncio.to_thread(self._codec.fetched, tenant_id, content)
+
     async def tail(self, after_seq: int, limit: int) -> list[Frame]:
         """See Control."""
         return await self._read(lambda connection: reading.tail(connection, self._codec, after_seq, limit))
@@ -325,5 +373,12 @@ class Store:
         rows = await self._read(lambda connection: many(connection, query))
         return [(host_id, kind, pid, node, actor_id) for host_id, kind, pid, node, actor_id in rows]
 
+    async def _prepare(self, tenant_ids: Iterable[str], make: bool) -> None:
+        """Have the keys in hand for what is sealed on the loop."""
+        if lacking := self._codec.lacks(tenant_ids):
+            await asyncio.to_thread(self._codec.prepare, lacking, make)
+
     async def _read(self, read: Callable[[Connection], T]) -> T:
+        if self._codec.stale:
+            await asyncio.to_thread(self._codec.refresh)
         return await self._engine.read(read)

@@ -54,7 +54,6 @@ class Writer:
         brief: bool = False,
         silent: bool = False,
         append: EncodedAppend | None = None,
-        confirm: Callable[[Connection, T], bool] | None = None,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future resolves when its transaction is on disk. Order is kept.
 
@@ -64,12 +63,11 @@ class Writer:
         brought what can share the transaction; at once, when the round before has brought nothing to share.
         `silent`: nobody waits for what it does. `append`: what the operation applies, for a pen that applies many in
         one statement.
-        `confirm`: looks whether what gave this result was committed, when the answer to the commit was lost.
         """
         if self._closed:
             raise StoreError("the store is closed; open it again to write")
         loop = host_loop()
-        job = Job(operation, loop.create_future(), loop, prepare, brief and prepare is None, silent, append, confirm)
+        job = Job(operation, loop.create_future(), loop, prepare, brief and prepare is None, silent, append)
         self._queue.append(job)
         if not job.brief:
             self._bell.put(True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.runs.contracts import Status
-from retinue.runs.identity import APPROVAL
+from retinue.runs.identity import step_of
 from retinue.runs.journal import Finished, Intent, Outcome
 from retinue.runs.tracing import span_id_of
 from retinue.traces.file import Row
@@ -143,7 +143,7 @@ def _lineage(state: RunState) -> Row:
 
 def _parent_of(state: RunState, key: str) -> str:
     """The run's span, or that of the adopted function that a step is inside of (`key!...`)."""
-    outer, _, _ = key.removesuffix(APPROVAL).rpartition("!")
+    outer, _, _ = step_of(key).rpartition("!")
     return span_id_of(state.identity["run_id"], outer) if outer else str(state.identity["span_id"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.runs.journal import Attempt, Intent, Outcome
+from retinue.runs.steps import EDITED, result_of
 from retinue.runs.tracing import span_id_of
 from retinue.traces.file import Row
 from retinue.traces.records import add_gate_decision
@@ -73,6 +74,8 @@ def end_step(page: Page, entry: Outcome) -> None:
             page.add("model_calls", _model_call(span, facts, intent, entry))
         case "call":
             page.add("tool_calls", _tool_call(span, facts, intent, entry))
+        case "remember" | "forget":
+            page.add("memory_writes", _memory_write(span, facts, intent, entry))
         case "approval" | "input":
             page.add("answers", _answer(span, facts, entry))
         case "event":
@@ -142,11 +145,34 @@ def _tool_call(span: Row, facts: dict[str, Any], intent: Intent | None, outcome:
         "idempotency": facts.get("idempotency"),
         "gate": member(facts.get("gate"), "outcome"),
         "arguments": intent.content if intent else None,
-        "value": outcome.content,
+        "edited_by": member(facts.get(EDITED), "by"),
+        "asked_digest": member(facts.get(EDITED), "asked"),
+        "called_digest": member(facts.get(EDITED), "called"),
+        "value": result_of(outcome)[0],
         "size_bytes": facts.get("size"),
         "cut": facts.get("cut"),
         "duration_ms": span["duration_ms"],
         "execution_us": facts.get("micros"),
+    }
+
+
+def _memory_write(span: Row, facts: dict[str, Any], intent: Intent | None, outcome: Outcome) -> Row:
+    asked = intent.content if intent else None
+    ended = _ended(span)
+    del ended["cost_usd"]
+    return {
+        **ended,
+        "call_id": facts.get("call_id"),
+        "action": outcome.effect,
+        "memory_id": facts.get("memory_id"),
+        "scope": facts.get("scope"),
+        "owner": facts.get("owner"),
+        "name": member(asked, "key") or member(asked, "name"),
+        "tags": names(member(asked, "tags")),
+        "content": member(asked, "content"),
+        "expires_at": micros(facts.get("expires_at")),
+        "forgotten": facts.get("forgotten"),
+        "duration_ms": span["duration_ms"],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator
 
@@ -15,8 +16,8 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.inspection import FinishedStep, Inspection, NamedBoundary
 from retinue.ingress.pending import commands
 from retinue.ingress.pending_text import title
-from retinue.ingress.render import duration, moment, money, standing
-from retinue.ingress.terminal import Terminal
+from retinue.ingress.render import duration, moment, money, short, standing
+from retinue.ingress.terminal import Terminal, as_block
 from retinue.ingress.trees import tree_facts, tree_text
 from retinue.ingress.verb import verb
 from retinue.runs.contracts import RunRecord
@@ -30,11 +31,16 @@ _WHY = 4
 @verb("inspect")
 @click.argument("run")
 @click.option("--tree", is_flag=True, help="What is below it, too.")
-async def inspect_command(terminal: Terminal, run: str, tree: bool) -> Exit:
+@click.option("--full", metavar="KEY", help="Only this: the whole result of the step KEY, which was above its cap.")
+async def inspect_command(terminal: Terminal, run: str, tree: bool, full: str | None) -> Exit:
     """Show RUN: its record, the cursor that resumes it, where replay begins, the boundaries its target names and
     which of them it has passed, the finished steps that will not be done again, what it waits for, its children,
     its budget, and what helps if it failed."""
     async with open_controls(terminal.settings()) as client:
+        if full is not None:
+            one, value = await client.full_output(run, full)
+            terminal.give({**one.model_dump(), "value": value}, value if isinstance(value, str) else as_block(value))
+            return Exit.done
         seen = await client.inspect(run)
         found = await client.tree(run) if tree else None
     facts = seen.model_dump(mode="json")
@@ -70,16 +76,17 @@ def _lines(seen: Inspection, now: int) -> Iterator[tuple[str, str]]:
         yield "", _step(step)
     for step in seen.in_flight:
         yield "in flight", _step(step)
+    for one in seen.full_outputs[-_SHOWN:]:
+        whole = f"{one.key}: {one.name} returned {one.size:,} bytes, more than its cap; sha256 {one.sha256[:12]}"
+        yield "full output", f"{whole}\n`retinue inspect {short(seen.record.run_id)} --full {shlex.quote(one.key)}`"
     for group in seen.children[-_SHOWN:]:
         yield "children", f"{group.name}: {group}"
     for waits in seen.waits:
         yield "waits for", _waits(waits, seen.record, now)
     for text in seen.failed_tries:
         yield "failed try", text
-    if seen.error:
-        yield "error", seen.error
-    if seen.remedy:
-        yield "what helps", seen.remedy
+    ended = (("checked", seen.checked), ("error", seen.error), ("what helps", seen.remedy))
+    yield from ((name, text) for name, text in ended if text)
 
 
 def _place_lines(seen: Inspection) -> Iterator[tuple[str, str]]:

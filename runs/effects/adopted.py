@@ -301,4 +301,4 @@ def _first_of(waits: dict[str, Wait]) -> Wait:
     moments = [wait.at for wait in waits.values() if wait.at is not None]
     asking = next((wait for wait in waits.values() if wait.request is not None), None)
     first = asking or next(iter(waits.values()))
-    return Wait(first.reason, at=min(moments, default=None), request=first.request)
+    return Wait(first.reason, at=min(moments, default=None), request=first.request, session=first.session)

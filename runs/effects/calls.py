@@ -6,9 +6,10 @@ that was interrupted between the two is never repeated in silence: its idempoten
 
 from __future__ import annotations
 
+from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, retrying
+from retinue.runs.effects import asking, breaking, doubts, editing, remote, retrying, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
@@ -16,7 +17,7 @@ from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
-from retinue.runs.sessions import Pause
+from retinue.runs.sessions import Pause, Resumption
 from retinue.runs.steps import Command, Done, Wait, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -26,31 +27,98 @@ _ONE_HOP = Usage(hops=1)
 
 async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
-    call = run.services.gateway.prepare(command.name, command.arguments)
-    _check_needs(run, call)
+    ended = await _perform(run, command)
+    return editing.told(run, command, ended) if isinstance(ended, Done) else ended
+
+
+async def _perform(run: Run, command: Command) -> Done | Wait:
+    asked = run.services.gateway.prepare(command.name, command.arguments)
+    _check_needs(run, asked)
     waiting = retrying.due(run, command)
     if waiting is not None:
         return waiting
     intent = run.history.intents.get(command.key)
-    if intent is not None and (command.interrupted or command.doubted):
-        return await _recover(run, command, call, intent)
-    caller = _caller(run, command, call)
-    decision = _decide(run, command, call, caller)
-    if decision.outcome == "approval_required":
-        return await asking.for_approval(run, command, call, decision)
-    if decision.outcome == "deny":
-        return _refused(decision)
+    made = asked if intent is None else editing.as_made(run, asked, intent)
+    if asked.capability.server is not None:
+        stopped = _still_allowed(run, command, asked, made)
+        if stopped is not None:
+            return stopped
+        way = await remote.resume(run, command, made)
+        if way is not None:
+            return await _execute(run, command, made, way) if isinstance(way, Resumption) else way
+    if intent is not None and _is_write(asked) and (command.interrupted or command.doubted):
+        return await _recover(run, command, made, intent)
+    command.interrupted = False
+    return await _begin(run, command, asked)
+
+
+def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prepared) -> Done | None:
+    """A call that was begun on a server is asked about again before it is continued; a denial ends it there."""
+    if not remote.goes_on(run, command):
+        return None
+    caller = _caller(run, command, asked)
+    _, decision = _weigh(run, command, asked, caller)
+    if decision.outcome != "deny":
+        return None
+    remote.give_up(run, command, made)
+    if _is_write(made):
+        why = f"{command.name} was begun and is not continued: {decision.reason}"
+        return doubts.unknown(command.name, why, _ONE_HOP)
+    return _denied(run, command, made, decision, caller)
+
+
+async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
+    caller = _caller(run, command, asked)
+    call, decision = _weigh(run, command, asked, caller)
+    if decision.outcome != "allow":
+        return await _not_allowed(run, command, (asked, call), decision, caller)
     blocked = await breaking.blocked(run, _breaker(call))
     if blocked is not None:
         return blocked
-    asking.record_yes(run, command)
+    if asking.record_yes(run, command):
+        remote.approval_ended(run, command, call, "approved")
     run.ledger.reserve(command.key, _ONE_HOP)
-    intended = run.write(_intent(run, command, call, decision)) if _is_write(call) else None
+    intended = run.write(_intent(run, command, call, decision, caller)) if _is_write(call) else None
     if intended is not None:
         await intended
-    elif intent is None:
-        run.note(_intent(run, command, call, decision))
-    return await _execute(run, command, call, caller)
+    elif command.key not in run.history.intents:
+        run.note(_intent(run, command, call, decision, caller))
+    return await _execute(run, command, call)
+
+
+def _weigh(run: Run, command: Command, asked: Prepared, caller: Caller) -> tuple[Prepared, GateDecision]:
+    """The call to make and what the gate says of it: as it was asked for, then as its approver changed it."""
+    decision = _decide(run, command, asked, caller)
+    changes = asking.edit(run, command)
+    if changes is None or decision.outcome != "allow":
+        return asked, decision
+    call = run.services.gateway.prepare(command.name, {**asked.arguments, **changes})
+    return call, run.services.gateway.decide(call, caller, asking.approval(run, command, asked, call))
+
+
+async def _not_allowed(
+    run: Run, command: Command, calls: tuple[Prepared, Prepared], decision: GateDecision, caller: Caller
+) -> Done | Wait:
+    """Ask a person, or refuse: the call that was `asked` for, or the one that its approver made of it."""
+    asked, call = calls
+    told = asked_in_full(call, caller)
+    if call is asked and decision.outcome == "approval_required":
+        remote.waits_for_approval(run, command, call)
+        ended = await asking.for_approval(run, command, call, decision, told)
+        if isinstance(ended, Done):
+            remote.approval_ended(run, command, call, "denied")
+        return ended
+    remote.approval_ended(run, command, call, "denied")
+    if call is not asked:
+        why = f"its arguments were changed by its approver, and the call with them: {decision.reason}"
+        return asking.refused(run, command, call, decision, (why, told))
+    return _denied(run, command, call, decision, caller)
+
+
+def _denied(run: Run, command: Command, call: Prepared, decision: GateDecision, caller: Caller) -> Done:
+    asking.record_asked(run, command, call, asked_in_full(call, caller))
+    error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
+    return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
 
 
 def _check_needs(run: Run, call: Prepared) -> None:
@@ -69,25 +137,33 @@ def _check_needs(run: Run, call: Prepared) -> None:
 
 def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateDecision:
     """What the gate says; a fork asks a person besides, before it makes a write that its original has made."""
-    approval = asking.approval(run, command, call.digest)
+    approval = asking.approval(run, command, call)
     decision = run.services.gateway.decide(call, caller, approval)
     repeats = _is_write(call) and write_name(command.name, command.digest) in run.request.repeats
-    if decision.outcome != "allow" or not repeats or approval is not None:
+    if decision.outcome != "allow" or not repeats:
+        return decision
+    given = approval is not None and approval.by != run.request.principal_id
+    if approval is not None and given and asking.binds(run, approval, call, decision):
         return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
 
-async def _execute(run: Run, command: Command, call: Prepared, caller: Caller) -> Done | Wait:
-    started = run.services.now_ns()
+async def _execute(run: Run, command: Command, call: Prepared, resumption: Resumption | None = None) -> Done | Wait:
+    started, caller = run.services.now_ns(), _caller(run, command, call)
     try:
-        result = await run.services.gateway.execute(call, caller)
-        if isinstance(result, Pause):
-            raise PermanentError(f"{command.name} asks a question, which this run cannot pass on", code="asked")
+        if call.capability.server is None:
+            result = await run.services.gateway.execute(call, caller)
+        else:
+            result = await remote.execute(run, command, call, caller, resumption)
     except EffectError as error:
+        wholes.keep(run, command, error.full)
         await breaking.report(run, _breaker(call), error)
         return await _failed(run, command, call, error)
     await breaking.report(run, _breaker(call))
+    if isinstance(result, Pause):
+        return await _perform(run, command)
+    wholes.keep(run, command, result.full)
     return _done(run, call, result, started)
 
 
@@ -106,12 +182,22 @@ def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
 
 
 async def _failed(run: Run, command: Command, call: Prepared, error: EffectError) -> Done | Wait:
-    """A failed call: retry what may be repeated; what may have happened is in doubt; the rest is an error."""
+    """A failed call: continue it while that can be, retry what may be repeated; what may have happened is in doubt; the
+    rest is an error.
+    """
+    if remote.continues(run, command, error):
+        follows = retrying.after(run, command, error, _ONE_HOP)
+        if isinstance(follows, Wait):
+            return follows
+        remote.give_up(run, command, call)
+    elif (cut := remote.cut_off(run, command, call, error)) is not None:
+        return cut
     if call.capability.repeatable or error.code in NOT_MADE:
         follows = retrying.after(run, command, error, _ONE_HOP)
-        unsure = error.code not in NOT_MADE or command.key in run.history.unsure
-        if isinstance(follows, Done) and _is_write(call) and isinstance(error, TransientError) and unsure:
-            command.doubted = f"{error}, and its tries are used up"
+        gone = isinstance(error, TransientError) and error.code not in NOT_MADE
+        if isinstance(follows, Done) and _is_write(call) and (gone or command.key in run.history.unsure):
+            why = "its tries are used up" if isinstance(error, TransientError) else "an earlier try may have been made"
+            command.doubted = f"{error}, and {why}"
             return await _unresolved(run, command, call)
         return follows
     if isinstance(error, TransientError) or error.code == "raised":
@@ -121,10 +207,7 @@ async def _failed(run: Run, command: Command, call: Prepared, error: EffectError
 
 
 async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
-    """The call may have happened: its owner died between intent and outcome, or nobody heard how it ended."""
-    if call.capability.side_effect != "write":
-        command.interrupted = False
-        return await _again(run, command, call, intent)
+    """The write may have happened: its owner died between intent and outcome, or nobody heard how it ended."""
     match doubts.way(run, command, call, "failure" if command.doubted else "crash"):
         case "nobody":
             return doubts.unknown(command.name, f"{_doubt(command)} and must not be repeated", _ONE_HOP)
@@ -137,7 +220,7 @@ async def _recover(run: Run, command: Command, call: Prepared, intent: Intent) -
 
 async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Ask the other side, when what was sent cannot take effect any more."""
-    settled_at = int(intent.facts.get("deadline", 0)) + _SETTLE_NS
+    settled_at = max(int(intent.facts.get("deadline", 0)), remote.sent_until(run, command)) + _SETTLE_NS
     if run.services.now_ns() < settled_at:
         return Wait(StopReason.retry_later, at=settled_at)
     try:
@@ -146,6 +229,7 @@ async def _probe(run: Run, command: Command, call: Prepared, intent: Intent) -> 
         command.doubted = f"the probe of {command.name} failed: {error}"
         return await _unresolved(run, command, call)
     if found is not None:
+        wholes.keep(run, command, found.full)
         return _done(run, call, found, run.services.now_ns())
     return await _again(run, command, call, intent)
 
@@ -169,31 +253,29 @@ async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Do
 
 
 async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
-    """Make the call once more, with its key; a write says so first, with a new deadline."""
+    """Make the write once more, with its key, if the gate still allows it; say so first, with a new deadline."""
+    caller = _caller(run, command, call)
+    asked = run.services.gateway.prepare(command.name, command.arguments)
+    _, decision = _weigh(run, command, asked, caller)
+    if decision.outcome != "allow":
+        return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {decision.reason}", _ONE_HOP)
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
-    caller = _caller(run, command, call)
-    if _is_write(call):
-        now = run.services.now_ns()
-        facts = intent.facts | {"deadline": _deadline(call, now)}
-        await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call, caller)
+    now = run.services.now_ns()
+    facts = intent.facts | {"deadline": _deadline(call, now), "gate": decision.facts}
+    await run.write(intent.model_copy(update={"at": now, "facts": facts}))
+    return await _execute(run, command, call)
 
 
 def _doubt(command: Command) -> str:
     return f"{command.name} may have happened: {command.doubted or 'its owner died before the answer came'}"
 
 
-def _refused(decision: GateDecision) -> Done:
-    error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
-    return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
-
-
 def _is_write(call: Prepared) -> bool:
     return call.capability.side_effect == "write"
 
 
-def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) -> Intent:
+def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision, caller: Caller) -> Intent:
     capability = call.capability
     now = run.services.now_ns()
     return Intent(
@@ -209,8 +291,10 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision) 
             "side_effect": capability.side_effect,
             "source": capability.source,
             "gate": decision.facts,
+            ASKED: asked_of_call(call, caller),
             **(_contract(call, now) if _is_write(call) else {}),
             **_asked_by(command),
+            **editing.on_record(run, command, call),
         },
     )
 

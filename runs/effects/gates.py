@@ -5,6 +5,7 @@ Request pre-check, context, model and output pass here; capability calls are gat
 
 from __future__ import annotations
 
+from retinue.runs.asked import ASKED, asked_at_stage
 from retinue.runs.contracts import Json
 from retinue.runs.effects.run import Run
 from retinue.runs.gate import GateDecision, GateRequest, Stage
@@ -28,27 +29,28 @@ def decide(
 ) -> GateDecision:
     """Ask the gate and put the decision on record; `contract` is that of the write which is concerned."""
     request = run.request
-    decision = run.services.gate.decide(
-        GateRequest(
-            stage=stage,
-            run_id=request.run_id,
-            tenant=request.tenant_id,
-            principal=request.principal_id,
-            agent=request.target,
-            route=request.route,
-            depth=request.depth,
-            resource=resource,
-            side_effect="read" if contract is None else "write",
-            idempotency=contract,
-            budget=run.ledger.remaining(),
-            facts=facts,
-        )
+    asked = GateRequest(
+        stage=stage,
+        run_id=request.run_id,
+        tenant=request.tenant_id,
+        principal=request.principal_id,
+        agent=request.target,
+        route=request.route,
+        depth=request.depth,
+        resource=resource,
+        side_effect="read" if contract is None else "write",
+        idempotency=contract,
+        budget=run.ledger.remaining(),
+        facts=facts,
     )
+    decision = run.services.gate.decide(asked)
+    follows = stage == "model" and decision.outcome == "allow"  # then its intent has the facts
     said: dict[str, Json] = {
         "stage": stage,
         "resource": resource,
         "key": key,
         "decision": decision.facts,
+        ASKED: asked_at_stage(asked, facts=not follows),
     }
     run.note(Record(at=run.services.now_ns(), topic="policy", by="runtime", facts=said))
     return decision

@@ -14,6 +14,7 @@ from retinue.runs.contracts import RunRequest
 from retinue.runs.definitions import Definition
 from retinue.runs.history import History
 from retinue.runs.journal import AnyEntry, Appended, LeasedRun
+from retinue.runs.live_sessions import Sessions
 from retinue.runs.ports import Services
 
 
@@ -26,6 +27,7 @@ class Run(Protocol):
     history: History
     ledger: Ledger
     news: News
+    sessions: Sessions
 
     def note(self, *entries: AnyEntry) -> None:
         """Buffer entries; they ride with the next append."""

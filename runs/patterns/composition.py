@@ -14,10 +14,11 @@ from typing import Any, TypedDict
 from pydantic import BaseModel
 
 from retinue.runs.contracts import NO_LIMITS, Branch, Budget, Json
-from retinue.runs.definitions import AgentSpec, Definition, Prompt, Workflow, version_of
+from retinue.runs.definitions import AgentSpec, Definition, Workflow, version_of
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput, ReplayMismatch, RunFailed
 from retinue.runs.joins import Join
+from retinue.runs.options import Prompt
 from retinue.runs.resources import Resources
 
 Part = Definition | str

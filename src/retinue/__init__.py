@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from retinue.runs.artifacts import Artifact
     from retinue.runs.context import Context
     from retinue.runs.contracts import Branch, Budget, Status, StopReason
-    from retinue.runs.definitions import Compaction, Reset, agent, prompt, workflow
+    from retinue.runs.definitions import agent, workflow
     from retinue.runs.doors import Doors
     from retinue.runs.errors import RetinueError
     from retinue.runs.forking import Given
     from retinue.runs.joins import all_of, best_effort, first_success, quorum
+    from retinue.runs.options import Compaction, Reset, prompt
     from retinue.runs.patterns.chain import chain
     from retinue.runs.patterns.handoff import handoff
     from retinue.runs.patterns.orchestrate import orchestrate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from retinue.runs.patterns.route import route
     from retinue.runs.patterns.vote import vote
     from retinue.runs.resources import Resources
+    from retinue.runs.rules import rule
     from retinue.sessions.native import tool
 
 _HOMES = {
@@ -36,11 +38,11 @@ _HOMES = {
     "Branch": "runs.contracts",
     "Budget": "runs.contracts",
     "Client": "ingress.client",
-    "Compaction": "runs.definitions",
+    "Compaction": "runs.options",
     "Context": "runs.context",
     "Given": "runs.forking",
     "Doors": "runs.doors",
-    "Reset": "runs.definitions",
+    "Reset": "runs.options",
     "Resources": "runs.resources",
     "RetinueError": "runs.errors",
     "RunHandle": "ingress.client",
@@ -58,10 +60,11 @@ _HOMES = {
     "handoff": "runs.patterns.handoff",
     "orchestrate": "runs.patterns.orchestrate",
     "parallel": "runs.patterns.parallel",
-    "prompt": "runs.definitions",
+    "prompt": "runs.options",
     "quorum": "runs.joins",
     "refine": "runs.patterns.refine",
     "route": "runs.patterns.route",
+    "rule": "runs.rules",
     "tool": "sessions.native",
     "vote": "runs.patterns.vote",
     "workflow": "runs.definitions",
@@ -98,6 +101,7 @@ __all__ = [
     "quorum",
     "refine",
     "route",
+    "rule",
     "tool",
     "vote",
     "workflow",

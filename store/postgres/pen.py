@@ -7,7 +7,6 @@ holds them already says so; who asked for anything else is told to look. Every w
 
 from __future__ import annotations
 
-import errno
 import random
 import time
 from collections.abc import Callable
@@ -18,7 +17,8 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError, StoreFull
+from retinue.runs.errors import RetinueError, SchemaMismatch, StoreBusy, StoreError
+from retinue.store import disks
 from retinue.store.engine import Job
 from retinue.store.postgres.bulk import Bulk
 from retinue.store.postgres.connection import PostgresConnection
@@ -28,7 +28,6 @@ _BUSY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAva
 _AGAIN = (*_BUSY, errors.UniqueViolation)
 """What another transaction caused: after it is gone the same operation goes through, or says why not."""
 _TRIES = 5
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRONG_SCHEMA = "RT001"
 
 
@@ -57,7 +56,7 @@ class PostgresPen:
     def commit(self, batch: list[Job], wait: bool) -> bool:
         """See Pen."""
         for job in batch:
-            _prepare(job)
+            job.ready(translate)
         ready = [job for job in batch if job.error is None]
         self._commit_appends([job for job in ready if job.append is not None])
         self._commit_others([job for job in ready if job.append is None and job.brief])
@@ -105,23 +104,10 @@ class PostgresPen:
                 job.result = job.operation(connection)
 
         error = self._transact(apply, repeatable=False)
-        if isinstance(error, _Unknown) and all(job.confirm is not None for job in jobs):
-            for job in jobs:
-                self._confirm(job)
-        elif error is not None:
+        if error is not None:
             self._one_by_one(jobs, error, self._commit_others)
         elif not all(job.silent for job in jobs):
             self._announce()
-
-    def _confirm(self, job: Job) -> None:
-        """See what became of a job whose commit was not answered; when nothing did, it is done again."""
-        assert job.confirm is not None
-        confirm, answers = job.confirm, list[bool]()
-        error = self._transact(lambda connection: answers.append(confirm(connection, job.result)), repeatable=True)
-        if error is not None:
-            job.error = translate(error)
-        elif not answers[-1]:
-            self._commit_others([job])
 
     def _one_by_one(self, jobs: list[Job], error: BaseException, commit: Callable[[list[Job]], None]) -> None:
         """A bad member harms only itself; what is the server's fault, or nobody knows, is everybody's."""
@@ -184,8 +170,8 @@ def translate(error: BaseException) -> BaseException:
     """An error of the database or of the disk as the store's callers know it."""
     if isinstance(error, RetinueError):
         return error
-    if isinstance(error, errors.DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return StoreFull("the disk of the store is full: nothing was written; free space and resume")
+    if isinstance(error, errors.DiskFull) or disks.is_full(error):
+        return disks.full()
     if isinstance(error, errors.RaiseException | psycopg.DatabaseError) and error.sqlstate == _WRONG_SCHEMA:
         return SchemaMismatch(str(error.diag.message_primary))
     if isinstance(error, (*_BUSY, errors.QueryCanceled)):
@@ -195,7 +181,7 @@ def translate(error: BaseException) -> BaseException:
     if isinstance(error, psycopg.Error):
         return StoreError(f"the store refused an operation: {_said(error)}")
     if isinstance(error, OSError):
-        return StoreError(f"the disk of the store failed: {error}; nothing was acknowledged; repair it and resume")
+        return disks.failed(error)
     return error
 
 
@@ -206,11 +192,3 @@ def _said(error: BaseException) -> str:
 def _of_the_server(error: BaseException) -> bool:
     """Whether no member of the batch is to blame."""
     return isinstance(error, psycopg.OperationalError) and not isinstance(error, _AGAIN)
-
-
-def _prepare(job: Job) -> None:
-    try:
-        if job.prepare is not None:
-            job.prepare()
-    except Exception as error:  # the member fails, the thread lives
-        job.error = translate(error)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from tests.chaos.scene import Scene, is_gone, send, until
+from tests.chaos.stores import DatabaseSeen, FileSeen, Kind
 from tests.chaos.world import LEASE
 
 Fault = Callable[[Scene], Awaitable[str]]
@@ -126,7 +127,8 @@ async def full_disk(scene: Scene) -> str:
     if scene.world.no_disk is not None:
         return f"skipped: {scene.world.no_disk}"
     ballast = scene.world.settings.data_folder / "ballast"
-    scene.look.shrink()
+    assert isinstance(scene.world.store, FileSeen)
+    scene.world.store.shrink()
     size, begun = await asyncio.to_thread(_fill, str(ballast)), time.monotonic()
     await asyncio.sleep(scene.chance.uniform(0.3, 1.8) * LEASE)
     ballast.unlink()
@@ -170,6 +172,59 @@ def _jumper(folder: str, seed: str) -> subprocess.Popen[str]:
     )
 
 
+async def end_sessions(scene: Scene) -> str:
+    """The server ends every connection to the store, again and again: most of them in the middle of something."""
+    ended = 0
+    for _ in range(8):
+        ended += await asyncio.to_thread(_database(scene).end_sessions)
+        await asyncio.sleep(scene.chance.uniform(0.05, 0.6))
+    scene.strike()
+    return f"{ended} sessions in 8 bursts"
+
+
+async def kill_session(scene: Scene) -> str:
+    """SIGKILL of one of the server's processes: it takes all others down with it, recovers, and takes connections."""
+    sessions = await asyncio.to_thread(_database(scene).sessions)
+    pid = scene.chance.choice(sessions)
+    scene.strike()
+    await _kill(pid)
+    return f"pid {pid} of {len(sessions)}"
+
+
+async def restart_server(scene: Scene) -> str:
+    """The server stops as by a crash and starts at once."""
+    await asyncio.to_thread(_database(scene).server.restart, "immediate")
+    scene.strike()
+    return "as by a crash"
+
+
+async def stop_server(scene: Scene) -> str:
+    """The server is not there, for less than a lease or more."""
+    server, seconds = _database(scene).server, scene.chance.uniform(0.3, 1.8) * LEASE
+    await asyncio.to_thread(server.stop, scene.chance.choice(["fast", "immediate"]))
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(server.start)
+    scene.strike()
+    return f"for {seconds:.1f} s"
+
+
+async def freeze_server(scene: Scene) -> str:
+    """The server stands still with its connections open, for less than a lease or more."""
+    server, seconds = _database(scene).server, scene.chance.uniform(0.3, 1.8) * LEASE
+    await asyncio.to_thread(server.pause)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.to_thread(server.resume)
+    scene.strike()
+    return f"for {seconds:.1f} s"
+
+
+def _database(scene: Scene) -> DatabaseSeen:
+    assert isinstance(scene.world.store, DatabaseSeen)
+    return scene.world.store
+
+
 async def _kill(pid: int) -> None:
     send(pid, signal.SIGKILL)
     await until(lambda: is_gone(pid), 5)
@@ -198,7 +253,7 @@ def _is_below(pid: int, raylet: int) -> bool:
         return False
 
 
-FAULTS: dict[str, Fault] = {
+_BOTH: dict[str, Fault] = {
     "kill-run": partial(kill_host, "run"),
     "kill-worker": partial(kill_host, "worker"),
     "kill-traces": kill_traces,
@@ -212,9 +267,17 @@ FAULTS: dict[str, Fault] = {
     "nap-worker": partial(nap_host, "worker"),
     "freeze-supervisor": partial(freeze_keeper, "supervisor"),
     "freeze-traces": partial(freeze_keeper, "traces"),
-    "full-disk": full_disk,
     "slow-disk": slow_disk,
     "clock-jumps": clock_jumps,
 }
-ALONE = frozenset({"kill-everything", "full-disk", "kill-raylet"})
+_SERVERS: dict[str, Fault] = {
+    "end-sessions": end_sessions,
+    "kill-session": kill_session,
+    "restart-server": restart_server,
+    "stop-server": stop_server,
+    "freeze-server": freeze_server,
+}
+FAULTS: dict[Kind, dict[str, Fault]] = {"sqlite": _BOTH | {"full-disk": full_disk}, "postgres": _BOTH | _SERVERS}
+"""What can happen to a runtime on each kind of store."""
+ALONE = frozenset({"kill-everything", "full-disk", "kill-raylet", "stop-server", "freeze-server", "restart-server"})
 """Faults that are not paired with another one."""

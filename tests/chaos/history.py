@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from retinue.runs.contracts import NOTHING, Json, RunRequest, Usage
 from retinue.runs.journal import ENTRIES, Accepted, AnyEntry
 
@@ -115,26 +113,8 @@ FROM groups g JOIN runs r ON r.num = g.run
 """
 
 
-def read_runs(path: Path) -> dict[str, RunStory]:
-    """Every run of a store with its journal, facts only: what was said stays sealed."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        return runs_by(connection.execute)
-    finally:
-        connection.close()
-
-
-def read_groups(path: Path) -> tuple[GroupStory, ...]:
-    """Every group of a store."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        return groups_by(connection.execute)
-    finally:
-        connection.close()
-
-
 def runs_by(execute: Execute) -> dict[str, RunStory]:
-    """The same, asked of any store."""
+    """Every run of a store with its journal, facts only: what was said stays sealed."""
     written: dict[int, list[Written]] = {}
     for run, seq, position, epoch, facts in execute(
         "SELECT run, seq, position, epoch, facts FROM journal ORDER BY run, position"
@@ -144,7 +124,7 @@ def runs_by(execute: Execute) -> dict[str, RunStory]:
 
 
 def groups_by(execute: Execute) -> tuple[GroupStory, ...]:
-    """The same, asked of any store."""
+    """Every group of a store."""
     return tuple(GroupStory(*row[:7], reserved=Usage(input_tokens=row[7], micros=row[8])) for row in execute(_GROUPS))
 
 

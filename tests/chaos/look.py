@@ -1,16 +1,15 @@
 """Short looks at a store from outside while others write it: who lives, who holds what, what is left to do.
 
-Through SQLite, on a connection of its own for each look; writes no row. Knows no fault.
+Writes no row. Knows no database and no fault.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import apsw
 import psutil
+from tests.chaos.stores import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +23,10 @@ class HostSeen:
 
 
 class Look:
-    """Looks at the store of one data folder. Every method is a read of milliseconds; raises apsw.Error."""
+    """Looks at one store. Every method is a read of milliseconds; raises what is UNREADABLE."""
 
-    def __init__(self, data_folder: Path) -> None:
-        self._path = str(data_folder / "store.db")
+    def __init__(self, store: Seen) -> None:
+        self.store = store
 
     def hosts(self, kind: str | None = None) -> list[HostSeen]:
         """Hosts whose process lives, oldest first."""
@@ -41,6 +40,12 @@ class Look:
     def is_known(self, number: int) -> bool:
         """Whether the store takes that host for alive: its leases are its own."""
         return bool(self.ask("SELECT 1 FROM hosts WHERE num = ? AND state = 'alive'", number))
+
+    def silence(self) -> float:
+        """For how long (s) the most silent of the runtime's hosts has not shown itself."""
+        query = "SELECT num, beat FROM hosts WHERE state = 'alive' AND kind IN ('run', 'worker')"
+        beats = dict(self.ask(query))
+        return max((self.store.now() - beats[host.number] for host in self.hosts() if host.number in beats), default=0)
 
     def left_behind(self, host: HostSeen) -> int:
         """How many of the runs that a host held nobody has taken up since."""
@@ -68,25 +73,7 @@ class Look:
 
     def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Any short read."""
-        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            connection.set_busy_timeout(5_000)
-            return connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
-
-    def shrink(self) -> None:
-        """Empty the write-ahead log, whose pages would be used again: from now on every commit needs room."""
-        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            connection.set_busy_timeout(5_000)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            connection.close()
-
-    def keep(self, path: Path) -> None:
-        """Copy the whole store into a file; by SQLite, since only SQLite may touch its files."""
-        self.ask("VACUUM INTO ?", str(path))
+        return self.store.ask(query, *values)
 
     def _held(self, number: int) -> tuple[tuple[int, int], ...]:
         rows = self.ask("SELECT num, epoch FROM runs WHERE host = ? AND status = 'in_progress'", number)

@@ -1,5 +1,6 @@
-"""Chaos: `python -m tests.chaos.run --seconds 600 --seed 7 [--faults kill-run,full-disk]`. Exit code 1 on findings.
+"""Chaos: `python -m tests.chaos.run --seconds 600 --seed 7 [--faults kill-run,full-disk] [--store postgres]`.
 
+Exit code 1 on findings.
 Owns the order of things: start, disturb, let settle, measure, stop, judge, tell.
 """
 
@@ -20,11 +21,12 @@ from pathlib import Path
 from tests.chaos import recovery, tables
 from tests.chaos.checker import Finding, check
 from tests.chaos.faults import ALONE, FAULTS
-from tests.chaos.history import History, read_effects, read_groups, read_runs
+from tests.chaos.history import History, groups_by, read_effects, runs_by
 from tests.chaos.load import Load
 from tests.chaos.look import Look
 from tests.chaos.nodes import three_nodes
 from tests.chaos.scene import Scene
+from tests.chaos.stores import KINDS, Kind
 from tests.chaos.summary import Round, Told, tell
 from tests.chaos.waves import Waves
 from tests.chaos.world import World, world
@@ -37,22 +39,23 @@ _SETTLE = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, which seed, which faults, and whether the recovery of a thousand runs is measured."""
+    """How long, which seed, which faults, whether the recovery of a thousand runs is measured, and on which store."""
 
     seconds: float
     seed: int
-    faults: Sequence[str] = tuple(FAULTS)
+    faults: Sequence[str]
     measure: bool = True
+    store: Kind = "sqlite"
 
 
 async def chaos(plan: Plan, folder: Path) -> tuple[History, Told]:
     """Do it all in an empty folder. Raises what keeps it from beginning."""
-    print(f"chaos with seed {plan.seed} for {plan.seconds:.0f} s: {', '.join(plan.faults)}", flush=True)
+    print(f"chaos on {plan.store}, seed {plan.seed}, {plan.seconds:.0f} s: {', '.join(plan.faults)}", flush=True)
     chance = random.Random(plan.seed)
-    with world(folder) as place, three_nodes() as nodes:
+    with world(folder, plan.store) as place, three_nodes() as nodes:
         waves = Waves(place, random.Random(chance.random()))
         waves.address = nodes.address
-        scene = Scene(place, nodes, waves, Look(place.settings.data_folder), random.Random(chance.random()))
+        scene = Scene(place, nodes, waves, Look(place.store), random.Random(chance.random()))
         await scene.up()
         async with connect(settings=place.settings, start=False) as client:
             load = Load(client, random.Random(chance.random()))
@@ -68,7 +71,7 @@ async def chaos(plan: Plan, folder: Path) -> tuple[History, Told]:
         said = [*scene.said, *waves.faults, *load.doubles, *recovery.late(measured)]
         findings = [Finding("harness", "", text) for text in said] + check(history)
         if findings:
-            scene.look.keep(folder / "evidence.db")
+            place.store.keep(folder)
             for kept in filter(
                 Path.is_dir, (place.settings.data_folder / name for name in ("keys", "blobs", "traces"))
             ):
@@ -127,7 +130,8 @@ def _drawn(faults: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
 
 async def _round(scene: Scene, names: list[str], begun: float) -> Round:
     at = time.monotonic() - begun
-    did = await asyncio.gather(*(FAULTS[name](scene) for name in names), return_exceptions=True)
+    faults = FAULTS[scene.world.store.kind]
+    did = await asyncio.gather(*(faults[name](scene) for name in names), return_exceptions=True)
     for name, what in zip(names, did, strict=True):
         if isinstance(what, BaseException):
             raise RuntimeError(f"{name} could not be done") from what
@@ -160,11 +164,10 @@ def _rests(row: tuple[str, str, str | None, int]) -> bool:
 
 
 async def _history(place: World, waves: Waves, load: Load) -> History:
-    store = place.settings.data_folder / "store.db"
     kept = await tables.compare(place.settings, place.folder / "again")
     return History(
-        runs=read_runs(store),
-        groups=read_groups(store),
+        runs=runs_by(place.store.ask),
+        groups=groups_by(place.store.ask),
         effects=read_effects(place.log),
         waves=tuple(waves.done),
         accepted=tuple(load.accepted),
@@ -179,19 +182,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas")
+    parser.add_argument("--store", choices=KINDS, default="sqlite")
+    parser.add_argument("--faults", default="", help="names, separated by commas; default: all that its store can have")
     parser.add_argument("--folder", type=Path, default=None, help="an empty folder to keep; default: a temporary one")
     given = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    faults = [name for name in given.faults.split(",") if name]
-    if unknown := set(faults) - set(FAULTS):
-        parser.error(f"there is no fault {', '.join(sorted(unknown))}: there are {', '.join(FAULTS)}")
-    plan = Plan(given.seconds, random.SystemRandom().randrange(2**31) if given.seed is None else given.seed, faults)
+    there = FAULTS[given.store]
+    faults = [name for name in given.faults.split(",") if name] or list(there)
+    if unknown := set(faults) - set(there):
+        parser.error(f"{given.store} has no fault {', '.join(sorted(unknown))}: it has {', '.join(there)}")
+    seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
+    plan = Plan(given.seconds, seed, faults, store=given.store)
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="retinue-chaos-"))).resolve()
     history, told = asyncio.run(chaos(plan, folder))
     print(tell(history, told))
     if told.findings:
-        print(f"seed {plan.seed}; the log, the outputs and evidence.db, a copy of the store, are in {folder}")
+        print(f"seed {plan.seed}; the log, the outputs and the evidence, a copy of the store, are in {folder}")
         return 1
     if given.folder is None:
         shutil.rmtree(folder, ignore_errors=True)

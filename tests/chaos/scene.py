@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import apsw
 import psutil
 from tests.chaos.look import HostSeen, Look
 from tests.chaos.nodes import Nodes
+from tests.chaos.stores import UNREADABLE
 from tests.chaos.waves import Waves
-from tests.chaos.world import World
-
-from retinue.host.presence import find_runtime
+from tests.chaos.world import LEASE, World
 
 PATIENCE = 90.0
 """Seconds after which a runtime that is not well again is a finding."""
@@ -54,8 +52,7 @@ class Scene:
 
     def supervisor(self) -> int | None:
         """The process of the supervisor, while it lives."""
-        runtime = find_runtime(self.world.settings.data_folder)
-        return None if runtime is None or is_gone(runtime.pid) else runtime.pid
+        return next((process.pid for process in self.nodes.actors("Keeper")), None)
 
     def traces(self) -> list[psutil.Process]:
         """The process of the TraceActor, if it lives."""
@@ -91,6 +88,7 @@ class Scene:
             and kinds.count("worker") >= actors.workers
             and self.supervisor() is not None
             and bool(self.traces())
+            and self.look.silence() < LEASE
             and not any(self.look.left_behind(host) for host in self.lost)
         )
 
@@ -100,7 +98,7 @@ async def until(is_so: Callable[[], object], seconds: float) -> object:
     end = time.monotonic() + seconds
     while True:
         answer: object = None
-        with contextlib.suppress(apsw.Error):
+        with contextlib.suppress(*UNREADABLE):
             answer = is_so()
         if answer or time.monotonic() > end:
             return answer

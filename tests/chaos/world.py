@@ -1,6 +1,6 @@
-"""The folder that chaos works in: project, script of the model, rows of the waves, and the data folder's small disk.
+"""The folder that chaos works in: project, script of the model, rows of the waves, the store and its small disk.
 
-Owns what is on disk and the mount. Knows no process.
+Owns what is on disk, the mount and the server. Knows no process of the runtime.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import work
+from tests.chaos.stores import DatabaseSeen, FileSeen, Kind
+from tests.doubles.postgres import PostgresServer
 from tests.doubles.processes import ROOT
 from tests.doubles.projects import decides, project
 
@@ -28,10 +30,11 @@ DISK = 1024
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Where everything is. `disk` tells why the data folder has no disk of its own, None when it has."""
+    """Where everything is. `no_disk` tells why the store has no disk of its own, None when it has."""
 
     folder: Path
     settings: Settings
+    store: FileSeen | DatabaseSeen
     no_disk: str | None
 
     @property
@@ -59,29 +62,45 @@ def _row(wave: int, number: int, chance: random.Random) -> dict[str, object]:
 
 
 @contextmanager
-def world(folder: Path) -> Iterator[World]:
-    """Make the project; what was mounted is unmounted at the end."""
-    settings = project(
+def world(folder: Path, kind: Kind = "sqlite") -> Iterator[World]:
+    """Make the project and its store; what was mounted or started is gone at the end."""
+    with ExitStack() as stack:
+        server = stack.enter_context(PostgresServer()) if kind == "postgres" else None
+        url = None if server is None else server.fresh()
+        settings = _project(folder, url)
+        store = FileSeen(settings.data_folder) if server is None or url is None else DatabaseSeen(url, server)
+        settings.data_folder.mkdir(parents=True)
+        no_disk = _mount(settings.data_folder) if server is None else "the store is a server's"
+        if no_disk is None:
+            command = ["umount", "--lazy", str(settings.data_folder)]
+            stack.callback(subprocess.run, command, check=False, timeout=30)
+        stack.enter_context(_environment(folder))
+        yield World(folder, settings, store, no_disk)
+
+
+def _project(folder: Path, url: str | None) -> Settings:
+    return project(
         folder,
         *_script(),
         modules=["tests.chaos.work"],
         settings={
             "actors": {"runs": 1, "workers": 2, "lease_seconds": LEASE, "capacity": 1200},
             "retry": {"attempts": 6, "base": 0.1, "cap": 2.0},
+            "store": url,
         },
     )
-    settings.data_folder.mkdir(parents=True)
-    no_disk = _mount(settings.data_folder)
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What every process of the runtime finds in its environment."""
     before = os.environ.get("PYTHONPATH")
-    os.environ |= {work.LOG: str(folder / "effects.log"), "PYTHONPATH": paths}
+    os.environ |= {work.LOG: str(folder / "effects.log"), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     try:
-        yield World(folder, settings, no_disk)
+        yield
     finally:
         del os.environ[work.LOG], os.environ["PYTHONPATH"]
         os.environ |= {} if before is None else {"PYTHONPATH": before}
-        if no_disk is None:
-            subprocess.run(["umount", "--lazy", str(settings.data_folder)], check=False, timeout=30)
 
 
 def _mount(folder: Path) -> str | None:

@@ -18,8 +18,9 @@ from typing import Any
 from tests.crash.outside import OUTSIDE
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.watching import Kill, Watch, open_watched
+from tests.doubles import desk
 
-from retinue.host import clock, hosting, streaming
+from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
 from retinue.ingress import client as clients
 from retinue.ingress.client import Client, connect
@@ -27,22 +28,34 @@ from retinue.runs.contracts import RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelReply, ModelRequest, OnDelta
+from retinue.sessions.catalog import Catalog
+from retinue.store.postgres import hints
 
 PLAIN_TIME = clock.now_ns
 TICK = 0.002
 SECOND = 1_000_000_000
-QUICK = ((hosting, "_TEND", 0.02), (hosting, "_SWEEP", 0.01), (hosting, "_POLL", 0.002), (streaming, "_EVERY", 0.01))
+QUICK = (
+    (hosting, "_TEND", 0.02),
+    (hosting, "_SWEEP", 0.01),
+    (hosting, "_POLL", 0.002),
+    (streaming, "_EVERY", 0.01),
+    (hints, "_POLL", 0.01),
+)
 BUSY = ("queued", "in_progress")
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What a process is to live through: which scenario in which folder, the how-many-th life, and where it ends."""
+    """What a process is to live through: which scenario in which folder, the how-many-th life, and where it ends.
+
+    `store` names a PostgreSQL database; without one the store is in the folder.
+    """
 
     scenario: str
     folder: str
     number: int
     kill: Kill | None = None
+    store: str | None = None
 
 
 class Clock:
@@ -66,8 +79,9 @@ def live(life: Life) -> None:
     folder, scenario = Path(life.folder), SCENARIOS[life.scenario]
     watch, now = Watch(life.kill), Clock(folder / "clock")
     OUTSIDE.enter(folder, life.number)
-    settings = scenario.prepare(folder)
-    clients.open_store = lambda settings: open_watched(settings.data_folder, watch)  # type: ignore[assignment, return-value]
+    settings = scenario.prepare(folder, life.store)
+    composition.Catalog = lambda tools: Catalog([*tools, *desk.TOOLS])  # type: ignore[assignment, misc]
+    clients.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 
     async def work() -> dict[str, Any]:

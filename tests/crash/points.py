@@ -7,10 +7,12 @@ A point is a place in the code where an operation on the durable state is called
   of a method `write`. A function that is itself named `write` only passes on what its callers write: they are
   the points. `note` is none: it keeps entries in memory until one of the others flushes them.
 - `facade`: a call of the writer's `submit` in `store/store.py`: between the store's caller and group commit.
-- `transaction`: a statement in `store/sqlite_pen.py` that begins, ends or divides a transaction.
+- `transaction`: a statement in `store/sqlite_pen.py` that begins, ends or divides a transaction; of PostgreSQL every
+  statement in `store/postgres/pen.py` and `bulk.py`, whose transactions are made of a few.
 
-A point is named `room.module.function:operation#ordinal` and has two moments: `before`, when nothing of the
-operation is done, and `after`, when it is durable and its caller has not gone on. Knows no scenario.
+Points of a transaction belong to one kind of store, all others to both. A point is named
+`room.module.function:operation#ordinal` and has two moments: `before`, when nothing of the operation is done, and
+`after`, when it is durable and its caller has not gone on. Knows no scenario.
 """
 
 from __future__ import annotations
@@ -34,17 +36,23 @@ MOMENTS = ("before", "after")
 _ROOMS = ("actors", "host", "inference", "ingress", "memory", "policy", "runs", "sessions", "store", "traces")
 _STORES = {"store", "_store", "journal", "_journal"}
 _WORDS = {"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}
+_PENS = {"store.sqlite_pen": "sqlite", "store.postgres.pen": "postgres", "store.postgres.bulk": "postgres"}
+_STATEMENTS = {"run", "execute", "executemany"}
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the code: its name, what it calls, and where the call ends (file, line, column in bytes)."""
+    """A place in the code: its name, what it calls, and where the call ends (file, line, column in bytes).
+
+    `store` is the kind of store that it belongs to; None for both.
+    """
 
     name: str
     kind: Kind
     operation: str
     file: str
     end: tuple[int, int]
+    store: str | None = None
 
 
 @cache
@@ -70,6 +78,11 @@ def points() -> dict[str, Point]:
     return {point.name: point for point in found}
 
 
+def points_of(store: str) -> set[str]:
+    """The names of the points that runs in such a store can pass."""
+    return {point.name for point in points().values() if point.store in (None, store)}
+
+
 def points_in(file: Path, source: str) -> Iterator[Point]:
     """The points of one module of the product."""
     module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
@@ -80,7 +93,8 @@ def points_in(file: Path, source: str) -> Iterator[Point]:
             kind, operation = found
             name = f"{module}.{function}:{operation}"
             ends = (call.end_lineno or 0, call.end_col_offset or 0)
-            yield Point(f"{name}#{ordinals[name]}", kind, operation, str(file.resolve()), ends)
+            store = _PENS.get(module) if kind == "transaction" else None
+            yield Point(f"{name}#{ordinals[name]}", kind, operation, str(file.resolve()), ends, store)
             ordinals[name] += 1
 
 
@@ -125,9 +139,9 @@ def _operation(module: str, function: str, call: ast.Call) -> tuple[Kind, str] |
     called, receiver = call.func.attr, _last(call.func.value)
     if module == "store.store":
         return ("facade", called) if _is_submit(call) else None
-    if module == "store.sqlite_pen":
-        word = _word(call) if called == "execute" else None
-        return ("transaction", word) if word else None
+    if module in _PENS:
+        said = _statement(call) if called in _STATEMENTS else ""
+        return ("transaction", said) if said in _WORDS or (said and _PENS[module] == "postgres") else None
     if module.startswith("store.") or function == "write":
         return None
     writes = called == "write" and module.startswith("runs.")
@@ -146,8 +160,11 @@ def _last(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _word(call: ast.Call) -> str | None:
-    """The statement's word, when the first argument is the text of a statement about a transaction."""
-    said = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
-    word = said.split()[0] if isinstance(said, str) else None
-    return word if word in _WORDS else None
+def _statement(call: ast.Call) -> str:
+    """The first word of a statement that is written out, else the name of the statement."""
+    said = call.args[0] if call.args else None
+    if isinstance(said, ast.Call):  # `sql("append")`
+        said = said.args[0]
+    if isinstance(said, ast.Constant):
+        return str(said.value).split()[0]
+    return _last(said).strip("_") if said is not None else ""

@@ -12,25 +12,30 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import apsw
+import psycopg
 from tests.crash.outside import OUTSIDE
 from tests.crash.points import Finder, operations
 from tests.doubles.processes import ROOT
 
+from retinue.host.opening import open_store
+from retinue.host.settings import Settings
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import LeasedRun
 from retinue.store import sqlite, sqlite_pen
-from retinue.store.sqlite import SqliteStore
+from retinue.store.postgres import bulk, pen
+from retinue.store.postgres.connection import PostgresConnection, Rows
 from retinue.store.store import Store
 
 _TESTS = str(ROOT / "tests")
-_PEN = sqlite_pen.SqlitePen.commit.__code__.co_filename
+_PENS = {str(module.__file__) for module in (sqlite_pen, pen, bulk)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class _WatchedWriter:
 
 
 class _WatchedConnection:
-    """The writing connection as the pen sees it; its disk is full when the outside says so."""
+    """SQLite's writing connection as the pen sees it; its disk is full when the outside says so."""
 
     def __init__(self, connection: apsw.Connection, watch: Watch) -> None:
         self._connection = connection
@@ -118,7 +123,7 @@ class _WatchedConnection:
 
     def execute(self, statement: str, *arguments: Any) -> Any:
         caller = sys._getframe(1)
-        if caller.f_code.co_filename != _PEN or statement.startswith("PRAGMA"):
+        if caller.f_code.co_filename not in _PENS or statement.startswith("PRAGMA"):
             return self._connection.execute(statement, *arguments)
         point = self._watch.find("transaction", caller)
         self._watch.pass_by(point, "before")
@@ -132,8 +137,38 @@ class _WatchedConnection:
         return getattr(self._connection, name)
 
 
-def open_watched(folder: Path, watch: Watch) -> WatchedStore:
-    """The store of a data folder, watched on all three levels. For a process that opens one store and dies."""
+class _WatchedPostgres(PostgresConnection):
+    """PostgreSQL's writing connection as the pen and its bulk see it; a statement in a pipeline may not be sent yet
+    when it is `after` it."""
+
+    def __init__(self, raw: psycopg.Connection[Any], watch: Watch) -> None:
+        super().__init__(raw)
+        self._watch = watch
+
+    def run(self, statement: str, values: Any = ()) -> Rows:
+        point = self._arrive(sys._getframe(1))
+        if OUTSIDE.disk_full and statement == "COMMIT":
+            raise psycopg.errors.DiskFull("could not extend file: No space left on device")
+        result = super().run(statement, values)
+        self._watch.pass_by(point, "after")
+        return result
+
+    def executemany(self, statement: str, rows: Iterable[Any], /) -> None:
+        point = self._arrive(sys._getframe(1))
+        super().executemany(statement, rows)
+        self._watch.pass_by(point, "after")
+
+    def _arrive(self, caller: FrameType) -> str | None:
+        """The point that a statement of the pen comes from; operations have their statements for themselves."""
+        if caller.f_code.co_filename not in _PENS:
+            return None
+        point = self._watch.find("transaction", caller)
+        self._watch.pass_by(point, "before")
+        return point
+
+
+def open_watched(settings: Settings, watch: Watch) -> WatchedStore:
+    """The store of a project, watched on all three levels. For a process that opens one store and dies."""
     connect, opened = sqlite.connect, []
 
     def first_is_the_pens(path: Path) -> Any:
@@ -142,8 +177,9 @@ def open_watched(folder: Path, watch: Watch) -> WatchedStore:
         return _WatchedConnection(connection, watch) if len(opened) == 1 else connection
 
     sqlite.connect = first_is_the_pens  # type: ignore[assignment]
+    pen.PostgresConnection = partial(_WatchedPostgres, watch=watch)  # type: ignore[assignment, misc]
     try:
-        store = SqliteStore(folder)
+        store = open_store(settings)
     finally:
         sqlite.connect = connect
     store._writer = _WatchedWriter(store._writer, watch)  # type: ignore[assignment]

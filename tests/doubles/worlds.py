@@ -29,12 +29,13 @@ from retinue.runs import ending
 from retinue.runs.batch import batch
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest, Status
 from retinue.runs.control import RunQuery
-from retinue.runs.definitions import Definition, Registry
+from retinue.runs.definitions import Definition
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.forking import Given, Original, fork
 from retinue.runs.journal import Accepted, AnyEntry, Intent, NewRun, Outcome
 from retinue.runs.ports import Defaults, RetryPolicy, Services
+from retinue.runs.registry import Registry
 from retinue.runs.retries import Retry
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
@@ -84,6 +85,7 @@ class World:
             registry=self.registry,
             sources=RowReader(),
             breakers=store.breakers,
+            memories=store.memories,
             now_ns=self.clock,
             deltas=lambda *piece: self.deltas.append(piece),
             random=random.Random(7),

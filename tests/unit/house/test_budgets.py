@@ -24,6 +24,7 @@ LAZY_IMPORTS = [
     ("ingress/client.py", "retinue.actors.runtime"),
     ("host/opening.py", "retinue.store.postgres.*"),
     ("host/moving.py", "retinue.store.postgres.*"),
+    ("host/remotes.py", "retinue.sessions.remotes"),
     ("host/rows.py", "pyarrow.parquet"),
     ("host/parts.py", "pyarrow*"),
     ("store/places.py", "retinue.store.s3"),

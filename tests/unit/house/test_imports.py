@@ -21,6 +21,7 @@ HOMES = {
     "httpx": ["retinue.inference.http"],
     "duckdb": ["retinue.traces"],
     "apsw": ["retinue.store", "retinue.memory"],
+    "jsonschema": ["retinue.sessions.schemas"],
     "psycopg": ["retinue.store.postgres"],
     "psycopg_pool": ["retinue.store.postgres"],
     "mcp": ["retinue.sessions.mcp"],

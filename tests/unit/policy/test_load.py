@@ -26,7 +26,7 @@ FORBID = '@id("f") forbid (principal, action, resource)'
         ('@id("retinue.x") permit (principal, action, resource);', 1, "reserved"),
         (f"{PERMIT_ALL}\n{PERMIT_ALL}", 2, "taken by rules.cedar:1"),
         ('@id("a") @reson("x") permit (principal, action, resource);', 1, "Did you mean @reason"),
-        ('@id("a") @outcome("approve") forbid (principal, action, resource);', 1, "@outcome('approval')"),
+        ('@id("a") @outcome("approve") forbid (principal, action, resource);', 1, '@outcome("approval")'),
         ('@id("a") @outcome("approval") permit (principal, action, resource);', 1, "Only a forbid"),
         ('@id("a") @approver("anyone") forbid (principal, action, resource);', 1, "without @outcome"),
         ('@id("a") permit (principal == ?principal, action, resource);', 1, "template"),

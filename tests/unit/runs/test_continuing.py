@@ -12,9 +12,10 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.agent_state import AgentState
 from retinue.runs.artifacts import Artifact
 from retinue.runs.contracts import Budget, StopReason
-from retinue.runs.definitions import AgentSpec, Compaction, Reset, agent
+from retinue.runs.definitions import AgentSpec, agent
 from retinue.runs.errors import InvalidInput, TransientError
 from retinue.runs.journal import AnyEntry, Checkpoint, Record
+from retinue.runs.options import Compaction, Reset
 from retinue.sessions.native import tool
 
 LONG = Budget(steps=100, hops=200)

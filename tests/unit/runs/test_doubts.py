@@ -314,3 +314,24 @@ async def test_a_try_that_a_crash_cut_off_may_have_been_made_whatever_became_of_
         await world.wait_out()
     assert "its tries are used up" in (await world.asked(run_id)).prompt
     assert desk.refuse == [] and len(desk.tickets) == 1
+
+
+@pytest.mark.parametrize("name", ["put", "mail"])
+async def test_a_repeat_that_fails_for_good_leaves_the_doubt_about_the_try_before(
+    make_on_each: Make, name: str
+) -> None:
+    world = await make_on_each(act, keeper, policy=CALLS_ONLY)
+    desk.cut = name == "put"
+    if name == "mail":
+        desk.refuse = [not_made()]
+    run_id = await world.submit(act, name)
+    await world.settle()
+    desk.refuse = [PermanentError("this key has expired", code="refused")]
+    await world.wait_out()
+    if name == "mail":  # nothing was made: the error is all there is
+        assert (await world.finish(run_id)).reason is StopReason.tool_failure
+        return
+    assert "this key has expired, and an earlier try may have been made" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, "fail")
+    assert (await world.finish(run_id)).reason is StopReason.side_effect_unknown
+    assert desk.refuse == [] and len(desk.tickets) == 1

@@ -12,15 +12,18 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch
 from retinue.runs.control import RunQuery
-from retinue.runs.definitions import AgentSpec, Prompt, Registry, agent, workflow
+from retinue.runs.definitions import AgentSpec, agent, workflow
 from retinue.runs.errors import ConfigError, UnknownName
+from retinue.runs.options import Prompt
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.parallel import parallel
+from retinue.runs.registry import Registry
 
 pytestmark = pytest.mark.promise("B1")
 
 NEWS = """
-from retinue.runs.definitions import agent, prompt
+from retinue.runs.definitions import agent
+from retinue.runs.options import prompt
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.parallel import parallel
 

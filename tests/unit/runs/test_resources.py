@@ -11,8 +11,9 @@ from tests.unit.runs.conftest import Make
 from retinue import Resources
 from retinue.runs.context import Context
 from retinue.runs.control import RunQuery
-from retinue.runs.definitions import Registry, agent, workflow
+from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import ConfigError, InvalidInput
+from retinue.runs.registry import Registry
 from retinue.runs.resources import combined, lacking, pool_name, readable_name
 from retinue.sessions.native import tool
 

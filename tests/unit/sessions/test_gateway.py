@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import to_json
 from tests.unit.sessions.calling import NOW, SECOND, Passage, call, caller, gateway_of
 
+from retinue.runs.capabilities import Whole
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.gate import Approval, GateDecision, GateRequest
 from retinue.sessions import calls
@@ -58,6 +61,7 @@ def test_the_gate_is_asked_with_all_there_is_to_know() -> None:
             stage="capability", run_id="r1", tenant="acme", principal="ana", agent="clerk", route="cli", depth=2,
             resource="pay", version="7", side_effect="write", idempotency="at_most_once", sensitivity="secret",
             rollout="canary", digest=prepared.digest, arguments={"amount": 3}, budget={"hops": 3}, approval=approval,
+            now=NOW,
         )
     ]  # fmt: skip
 
@@ -320,26 +324,43 @@ async def test_a_long_text_is_cut_with_a_notice(text: str) -> None:
     assert notice == f"the first part of {len(text):,} characters; the cap is 1,000 bytes]"
 
 
-async def test_a_long_list_keeps_its_first_whole_items_and_validates_no_more() -> None:
+async def test_a_list_out_of_all_measure_keeps_its_first_whole_items_and_validates_no_more() -> None:
     read = []
     Counted = Annotated[str, AfterValidator(lambda item: read.append(1) or item)]
 
     def words() -> list[Counted]:  # type: ignore[valid-type]
-        return ["word"] * 5_000_000
+        return ["word" * 25] * 1_000_000
 
     words.__annotations__["return"] = list[Counted]
     result = await call(tool(side_effect="write", idempotency="idempotent", max_bytes=1_000)(words))
-    assert result.cut and result.value == ["word"] * len(result.value)
-    assert 990 <= result.size <= 1_000
+    assert result.cut and result.value == ["word" * 25] * len(result.value)
+    assert 890 <= result.size <= 1_000
     assert len(read) < 1_000
+    assert result.full is None
+
+
+async def test_what_the_cap_cuts_or_refuses_is_kept_as_a_whole() -> None:
+    @tool(side_effect="read", max_bytes=100)
+    async def read(what: str) -> Any:
+        return {"list": list(range(1_000)), "object": {"a": "x" * 1_000}}[what]
+
+    result = await call(read, what="list")
+    assert result.cut and result.full is not None and result.full.value == list(range(1_000))
+    text = to_json(result.full.value)
+    assert (result.full.size, result.full.sha256) == (len(text), sha256(text).hexdigest())
+    with pytest.raises(PermanentError, match="its cap is 100") as raised:
+        await call(read, what="object")
+    assert raised.value.code == "too_large"
+    assert isinstance(raised.value.full, Whole) and raised.value.full.value == {"a": "x" * 1_000}
 
 
 @pytest.mark.parametrize(
     ("value", "size"),
     [
-        ({"a": "x" * 50_000_000}, "at least 50,000,00"),
+        ({"a": "x" * 70_000_000}, "at least 70,000,00"),
+        ({"a": "x" * 5_000_000}, "returned 5,000,008"),
         ({"a": ["\n" * 400]}, "81"),
-        (["x" * 2_000], "at least 2,00"),
+        (["x" * 2_000], "returned 2,004"),
         (Flat(x=10**600), "returned 60"),
     ],
 )

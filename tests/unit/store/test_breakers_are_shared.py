@@ -18,10 +18,12 @@ class Table:
     def __init__(self) -> None:
         self.looks = 0
         self.rows: list[tuple[Any, ...]] = []
+        self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
 
     async def peek(self, operation: Callable[[Any], Any]) -> Any:
         self.looks += 1
+        self.asked.set()
         found = list(self.rows)
         await self.may_answer.wait()
         return found
@@ -45,8 +47,7 @@ async def test_what_was_looked_up_before_a_change_is_not_taken_for_what_is_there
     table = Table()
     breakers = StoreBreakers(table.peek, table.submit, BreakerPolicy(), moment=60.0)
     before = asyncio.create_task(breakers.admit("capability:mail", 1))
-    while not table.looks:
-        await asyncio.sleep(0)
+    await table.asked.wait()
     await breakers._change(lambda connection: None)
     table.may_answer.set()
     assert await before is None
