@@ -284,6 +284,9 @@ class Conversation:
     async def _check(self, pins: Pinned | None) -> None:
         listing = await self._connection.listed()
         if pins is not None and not is_pinned(self._order.tool, listing, pins):
+            self._connection.expect_changes()
+            listing = await self._connection.listed()
+        if pins is not None and not is_pinned(self._order.tool, listing, pins):
             self._link.lost("pins_changed")
             name = self._order.server.name
             raise PermanentError(

@@ -115,7 +115,7 @@ class McpConnections:
         """What only this run used is closed when it ended, else when it is idle."""
         if not ended:
             return
-        for connection in self._all():
+        for connection in self.connections:
             for pending in connection.inquiries.calls:
                 if pending.run_id == run_id and pending.link is None:
                     await pending.stop()
@@ -206,13 +206,15 @@ class McpConnections:
                     self._shut(self._streams.pop(key), keep_session=True)
 
     def _find(self, order: Order) -> tuple[Connection, Pending] | None:
-        for connection in self._all():
+        for connection in self.connections:
             pending = connection.inquiries.find(order.caller.key) if connection.alive else None
             if pending is not None and connection.server.name == order.server.name:
                 return connection, pending
         return None
 
-    def _all(self) -> list[Connection]:
+    @property
+    def connections(self) -> list[Connection]:
+        """All that are open."""
         leased = [slot.connection for slot in self._slots.values() if slot.connection is not None]
         return [*leased, *self._streams.values()]
 
