@@ -22,6 +22,7 @@ from retinue.host.collector import calm_collector
 from retinue.host.composition import load_project, make_host, open_store
 from retinue.host.hosting import Host, HostShape
 from retinue.host.settings import Settings
+from retinue.policy.live import LiveGate
 from retinue.runs.errors import ConfigError
 
 _LOG = logging.getLogger("retinue.actors")
@@ -45,13 +46,15 @@ class RunHost:
         # Where no process keeps traces, those that host top-level runs take turns.
         self._alerts = kind == "run" and not self._settings.telemetry.emit_structured_events
         self._host: Host | None = None
+        self._gate: LiveGate | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = start_thread(self._serve(), f"retinue-{kind}")
 
     def ping(self) -> dict[str, Any]:
         """Alive: who it is and how much it holds; `declared` are the pools that the project's definitions need.
 
-        `holds` names the run of an actor that is for one run; `ended` says that it is no use any more.
+        `rules` are the digest of those in force and what is wrong with newer ones. `holds` names the run of an actor
+        that is for one run; `ended` says that it is no use any more.
         """
         host = self._host
         return {
@@ -64,6 +67,7 @@ class RunHost:
             "idle": host.idle if host else 0.0,
             "holds": host.holds if host and self._shape.once else [],
             "declared": self._declared if host else None,
+            "rules": self._gate.in_force if self._gate else None,
             "ended": self._ended,
         }
 
@@ -90,6 +94,7 @@ class RunHost:
         store = open_store(self._settings)
         actor_id = ray.get_runtime_context().get_actor_id()
         self._declared = {name: needs.to_json() for name, needs in project.registry.pools.items()}
+        self._gate = project.gate
         self._host = make_host(project, store, self._shape, self._kind, actor_id)
         if self._draining:
             self._host.drain()

@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from retinue.host import clock
-from retinue.host.alert_rules import TRACES, Lag, causes, gone
+from retinue.host.alert_rules import TRACES, Lag, causes, current, gone
+from retinue.host.rule_watch import RuleCheck
 from retinue.host.settings import Settings
 from retinue.host.telling import Body, NotTold, Tell, channels_of
 from retinue.runs.alert_text import said
-from retinue.runs.alerts import JOURNAL, Alert, Changes, Horizon
+from retinue.runs.alerts import JOURNAL, RULES, Alert, Cause, Changes, Horizon
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
 from retinue.store.store import Store
@@ -36,6 +37,8 @@ _BATCH = 20
 _TELL = 1.0
 _FAREWELL = 2.0
 _REMEMBERED = 10_000
+_MOST = 1_000
+"""Characters of what is wrong with rules."""
 
 Projected = Callable[[], int]
 """The number of the newest frame that the trace tables of this process have."""
@@ -57,6 +60,7 @@ class AlertDesk:
         self._channels = channels_of(settings) if channels is None else channels
         self._projected = projected
         self._behind, self._held = _Behind(), _Behind()
+        self._rules = RuleCheck(settings)
         self._now_ns = now_ns
         self._id = clock.new_run_id()
         self._turn = False
@@ -75,9 +79,9 @@ class AlertDesk:
         if not self._turn:
             return False
         before = now - int(self._settings.alerts.waits_older_than * _SECOND)
-        look = await self._alerts.look(before)
+        look = current(await self._alerts.look(before), now)
         lags = self._lags(now, await self._alerts.horizon())
-        found = causes(look, before, lags)
+        found = [*causes(look, before, lags), *await self._rules_refused(now)]
         over = gone(look, found, lags)
         standing = {(alert.kind, alert.subject) for alert in look.standing if alert.id not in over and alert.lasting}
         fresh = [cause for cause in found if (cause.kind, cause.subject) not in standing]
@@ -88,6 +92,11 @@ class AlertDesk:
             if cause.kind == "traces_lag":
                 _LOG.warning("%s", said(cause.kind, cause.subject, cause.facts))
         return look.more
+
+    async def _rules_refused(self, now: int) -> list[Cause]:
+        """Rules that were changed and that no host takes."""
+        problem = await asyncio.to_thread(self._rules.problem)
+        return [] if problem is None else [Cause("policy", RULES, {"since": now, "problem": problem[:_MOST]})]
 
     def _lags(self, now: int, horizon: Horizon) -> list[Lag]:
         """Of the readers of the journal, which an open transaction may hold back, and of the tables among them."""

@@ -204,6 +204,8 @@ class Host:
             self._active.pop(run_id, None)
             self._quiet_since = time.monotonic()
             self._hint.set()
+        if execution.sessions.used:
+            await self._services.gateway.release(run_id, execution.sessions.ended)
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""

@@ -17,6 +17,7 @@ from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
+from retinue.runs.sessions import SessionPolicy
 from retinue.sessions.servers import Servers, named
 
 POLICY = Path("policy")
@@ -189,6 +190,7 @@ class Keys(Frozen):
     alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
     traces: Traces = Traces()
+    capability_sessions: SessionPolicy = SessionPolicy()
 
     @field_validator("modules")
     @classmethod

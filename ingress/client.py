@@ -23,13 +23,15 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
+from retinue.ingress.approving import arguments_of, check_edit
 from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
+from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
-from retinue.runs.contracts import Branch, Budget, Json, RunRequest
+from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
@@ -149,6 +151,17 @@ class Client(JobReading):
         assert result is not None, f"run {found} has ended but has no result"
         return result
 
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """See Controls; changed arguments are checked against the tool's schema besides: PermanentError."""
+        if arguments is not None:
+            request = await self._store.request(request_id)
+            check_edit(request, arguments)
+            asked = await arguments_of(self._store, request)
+            self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
+        return await super().approve(request_id, by, arguments)
+
     # -- steering ------------------------------------------------------------------------------------------
 
     async def migrate(self, run_id: str, *, budget: Budget | None = None, deadline: float | None = None) -> Retaking:
@@ -252,13 +265,16 @@ class Client(JobReading):
         return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
-        """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
+        """What was said, then the definition's limits, then the configuration's; a job has only what was said.
+
+        Money without any of these is a share of the tenant's, where that has a limit.
+        """
         own = (said.budget or Budget()).within(definition.budget)
-        if definition.name == JOB:
-            return own
-        hops = self.settings.max_tool_hops
-        limits = self.settings.budget
-        return own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        if definition.name != JOB:
+            hops = self.settings.max_tool_hops
+            limits = self.settings.budget
+            own = own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        return shared_budget(own, self.settings.limits.of_tenant(said.tenant or self.settings.tenant))
 
 
 class RunHandle:

@@ -14,6 +14,8 @@ from dataclasses import replace
 from retinue.host import clock
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
+from retinue.ingress.answering import answer_to, declined
+from retinue.ingress.approving import check_approver, check_edit
 from retinue.ingress.awaiting import Awaited, awaited
 from retinue.ingress.dead import LIMIT as LIMIT_DEAD
 from retinue.ingress.dead import REFUSED, Dead, DeadList, dead_list, dead_one, is_input
@@ -24,10 +26,11 @@ from retinue.ingress.pending import LIMIT, Pending, pending
 from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
 from retinue.ingress.wholes import FullOutput, read_full_output
+from retinue.runs.accounts import Account
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
-from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree
+from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree, SessionQuery, SessionRecord
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.runs.journal import Accepted
 from retinue.runs.retries import Retry
@@ -117,17 +120,33 @@ class Controls:
         record = await self.get(run_id)
         return () if record.status.terminal else awaited(await self._store.recent(record.run_id))
 
-    async def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
-        """Say yes to an approval."""
-        return await self._resolve(request_id, "approved", by, None)
+    async def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
+        """Say yes to an approval; with `arguments` to the call with these in place of those it was asked for with.
+
+        InvalidInput when a yes of `by` would not count, or the request is about no call.
+        """
+        request = await self._store.request(request_id)
+        check_approver(request, by or self.settings.principal, self.settings.roles)
+        if arguments is not None:
+            check_edit(request, arguments)
+        value = None if arguments is None else {"arguments": arguments}
+        return await self._resolve(request.request_id, "approved", by, value)
 
     async def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
         """Say no to an approval."""
         return await self._resolve(request_id, "denied", by, why or None)
 
     async def answer(self, request_id: str, value: Json, by: str | None = None) -> PendingRequest:
-        """Answer a question."""
-        return await self._resolve(request_id, "answered", by, value)
+        """Answer a question. InvalidInput names the field of a form that is not as a server asks for it."""
+        request = await self._store.request(request_id)
+        return await self._resolve(request.request_id, "answered", by, answer_to(request, value))
+
+    async def decline(self, request_id: str, by: str | None = None) -> PendingRequest:
+        """Decline to answer what a server asks: its call goes on without. InvalidInput for any other question."""
+        request = await self._store.request(request_id)
+        return await self._resolve(request.request_id, "answered", by, declined(request))
 
     async def signal(self, run_id: str, name: str, value: Json = None) -> None:
         """Send an event to a run, which keeps it until it is taken. InvalidInput when the run has ended."""
@@ -139,6 +158,23 @@ class Controls:
         """Cancel a run and all below it; returns how many were marked or ended."""
         return await self._store.cancel(run_id, by or self.settings.principal, clock.now_ns())
 
+    # -- sessions with servers ---------------------------------------------------------------------------
+
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """Capability sessions, newest first."""
+        return await self._store.sessions(query)
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """One capability session; an unambiguous part of its id will do."""
+        return await self._store.session(session_id)
+
+    async def close_session(self, session_id: str, by: str | None = None) -> SessionRecord:
+        """Have a session closed by the owner of its run: open calls end, the next one begins a new session.
+
+        InvalidInput when it is closed already.
+        """
+        return await self._store.close_session(session_id, by or self.settings.principal, clock.now_ns())
+
     # -- what somebody has to be told of -------------------------------------------------------------------
 
     async def alerts(self, everything: bool = False, limit: int = 1_000) -> list[Alert]:
@@ -148,6 +184,10 @@ class Controls:
     async def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
         """Say that somebody knows of an alert. UnknownName, or InvalidInput when it has cleared."""
         return await self._store.alerts.acknowledge(alert_id, by or self.settings.principal, clock.now_ns())
+
+    async def accounts(self) -> list[Account]:
+        """What tenants with a money limit have spent and reserved, every window there was an account for."""
+        return await self._store.accounts.listed()
 
     # -- steering ------------------------------------------------------------------------------------------
 

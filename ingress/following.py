@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retinue.host.answers import read_answer, result_of
+from retinue.ingress.answering import typed
 from retinue.ingress.exits import ENDED, Exit
 from retinue.ingress.render import answer_text, ending_text, request_text, short
 from retinue.ingress.terminal import Terminal, as_line, write
@@ -156,8 +157,10 @@ async def _ask(terminal: Terminal, client: Client, request: PendingRequest) -> N
         terminal.note("left open; it stays in `retinue inbox`")
         return
     try:
-        if not approval:
-            await client.answer(request.request_id, said)
+        if request.asked and said.lower() == "decline":
+            await client.decline(request.request_id)
+        elif not approval:
+            await client.answer(request.request_id, typed(request, said))
         elif said.lower() in {"y", "yes"}:
             await client.approve(request.request_id)
         else:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import shlex
 
+from retinue.ingress.answering import ways
 from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, awaited_of
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
 from retinue.runs.machine import WAITING
+from retinue.runs.reviewing import COMMANDS, REVIEW
 from retinue.store.store import Store
 
 LIMIT = 200
@@ -142,7 +144,7 @@ def _waiting(records: dict[str, RunRecord], run_id: str, waits: Awaited, request
         input_id=record.input_id or root.input_id,
         job_id=record.job_id,
         held=record.held,
-        commands=commands(waits, run_id) + ((f"retinue resume {run_id[-_TAIL:]}",) if record.held else ()),
+        commands=_commands(waits, run_id, request) + ((f"retinue resume {run_id[-_TAIL:]}",) if record.held else ()),
         request=request,
     )
 
@@ -155,11 +157,17 @@ def _line(records: dict[str, RunRecord], record: RunRecord) -> list[RunRecord]:
     return line
 
 
+def _commands(waits: Awaited, run_id: str, request: PendingRequest | None) -> tuple[str, ...]:
+    return ways(request) if request is not None and request.asked else commands(waits, run_id)
+
+
 def commands(waits: Awaited, run_id: str) -> tuple[str, ...]:
     """What to type to resolve it; nothing where only time or another run does."""
     match waits.kind:
         case "approval":
             return f"retinue approve {waits.request_id}", f"retinue deny {waits.request_id}"
+        case "input" if waits.name == REVIEW:
+            return tuple(f"retinue answer {waits.request_id} {words}" for words in COMMANDS)
         case "input":
             return (f"retinue answer {waits.request_id} TEXT",)
         case "unknown" if waits.request_id is not None:

@@ -67,7 +67,7 @@ _AREAS: dict[str, dict[str, Any]] = {
     },
     "policy": {
         "owner": "policy/, and whoever reviews the rules",
-        "gap": "rules are read when a runtime starts: changed ones need a restart",
+        "gap": "rules are not signed: whoever may write the folder decides what is permitted",
         "decision": "fit",
     },
     "context": {"owner": "memory/", "gap": "no memory across runs", "decision": "fit"},

@@ -80,9 +80,11 @@ class SyncClient:
         """What runs ask people."""
         return self._wait(self._client.inbox())
 
-    def approve(self, request_id: str, by: str | None = None) -> PendingRequest:
+    def approve(
+        self, request_id: str, by: str | None = None, arguments: dict[str, Json] | None = None
+    ) -> PendingRequest:
         """Say yes to an approval."""
-        return self._wait(self._client.approve(request_id, by))
+        return self._wait(self._client.approve(request_id, by, arguments))
 
     def deny(self, request_id: str, by: str | None = None, why: str = "") -> PendingRequest:
         """Say no to an approval."""

@@ -52,6 +52,11 @@ class LiveGate:
         """The rules in force."""
         return self._gate.rules
 
+    @property
+    def in_force(self) -> dict[str, str | None]:
+        """The digest in force, and what is wrong with rules that are not taken."""
+        return {"digest": self.digest, "problem": self.problem}
+
     def decide(self, request: GateRequest) -> GateDecision:
         """See Gate; the whole decision is made by the set that is in force as it begins."""
         return self._gate.decide(request)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from retinue.runs.accounts import Account
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
 
-Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag"]
+Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag", "policy"]
 
 MOST = 200
 """Alerts of one kind that stand unacknowledged at a time; ends beyond that are counted in one more."""
@@ -22,6 +23,12 @@ NAMED = 20
 
 JOURNAL = "journal"
 """Subject of the alert about an open transaction that keeps readers of the journal back."""
+
+_STATES = frozenset({"request_id", "window"})
+"""Facts of what lasts: an open request, an account without room."""
+
+RULES = "rules"
+"""Subject of the alert about rules that were changed and cannot be used."""
 
 OTHERS = "others"
 """Subject of the alert that counts what went beyond `MOST`."""
@@ -50,7 +57,8 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        return self.kind in ("wait", "breaker", "traces_lag") or "request_id" in self.facts
+        lasts = self.kind in ("wait", "breaker", "traces_lag", "policy")
+        return lasts or not self.facts.keys().isdisjoint(_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,7 @@ class Look:
     open_requests: frozenset[str] = frozenset()
     still_on_event: frozenset[str] = frozenset()
     still_failed: frozenset[str] = frozenset()
+    exhausted: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

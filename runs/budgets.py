@@ -69,7 +69,7 @@ class Ledger:
                 run_id=self._run_id,
             )
         depth = None if self.budget.depth is None else self.budget.depth - 1
-        changes: dict[str, object] = {"tokens": tokens, "usd": None if micros is None else Decimal(_usd(micros))}
+        changes: dict[str, object] = {"tokens": tokens, "usd": None if micros is None else Decimal(usd_text(micros))}
         if own.depth is None or (depth is not None and depth < own.depth):
             changes["depth"] = depth
         return own.model_copy(update=changes)
@@ -83,6 +83,15 @@ class Ledger:
     def total(self) -> Usage:
         """Own spending, what nobody knows the outcome of, and the children's."""
         return sum((group.used for group in self._groups.values()), self.spent)
+
+    def below(self) -> int:
+        """What the children have spent, as far as their groups say (micro-dollars)."""
+        return sum(group.used.micros for group in self._groups.values())
+
+    def follow_ups(self, count: int, own: Budget) -> Budget:
+        """The budget for each of `count` follow-ups: where the run has a limit of money, a share of what it leaves."""
+        share = _share(own.micros, self.remaining().get("micros"), count)
+        return own if share is None else own.model_copy(update={"usd": Decimal(usd_text(share))})
 
     def _accounts(self, more: Usage) -> tuple[tuple[str, int | None, int, int], ...]:
         groups = self._groups.values()
@@ -109,9 +118,11 @@ def _share(own: int | None, remaining: int | None, count: int) -> int | None:
     return share if own is None else min(own, share)
 
 
-def _usd(micros: int) -> str:
-    return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
+def usd_text(micros: int) -> str:
+    """Micro-dollars as dollars: `1.500000`; a negative amount has its sign in front."""
+    sign, amount = ("-", -micros) if micros < 0 else ("", micros)
+    return f"{sign}{amount // 1_000_000}.{amount % 1_000_000:06d}"
 
 
 def _show(name: str, value: int) -> str:
-    return f"{_usd(value)} USD" if name == "micros" else f"{value}"
+    return f"{usd_text(value)} USD" if name == "micros" else f"{value}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import ErrorInfo, Json, RunRequest, Status, StopReason
+from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
@@ -111,7 +111,7 @@ async def _end(
         error=error,
         facts=(facts or {}) | ({"follow_ups": [child.request.target for child in spawn.children]} if spawn else {}),
     )
-    await run.write(entry, spawn=spawn, end=Finish(status, reason, usage))
+    await run.write(entry, spawn=spawn, end=Finish(status, reason, usage, run.ledger.below()))
 
 
 def _reason(error: BaseException) -> StopReason:
@@ -151,12 +151,17 @@ def _follow_ups(run: Run, output: Json) -> Spawn | None:
         "run_id": parent.run_id,
         "input_id": parent.input_id,
     }
-    children = tuple(_follow_up(run, name, index) for index, name in enumerate(names))
+    children = tuple(_follow_up(run, name, (index, len(names))) for index, name in enumerate(names))
     now = run.services.now_ns()
-    return Spawn(_FOLLOW_UPS, tuple(NewRun(child, payload, now) for child in children))
+    shared = run.ledger.budget.usd is not None
+    shares = [Usage(micros=child.budget.micros or 0) if shared else NOTHING for child in children]
+    made = (NewRun(child, payload, now, share) for child, share in zip(children, shares, strict=True))
+    return Spawn(_FOLLOW_UPS, tuple(made))
 
 
-def _follow_up(run: Run, name: str, index: int) -> RunRequest:
+def _follow_up(run: Run, name: str, place: tuple[int, int]) -> RunRequest:
+    """The follow-up of a place among so many; what the run leaves of its money is shared by them."""
+    index, count = place
     parent, definition = run.request, run.definition(name)
     run_id = child_id(parent.run_id, _FOLLOW_UPS, index)
     return parent.model_copy(
@@ -173,7 +178,7 @@ def _follow_up(run: Run, name: str, index: int) -> RunRequest:
             "queue": definition.queue or parent.queue,
             "priority": parent.priority - 1,
             "depth": parent.depth + 1,
-            "budget": definition.budget.within(run.services.defaults.budget),
+            "budget": run.ledger.follow_ups(count, definition.budget.within(run.services.defaults.budget)),
             "deadline": None,
             "effect_scope": effect_key(parent.effect_scope, f"{_FOLLOW_UPS}:{index}"),
             "group_key": _FOLLOW_UPS,

@@ -6,7 +6,8 @@ and what to do. Knows nothing of who raises or catches them.
     RetinueError
     ├── InvalidInput          the caller's fault: a field, a value, the remedy
     │   ├── ConfigError       a file, a line, a key
-    │   └── UnknownName       an agent, tool, model or run that does not exist
+    │   ├── UnknownName       an agent, tool, model or run that does not exist
+    │   └── LimitReached      a tenant's money limit leaves no room; nothing was accepted
     ├── RunError              how a run ended, seen by whoever waits for it
     │   ├── RunFailed / RunCanceled
     │   ├── BudgetExhausted / PolicyDenied / ReplayMismatch / InvalidDecision / OutputRejected
@@ -34,6 +35,15 @@ class ConfigError(InvalidInput):
 
 class UnknownName(InvalidInput):
     """A name that resolves to nothing; the message lists close matches."""
+
+
+class LimitReached(InvalidInput):
+    """The account of a tenant (its id, the window's name) has no room for a run; nothing was accepted."""
+
+    def __init__(self, message: str, tenant_id: str, window: str) -> None:
+        super().__init__(message)
+        self.tenant_id = tenant_id
+        self.window = window
 
 
 class RunError(RetinueError):

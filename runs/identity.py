@@ -30,7 +30,7 @@ def session_id(run_id: str, server: str, number: int) -> str:
 def step_of(key: str) -> str:
     """The key of the step that a question is about, however often it was put; of another key the key itself."""
     while is_question(key):
-        key = key.removesuffix(APPROVAL).removesuffix(DOUBT)
+        key = key.partition(ELICITED)[0].removesuffix(APPROVAL).removesuffix(DOUBT)
     return key
 
 

@@ -19,8 +19,7 @@ Guarantees of `Journal.append`, whoever implements it:
   - failure case: when the answer is lost, the same append may be submitted again; if the store holds the
     same epoch, position and content, that is success.
 
-Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed
-under the tenant's key. Facts never hold content.
+Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed.
 """
 
 from __future__ import annotations
@@ -92,9 +91,10 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
-]
+EffectKind = (
+    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
+    | Literal["remember", "recall", "forget"]
+)
 
 
 class Intent(Entry):
@@ -153,10 +153,6 @@ class Attempt(Entry):
     charged: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
 
 
-FULL_OUTPUT = "full_output"
-"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
-
-
 class Record(Entry):
     """Something worth knowing that replay does not need: a decision, a context packet, a validation.
 
@@ -172,8 +168,7 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events` holds the number of the newest event taken, by name; `amendment` what retries before it changed;
-    `sessions` the newest capability session with each server.
+    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -297,11 +292,15 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the run. `usage` includes the children's; the parent's group and budget are settled with it."""
+    """End the run. `usage` includes the children's; the parent's group and budget are settled with it.
+
+    `below` is how much money (micro-dollars) of `usage` is the children's, as the owner heard; None: it does not tell.
+    """
 
     status: Status
     reason: StopReason
     usage: Usage
+    below: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +310,7 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Everything an owner writes about its run in one step. `expected` is the position it continues at; `sessions` are
-    the capability sessions that have changed, as they are now."""
+    """What an owner writes about its run in one step; `expected` is the position it continues at."""
 
     run_id: str
     tenant_id: str

@@ -1,4 +1,4 @@
-"""Limits of what may run at once and how fast it may start, by tenant and by queue. Pure data.
+"""Limits of what may run at once, how fast it may start and what a tenant may spend. Pure data.
 
 Shares order tenants, priorities order one tenant's runs: a free place goes to the tenant that has the fewest runs
 in progress for its weight, and there to the run of the highest priority.
@@ -7,12 +7,16 @@ in progress for its weight, and there to the run of the highest priority.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from decimal import ROUND_DOWN, Decimal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from retinue.runs.contracts import Frozen
+from retinue.runs.contracts import MICROS, Frozen
 
+Per = Literal["day", "month", "total"]
+"""The window of a money limit, by UTC."""
+_SHARES = 10
 _PER = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -28,11 +32,43 @@ def per_second(value: Any) -> Any:
 
 class Limit(Frozen):
     """`concurrency`: runs in progress at once; `rate`: starts per second, with bursts of one second's worth
-    and of one start at least; `weight`: the tenant's share beside others (queues have none)."""
+    and of one start at least; `weight`: the tenant's share beside others (queues have none).
+
+    `usd`: what all runs of the tenant may spend in a window of `per` (UTC); `usd_per_run`: what is reserved for a run
+    that names no money limit of its own, a tenth of `usd` when it is not said.
+    """
 
     concurrency: int | None = Field(default=None, ge=0)
     rate: Annotated[float | None, BeforeValidator(per_second)] = Field(default=None, gt=0)
     weight: float = Field(default=1.0, gt=0, le=1_000)
+    usd: Decimal | None = Field(default=None, ge=0, decimal_places=6, le=1_000_000_000)
+    per: Per = "day"
+    usd_per_run: Decimal | None = Field(default=None, gt=0, decimal_places=6)
+
+    @field_validator("usd", "usd_per_run", mode="before")
+    @classmethod
+    def _no_binary_money(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.usd is None and (self.usd_per_run is not None or "per" in self.model_fields_set):
+            raise ValueError("`per` and `usd_per_run` say more of a money limit: give `usd` too, or leave them out")
+        if self.usd is not None and self.usd_per_run is not None and self.usd_per_run > self.usd:
+            raise ValueError(f"usd_per_run {self.usd_per_run} is more than usd {self.usd}: no such run could begin")
+        return self
+
+    @property
+    def micros(self) -> int | None:
+        """The money limit in micro-dollars."""
+        return None if self.usd is None else int(self.usd * MICROS)
+
+    @property
+    def share(self) -> Decimal | None:
+        """The money limit (USD) of a run that names none; None where the tenant has no limit."""
+        if self.usd is None or self.usd_per_run is not None:
+            return self.usd_per_run
+        return (self.usd / _SHARES).quantize(Decimal(1) / MICROS, rounding=ROUND_DOWN)
 
     @property
     def burst(self) -> float:
@@ -48,6 +84,14 @@ class Limits(Frozen):
 
     tenants: dict[str, Limit] = {}
     queues: dict[str, Limit] = {}
+
+    @field_validator("queues")
+    @classmethod
+    def _no_money(cls, queues: dict[str, Limit]) -> dict[str, Limit]:
+        for name, limit in queues.items():
+            if limit.usd is not None:
+                raise ValueError(f"{name}.usd: money is limited by tenant, not by queue: write it under `tenants`")
+        return queues
 
     def of_tenant(self, name: str) -> Limit:
         """The tenant's limit."""

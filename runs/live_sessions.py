@@ -13,7 +13,7 @@ from typing import Any, Literal
 from retinue.runs.arrivals import News
 from retinue.runs.contracts import Json, RunRequest
 from retinue.runs.history import History
-from retinue.runs.identity import APPROVAL, session_id
+from retinue.runs.identity import APPROVAL, session_id, step_of
 from retinue.runs.journal import Record
 from retinue.runs.ports import Services
 from retinue.runs.session_past import SESSION
@@ -53,6 +53,7 @@ class Sessions:
         self._ways = ways
         self._past = ways.history.remote
         self._live: dict[str, _Live] = {}
+        self.ended = False
 
     @property
     def used(self) -> bool:
@@ -144,6 +145,7 @@ class Sessions:
 
     def end(self) -> None:
         """The run ends: close what is open, in the same append."""
+        self.ended = True
         for session in self._past.open():
             self._close(session.server, "the run ended")
 
@@ -165,7 +167,7 @@ class Sessions:
         history = self._ways.history
         for key, intent in history.intents.items():
             if key.endswith(APPROVAL) and key not in history.outcomes and intent.facts.get("server") == server:
-                phases[key.removesuffix(APPROVAL)] = "approving"
+                phases[step_of(key)] = "approving"
         return phases
 
     def _open(self, server: str, key: str, cause: str) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fractions import Fraction
 
-from retinue.runs.contracts import Amendment, Budget, StopReason
+from retinue.runs.contracts import MICROS, Amendment, Budget, StopReason
 from retinue.runs.errors import InvalidInput
 from retinue.runs.history import History
 from retinue.runs.journal import AnyEntry, Finished, Outcome, Retried
@@ -31,11 +33,40 @@ class Retry:
     migrate: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def below(self, target: str) -> Retry:
-        """What the retry means for a failed run of a target below the one it is for: its budget stays a share of its
-        parent's.
-        """
-        return replace(self, version=self.versions.get(target), budget=None)
+    def below(self, target: str, budget: Budget | None = None) -> Retry:
+        """What the retry means for a failed run of a target below the one it is for, with its new share, if any."""
+        return replace(self, version=self.versions.get(target), budget=budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """By how much a retry multiplies money and tokens; the shares of those below grow alike, so they still fit.
+
+    What is used and reserved below a run is within its limit; multiplied, what is reserved is within the new one.
+    """
+
+    money: Fraction = Fraction(1)
+    tokens: Fraction = Fraction(1)
+
+    def of(self, budget: Budget) -> Budget | None:
+        """A share that has grown; None when nothing of it has."""
+        more: dict[str, object] = {}
+        if self.money > 1 and budget.micros is not None:
+            more["usd"] = Decimal(int(budget.micros * self.money)) / MICROS
+        if self.tokens > 1 and budget.tokens is not None:
+            more["tokens"] = int(budget.tokens * self.tokens)
+        return Budget.model_validate(more) if more else None
+
+
+def raised(before: Budget, wanted: Budget | None) -> Raise:
+    """What a wish for more makes of the limits in force; what was 0 or unlimited has no share to grow."""
+    if wanted is None:
+        return Raise()
+    return Raise(_times(before.micros, wanted.micros), _times(before.tokens, wanted.tokens))
+
+
+def _times(before: int | None, wanted: int | None) -> Fraction:
+    return max(Fraction(wanted, before), Fraction(1)) if before and wanted else Fraction(1)
 
 
 _CULPRITS: dict[StopReason, Callable[[Outcome], bool]] = {

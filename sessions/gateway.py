@@ -81,6 +81,7 @@ class CapabilityGateway:
                 arguments=call.arguments,
                 budget=caller.budget,
                 approval=approval,
+                now=0 if approval is None else self._clock(),
             )
         )
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import NewRun
+from retinue.runs.limits import Limits
 from retinue.runs.sessions import CLOSE
-from retinue.store import sessions
+from retinue.store import accounts, sessions
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
 from retinue.store.owning import NewRow, insert_runs
@@ -32,8 +33,8 @@ class Resolution:
     value: Json
 
 
-def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]]) -> list[str]:
-    """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids."""
+def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]], limits: Limits) -> list[str]:
+    """Accept runs; a known (tenant, idempotency key) gives the run that has it. Returns run ids; LimitReached."""
     accepted: list[str] = []
     fresh: dict[tuple[str | None, str], NewRow] = {}
     query = "SELECT run_id FROM runs WHERE tenant_id = ? AND idempotency_key = ?"
@@ -47,20 +48,13 @@ def submit(connection: Connection, runs: list[tuple[NewRun, tuple[Encoded, ...]]
         accepted.append(known[0] if known else fresh[key][0].request.run_id)
     if fresh:
         insert_runs(connection, list(fresh.values()))
+        accounts.accept(connection, [new for new, _ in fresh.values()], limits)
     return accepted
 
 
 def resolve(connection: Connection, codec: FrameCodec, said: Resolution) -> str:
     """Close an open request and wake its run. Returns the full request id."""
-    rows = many(
-        connection,
-        sql("request_to_resolve"),
-        {"request_id": said.request_id},
-    )
-    if len(rows) != 1:
-        what = "no request has" if not rows else f"{len(rows)} requests match"
-        raise UnknownName(f"{what} id {said.request_id!r}: `retinue inbox` lists the open ones")
-    num, run, kind, status, request_id, expires_at, tenant_id = rows[0]
+    num, run, kind, status, request_id, expires_at, tenant_id = find_request(connection, said.request_id)
     if status == "open" and expires_at is not None and said.at >= expires_at:
         status = "expired"
     if status != "open":
@@ -76,6 +70,15 @@ def resolve(connection: Connection, codec: FrameCodec, said: Resolution) -> str:
     )
     wake(connection, run)
     return str(request_id)
+
+
+def find_request(connection: Connection, request_id: str) -> tuple[Json, ...]:
+    """Number, run, kind, status, id, expiry and tenant of a request, by an unambiguous end or beginning of its id."""
+    rows = many(connection, sql("request_to_resolve"), {"request_id": request_id})
+    if len(rows) != 1:
+        what = "no request has" if not rows else f"{len(rows)} requests match"
+        raise UnknownName(f"{what} id {request_id!r}: `retinue inbox` lists the open ones")
+    return tuple(rows[0])
 
 
 def signal(connection: Connection, codec: FrameCodec, place: tuple[str, str], value: Json, at: int) -> None:

@@ -15,9 +15,10 @@ from functools import lru_cache
 
 from pydantic_core import from_json, to_json
 
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import ENTRIES, FULL_OUTPUT, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
@@ -99,6 +100,10 @@ class FrameCodec:
         """Make the blobs of encoded frames durable; must precede the commit that names them. Blocking."""
         for address, plain in blobs:
             self._blobs.put(tenant_id, address, plain)
+
+    def address(self, tenant_id: str, text: str) -> str:
+        """A keyed hash of a text: equal for equal texts of the tenant, meaningless without its key."""
+        return self._vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
 
     def seal(self, tenant_id: str, value: Json, bound_to: str) -> bytes:
         """One value outside a frame: a prompt, an answer, an event."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
 from retinue.runs.control import JobRow, JobState, RunQuery
+from retinue.runs.errors import UnknownName
 from retinue.runs.journal import DeadLetter, Finished, Frame
 from retinue.store.control import find
 from retinue.store.engine import Connection
@@ -115,6 +116,16 @@ def request(connection: Connection, codec: FrameCodec, request_id: str) -> Pendi
     """One request by its full id."""
     row = one(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
     return request_of(codec, row)
+
+
+def find_request(connection: Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
+    """One request by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
+    where = " WHERE q.request_id = ? OR q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ? LIMIT 2"
+    rows = many(connection, sql("requests") + where, (request_id,) * 3)
+    if len(rows) != 1:
+        what = "no request has" if not rows else "more than one request matches"
+        raise UnknownName(f"{what} id {request_id!r}: `retinue inbox` lists the open ones")
+    return request_of(codec, rows[0])
 
 
 def request_of(codec: FrameCodec, row: tuple[Any, ...]) -> PendingRequest:

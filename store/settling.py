@@ -5,12 +5,13 @@ Operations of one transaction, shared by owners and by everyone else. Knows no t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
 from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finish, Finished
+from retinue.store import accounts
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec, bound_to
 from retinue.store.rows import many, one
@@ -66,16 +67,41 @@ def finish(connection: Connection, num: int, end: Finish, where: End) -> None:
     }
     place = {"position": where.position, "final": where.final, "final_seq": where.final_seq, "at": where.at}
     values = {"num": num, "status": end.status, "reason": end.reason, **place, **spent}
-    group, tokens, micros, asks = one(connection, sql("finish"), values)
+    group, tokens, share, asks, *standing = one(connection, sql("finish"), values)
     if asks:
         connection.execute("UPDATE requests SET status = 'withdrawn' WHERE run = ? AND status = 'open'", (num,))
+    held, used = one(connection, sql("held_below"), (num,))
+    spent["micros"] += unheard(connection, num, end, used)
+    closing = accounts.closing(num, (share, spent["micros"], held), tuple(standing))
+    accounts.close(connection, [closing])
     if group is None:
         return
     ok = int(end.status is Status.completed)
-    settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": micros, **spent}
-    parent, pending, low, need, done, exhausted = one(connection, sql("settle_group"), settled)
+    settled = {"num": group, "ok": ok, "reserved_tokens": tokens, "reserved_micros": closing.released, **spent}
+    parent, pending, low, need, done, exhausted, ended = one(connection, sql("settle_group"), settled)
+    settle_late(connection, parent, bool(ended), [closing])
     if stirs(pending, low, need, done, exhausted):
         wake(connection, parent)
+
+
+def unheard(connection: Connection, num: int, end: Finish, used: int) -> int:
+    """What children have spent (micro-dollars) that the owner had not heard of when it ended the run."""
+    late = 0 if end.below is None else max(used - end.below, 0)
+    if late:
+        connection.execute("UPDATE runs SET micros = micros + ? WHERE num = ?", (late, num)).fetchall()
+    return late
+
+
+def settle_late(connection: Connection, parent: int, over: bool, ended: Iterable[accounts.Closing]) -> None:
+    """Children of a group ended: where their parent is `over` before them, or does not answer for them, those above
+    have to know.
+    """
+    for run in ended:
+        if over:
+            released = run.released if run.account is None else 0
+            accounts.carry(connection, parent, accounts.Moved(released, run.micros, run.fresh))
+        elif run.fresh:
+            accounts.carry(connection, parent, accounts.Moved(0, 0, run.fresh))
 
 
 def stirs(pending: int, low: int, need: int | None, done: int, exhausted: int) -> bool:

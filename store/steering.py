@@ -5,16 +5,19 @@ Cancel is in `control`. Knows no threads and no event loop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from retinue.runs.batch import JOB, rows_key
-from retinue.runs.contracts import Status
+from retinue.runs.contracts import MICROS, Budget, RunRequest, Status
 from retinue.runs.control import Redriven, Rows
 from retinue.runs.errors import InvalidInput
 from retinue.runs.history import History
-from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Retried
+from retinue.runs.journal import ENTRIES, Accepted, AnyEntry, Finished, Retried
+from retinue.runs.limits import Limits
 from retinue.runs.machine import IllegalTransition
-from retinue.runs.retries import Retry, last_of, retried, stands
+from retinue.runs.retries import Raise, Retry, last_of, raised, retried, stands
+from retinue.store import accounts
 from retinue.store.control import find
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec, bound_to
@@ -43,29 +46,43 @@ def hold(connection: Connection, run_id: str, held: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A failed run that is to go on: its row, and the entry it goes on with."""
+    """A failed run that is to go on: its row, the limits it ended with, and the entry it goes on with."""
 
     num: int
     run_id: str
     tenant_id: str
     epoch: int
     position: int
+    before: Budget
     entry: Retried
 
 
-def retry(connection: Connection, codec: FrameCodec, run_id: str, wanted: Retry) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some failed rows of a job, and the limits of tenants."""
+
+    job_id: str
+    rows: Rows
+    limits: Limits
+
+
+def retry(connection: Connection, codec: FrameCodec, run_id: str, wanted: Retry, limits: Limits) -> list[str]:
     """Queue a failed run again, and before it those below it that made it fail; returns their ids, deepest first."""
     num, _ = find(connection, run_id)
     _refuse_behind_a_parent(connection, num, run_id)
-    found = _collect(connection, num, wanted)
-    for each in found:
-        _queue(connection, codec, each)
-    return [each.run_id for each in found]
+    *below, top = _collect(connection, num, wanted)
+    for each in below:
+        kept = accounts.lean(connection, each.num)
+        _queue(connection, codec, each, kept)
+    top, kept = _account_for(connection, top, wanted, limits)
+    _queue(connection, codec, top, kept)
+    return [each.run_id for each in (*below, top)]
 
 
-def redrive(connection: Connection, codec: FrameCodec, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
+def redrive(connection: Connection, codec: FrameCodec, page_of: Page, wanted: Retry) -> Redriven:
     """Queue failed rows of a job again, a page of them; one that cannot go on is named and left as it is."""
-    job, _ = find(connection, job_id)
+    rows = page_of.rows
+    job, _ = find(connection, page_of.job_id)
     has_shards = many(connection, "SELECT 1 FROM groups WHERE run = ? AND key = ?", (job, rows_key(JOB)))
     page = many(
         connection,
@@ -76,7 +93,7 @@ def redrive(connection: Connection, codec: FrameCodec, job_id: str, rows: Rows, 
     refused: list[tuple[str, str]] = []
     for _, run_id in page:
         try:
-            retry(connection, codec, run_id, wanted)
+            retry(connection, codec, run_id, wanted, page_of.limits)
         except (InvalidInput, IllegalTransition) as error:
             refused.append((run_id, str(error)))
         else:
@@ -96,9 +113,33 @@ def _refuse_behind_a_parent(connection: Connection, num: int, run_id: str) -> No
             )
 
 
+def _account_for(connection: Connection, top: _Failed, wanted: Retry, limits: Limits) -> tuple[_Failed, int]:
+    """Have somebody answer for what the run will spend: its parent while that is open, else its tenant's account.
+
+    Returns with it what its group holds already (micro-dollars).
+    """
+    if not accounts.stands_alone(connection, top.num):
+        if raised(top.before, wanted.budget) != Raise():
+            raise InvalidInput(
+                f"run {top.run_id} has a share of the budget of its job, which goes on: retry it without more, or when "
+                "the job has ended"
+            )
+        return top, accounts.lean(connection, top.num)
+    spent, kept = one(connection, "SELECT micros, kept_micros FROM runs WHERE num = ?", (top.num,))
+    limit = limits.of_tenant(top.tenant_id)
+    now = (top.entry.amendment.budget or Budget()).within(top.before)
+    if limit.share is not None and now.usd is None:
+        now = now.model_copy(update={"usd": limit.share + Decimal(spent) / MICROS})
+        amendment = top.entry.amendment.model_copy(update={"budget": now})
+        top = replace(top, entry=top.entry.model_copy(update={"amendment": amendment}))
+    accounts.reopen(connection, top.num, max((now.micros or 0) - spent, 0), limit, wanted.at)
+    return top, int(kept)
+
+
 def _collect(connection: Connection, top: int, wanted: Retry) -> list[_Failed]:
     found: list[_Failed] = []
     pending = [top]
+    more = Raise()
     while pending:
         num = pending.pop()
         run_id, tenant_id, epoch, position, status, target = one(
@@ -106,9 +147,12 @@ def _collect(connection: Connection, top: int, wanted: Retry) -> list[_Failed]:
         )
         if status != Status.failed:
             raise _not_failed(run_id, Status(status))
-        history, finished = _past(connection, num, run_id)
-        entry = retried(history, finished, wanted if num == top else wanted.below(target))
-        found.append(_Failed(num, run_id, tenant_id, epoch, position, entry))
+        history, finished, request = _past(connection, num, run_id)
+        before = history.amended(request).budget
+        if num == top:
+            more = raised(before, wanted.budget)
+        entry = retried(history, finished, wanted if num == top else wanted.below(target, more.of(before)))
+        found.append(_Failed(num, run_id, tenant_id, epoch, position, before, entry))
         if len(found) > _MOST:
             raise InvalidInput(f"run {run_id}: more than {_MOST} failed runs below it: redrive its children first")
         pending += _failed_below(connection, num, stands(history, entry))
@@ -121,14 +165,19 @@ def _not_failed(run_id: str, status: Status) -> Exception:
     return InvalidInput(f"run {run_id} is {status} and goes on by itself: only a failed run can be retried")
 
 
-def _past(connection: Connection, num: int, run_id: str) -> tuple[History, Finished]:
+def _past(connection: Connection, num: int, run_id: str) -> tuple[History, Finished, RunRequest]:
     history = History()
     entries: list[AnyEntry] = []
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
         for entry in ENTRIES.validate_json(facts):
             history.add(entry)
             entries.append(entry)
-    return history, last_of(entries, run_id)
+    if not isinstance(entries[0], Accepted):
+        _, facts = one(connection, sql("frame_at"), (num, 1))
+        entries = [*ENTRIES.validate_json(facts), *entries]
+    accepted = entries[0]
+    assert isinstance(accepted, Accepted), f"run {run_id} does not begin with its acceptance"
+    return history, last_of(entries, run_id), accepted.request
 
 
 def _failed_below(connection: Connection, num: int, heard: frozenset[str]) -> list[int]:
@@ -140,11 +189,16 @@ def _failed_below(connection: Connection, num: int, heard: frozenset[str]) -> li
     return [child for child, key in many(connection, query, (num, _MOST + 1)) if key not in heard]
 
 
-def _queue(connection: Connection, codec: FrameCodec, run: _Failed) -> None:
+def _queue(connection: Connection, codec: FrameCodec, run: _Failed, kept: int) -> None:
     frame = codec.encode(run.tenant_id, bound_to(run.run_id, run.position + 1), (run.entry,))
     write_frame(connection, run.num, run.tenant_id, (run.position + 1, run.epoch + 1), frame)
-    group, *usage = one(connection, sql("queue_again"), (run.num,))
+    share = run.entry.amendment.budget or Budget()
+    group, *usage = one(
+        connection, sql("queue_again"), {"num": run.num, "tokens": share.tokens, "micros": share.micros}
+    )
     connection.execute(sql("reopen_requests"), (run.num,))
     if group is not None:
         names = ("reserved_tokens", "reserved_micros", "steps", "hops", "input_tokens", "output_tokens", "micros")
-        connection.execute(sql("unsettle_group"), {"num": group, **dict(zip(names, usage, strict=True))})
+        values = dict(zip(names, usage, strict=True))
+        values["reserved_micros"] -= kept
+        connection.execute(sql("unsettle_group"), {"num": group, **values})

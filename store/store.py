@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from retinue.runs.accounts import with_share
 from retinue.runs.arrivals import News
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
@@ -28,14 +30,17 @@ from retinue.runs.control import (
     SessionQuery,
     SessionRecord,
 )
+from retinue.runs.errors import LimitReached
 from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.retries import Retry
 from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
+from retinue.store.accounts import StoreAccounts
 from retinue.store.alerts import StoreAlerts
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
+from retinue.store.memories import StoreMemories
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -61,7 +66,9 @@ class Store:
         self._writer = Writer(engine.pen)
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
+        self.accounts = StoreAccounts(engine.read, self._writer.submit)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
+        self.memories = StoreMemories(engine.read, self._writer.submit, codec)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
@@ -190,7 +197,8 @@ class Store:
 
     async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
         """See Control."""
-        encoded = [(new, encoding.encode_new(self._codec, new)) for new in runs]
+        shared = [with_share(new, self._limits) for new in runs]
+        encoded = [(new, encoding.encode_new(self._codec, new)) for new in shared]
 
         large = [(new.request.tenant_id, frame.blobs) for new, frames in encoded for frame in frames if frame.blobs]
 
@@ -198,9 +206,12 @@ class Store:
             for tenant_id, blobs in large:
                 self._codec.keep(tenant_id, blobs)
 
-        accepted = await self._writer.submit(
-            lambda connection: control.submit(connection, encoded), prepare if large else None, brief=len(runs) <= _FEW
-        )
+        accept = partial(control.submit, runs=encoded, limits=self._limits)
+        try:
+            accepted = await self._writer.submit(accept, prepare if large else None, brief=len(runs) <= _FEW)
+        except LimitReached as refusal:
+            await self.accounts.refused(refusal.tenant_id, refusal.window, runs[0].at)
+            raise
         return await self._read(lambda connection: [reading.record(connection, run_id) for run_id in accepted])
 
     async def resolve(self, request_id: str, status: str, by: str, at: int, value: Json = None) -> PendingRequest:
@@ -224,11 +235,12 @@ class Store:
 
     async def retry(self, run_id: str, wanted: Retry) -> list[str]:
         """See Control."""
-        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted))
+        return await self._writer.submit(lambda c: steering.retry(c, self._codec, run_id, wanted, self._limits))
 
     async def redrive(self, job_id: str, rows: Rows, wanted: Retry) -> Redriven:
         """Queue a page of the failed rows of a job again, in one transaction."""
-        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, job_id, rows, wanted))
+        page = steering.Page(job_id, rows, self._limits)
+        return await self._writer.submit(lambda c: steering.redrive(c, self._codec, page, wanted))
 
     async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
         """See Control."""
@@ -264,6 +276,10 @@ class Store:
     async def requests(self, open_only: bool = True) -> list[PendingRequest]:
         """See Control."""
         return await self._read(lambda connection: reading.requests(connection, self._codec, open_only))
+
+    async def request(self, request_id: str) -> PendingRequest:
+        """One request; an unambiguous part of its id will do. UnknownName otherwise."""
+        return await self._read(lambda connection: reading.find_request(connection, self._codec, request_id))
 
     async def asked(self, run_ids: Sequence[str] | None, most: int) -> tuple[list[PendingRequest], int]:
         """At most so many open requests (of these runs, or of all), oldest first, and how many there are."""

@@ -25,7 +25,7 @@ from retinue.traces.redaction import Redactor, clean
 log = logging.getLogger(__name__)
 
 NAME = "traces.duckdb"
-PARTS = ("runs", "steps", "decisions", "ledger", "views")
+PARTS = ("runs", "steps", "decisions", "sessions", "ledger", "views")
 CLOSE_SECONDS = 10.0
 SCHEMA = Path(__file__).parent / "schema"
 
@@ -33,6 +33,10 @@ Row = dict[str, Any]
 """A row by column name; a column left out is null. Times are Unix microseconds, money is micro-dollars."""
 
 Build = Callable[[list[Any], Redactor], pa.Array]
+
+
+QUIET = "SET enable_progress_bar = false"
+"""Else DuckDB draws on stdout where Python has no script (a notebook, `python -c`): between the lines of our JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,7 @@ def connect(path: Path, settings: FileSettings, read_only: bool = False) -> duck
     except duckdb.Error as error:
         raise _unopened(path, error) from error
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute(QUIET)
     connection.execute("SET lock_configuration = true")
     return connection
 

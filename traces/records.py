@@ -102,14 +102,21 @@ def _observation(page: Page, entry: Record) -> None:
 
 def _validation(page: Page, entry: Record) -> None:
     facts = entry.facts
-    errors = facts.get("errors")
     page.add(
         "validations",
         {
             "turn": facts.get("turn"),
             "what": facts.get("what"),
             "ok": facts.get("ok"),
-            "errors": [str(error) for error in errors] if isinstance(errors, list | tuple) else None,
+            "errors": names(facts.get("errors")),
+            "stage": facts.get("stage"),
+            "stages": names(facts.get("stages")),
+            "rules": names(facts.get("rules")),
+            "warnings": names(member(entry.content, "warnings")),
+            "checks": facts.get("checks"),
+            "confidence": facts.get("confidence"),
+            "verdict": facts.get("verdict"),
+            "decided_by": facts.get("by"),
         },
     )
 
@@ -190,6 +197,41 @@ def _dead_letter(page: Page, entry: Record) -> None:
     )
 
 
+def _session(page: Page, entry: Record) -> None:
+    facts = entry.facts
+    wire = facts.get("wire")
+    same = ("server", "number", "before", "status", "cause", "key")
+    page.add(
+        "session_changes",
+        {name: facts.get(name) for name in same}
+        | {name: member(wire, name) or None for name in ("scope", "transport", "protocol", "pins", "expires_from")}
+        | {
+            "capability_session_id": facts.get("session_id"),
+            "approval": facts.get("approval") or None,
+            "wire_session_id": member(wire, "session_id"),
+            "expires_at": micros(member(wire, "expires_at")),
+            "opened_at": micros(facts.get("opened_at")),
+            "closed_at": micros(facts.get("closed_at")),
+        },
+    )
+
+
+def _continuation(page: Page, entry: Record) -> None:
+    """Without the token, which is a credential."""
+    facts = entry.facts
+    same = ("key", "server", "event", "issue", "round", "once")
+    page.add(
+        "continuations",
+        {name: facts.get(name) for name in same}
+        | {
+            "capability_session_id": facts.get("session_id"),
+            "kinds": names(facts.get("kinds")),
+            "expires_at": micros(facts.get("expires_at")),
+            "questions": member(entry.content, "questions"),
+        },
+    )
+
+
 def _event(page: Page, entry: Record) -> None:
     facts = entry.facts
     name = facts.get("stage") if entry.topic == "stage" else facts.get("name")
@@ -216,4 +258,6 @@ TOPICS: dict[str, Callable[[Page, Record], None]] = {
     "policy": _policy,
     "handoff": _handoff,
     "dead_letter": _dead_letter,
+    "session": _session,
+    "continuation": _continuation,
 }

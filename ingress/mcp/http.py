@@ -145,8 +145,13 @@ def _listen(place: Place) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise InvalidInput(
-            f"--http {place.written}:{place.port} cannot be listened on: {error.strerror or error}; name another"
+            f"--http {place.written}:{place.port} cannot be listened on: {_why(error)}; name another"
         ) from None
+
+
+def _why(error: OSError) -> str:
+    """What the system said, without the address that we say ourselves."""
+    return (error.strerror or str(error)).partition(" (while ")[0]
 
 
 class _Server(uvicorn.Server):

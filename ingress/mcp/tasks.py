@@ -29,8 +29,8 @@ TASKS = "io.modelcontextprotocol/tasks"
 _WORKING_MS = 1_000
 _WAITING_MS = 5_000
 Context = ServerRequestContext[Any, Any]
-Shape = Callable[[Json, bool], Json]
-"""Makes a tool's result of JSON, and of whether it is an error."""
+Shape = Callable[[dict[str, Json], bool], Json]
+"""Makes a tool's result of a run's, and of whether that is an error."""
 
 
 class TaskAsked(RequestParams):

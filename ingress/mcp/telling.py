@@ -40,6 +40,7 @@ def told_run(record: RunRecord) -> dict[str, Json]:
         "status": record.status.value,
         "stop_reason": record.reason.value if record.reason else None,
         "held": record.held and not record.status.terminal,
+        "canceled_by": record.cancel,
         "parent_run_id": record.parent_run_id,
         "root_run_id": record.root_run_id,
         "input_id": record.input_id,

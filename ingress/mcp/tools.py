@@ -22,7 +22,8 @@ from retinue.runs.errors import InvalidInput, UnknownName
 
 ROUTE = "mcp"
 LONGEST_WAIT = 300.0
-_LOOK = 0.5
+_LOOK_FIRST, _LOOK_LATER = 0.05, 0.5
+"""Seconds between two looks for questions: often at first, then less and less."""
 _MOST_RUNS = 200
 _MOST_ROWS = 1_000
 
@@ -140,7 +141,7 @@ async def wait_run(face: Face, asked: WaitRun) -> Json:
     """Wait until a run has ended, or asks something that you can answer, or the timeout is over."""
     client = await face.client()
     record = await seen(face, client, asked.run_id)
-    await _until_news(face, client, record, asked.timeout)
+    await until_news(face, client, record, asked.timeout)
     return await standing(face, client, await client.get(record.run_id))
 
 
@@ -296,16 +297,17 @@ def for_me(face: Face, requests: list[PendingRequest]) -> list[PendingRequest]:
     return [one for one in requests if refusal(face.rights, one) is None]
 
 
-async def _until_news(face: Face, client: Client, record: RunRecord, timeout: float) -> None:
+async def until_news(face: Face, client: Client, record: RunRecord, timeout: float) -> None:
     """Return when the run has ended, when it asks something that can be answered here, or when the time is over."""
     ending = asyncio.create_task(client.wait(record.run_id))
-    until = time.monotonic() + timeout
+    until, look = time.monotonic() + timeout, _LOOK_FIRST
     try:
         while not ending.done() and not for_me(face, await asks(face, client, record)):
             left = until - time.monotonic()
             if left <= 0:
                 return
-            await asyncio.wait({ending}, timeout=min(_LOOK, left))
+            await asyncio.wait({ending}, timeout=min(look, left))
+            look = min(look * 1.5, _LOOK_LATER)
     finally:
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import click
 
 from retinue.host.clock import now_ns
+from retinue.host.settings import Settings
 from retinue.ingress.controls import Controls, open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.pending import LIMIT
@@ -33,10 +36,17 @@ async def inbox_command(terminal: Terminal, run: str | None, everything: bool, l
 
 @verb("approve")
 @click.argument("request")
+@click.option("--edit", metavar="JSON", help="Arguments to put in place of those it was asked for with.")
 @_BY
-async def approve_command(terminal: Terminal, request: str, by: str | None) -> Exit:
-    """Say yes to the approval REQUEST. The policy decides whether your yes counts for your own run."""
-    return await _resolve(terminal, lambda client: client.approve(request, by))
+async def approve_command(terminal: Terminal, request: str, edit: str | None, by: str | None) -> Exit:
+    """Say yes to the approval REQUEST. The policy decides whether your yes counts for your own run, and which role it
+    needs; with --edit it is asked again about the call with the changed arguments."""
+    if edit is None:
+        return await _resolve(terminal, lambda client: client.approve(request, by))
+    changes = parsed(edit, "--edit", 'give an object such as {"amount": 50}')
+    settings = terminal.settings()
+    async with importlib.import_module("retinue.ingress.client").connect(settings=settings, start=False) as client:
+        return _said(terminal, settings, await client.approve(request, by, changes))
 
 
 @verb("deny")
@@ -51,12 +61,16 @@ async def deny_command(terminal: Terminal, request: str, why: str, by: str | Non
 @verb("answer")
 @click.argument("request")
 @click.argument("text", required=False)
-@click.option("--value", metavar="JSON", help="A structured answer instead of TEXT.")
+@click.option("--value", metavar="JSON", help="A structured answer instead of TEXT, such as a form's fields.")
+@click.option("--decline", is_flag=True, help="Decline what a server asks; its call goes on without an answer.")
 @_BY
-async def answer_command(terminal: Terminal, request: str, text: str | None, value: str | None, by: str | None) -> Exit:
+async def answer_command(terminal: Terminal, request: str, by: str | None, **said_as: Any) -> Exit:
     """Answer the question REQUEST with TEXT."""
-    if (text is None) == (value is None):
-        raise click.UsageError("give either TEXT or --value JSON")
+    text, value, decline = said_as["text"], said_as["value"], said_as["decline"]
+    if [text is not None, value is not None, decline].count(True) != 1:
+        raise click.UsageError("give either TEXT, --value JSON or --decline")
+    if decline:
+        return await _resolve(terminal, lambda client: client.decline(request, by))
     said = text if value is None else parsed(value, "--value", "a plain answer needs no --value")
     return await _resolve(terminal, lambda client: client.answer(request, said, by))
 
@@ -65,6 +79,10 @@ async def _resolve(terminal: Terminal, act: Callable[[Controls], Awaitable[Pendi
     settings = terminal.settings()
     async with open_controls(settings) as client:
         resolved = await act(client)
+    return _said(terminal, settings, resolved)
+
+
+def _said(terminal: Terminal, settings: Settings, resolved: PendingRequest) -> Exit:
     goes_on = what_follows(settings, resolved.root_run_id)
     terminal.give(resolved, f"{resolved.status} by {resolved.resolved_by}; {goes_on}")
     return Exit.done

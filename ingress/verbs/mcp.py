@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from retinue.host.composition import load_project
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.mcp.http import Place, read_place, serve_http
@@ -15,6 +16,7 @@ from retinue.ingress.mcp.opening import Opening, until_one_ends
 from retinue.ingress.mcp.rights import Rights
 from retinue.ingress.mcp.server import make_server
 from retinue.ingress.mcp.stdio import serve_stdio
+from retinue.ingress.mcp.targets import TargetTool, target_tools
 from retinue.ingress.mcp.tools import Face
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
@@ -36,6 +38,7 @@ _SHORTEST_KEY = 32
 @click.option(
     "--state-key", "keys", multiple=True, metavar="REF", help="${NAME} of the key replicas share; the newest first."
 )
+@click.option("--tool", "targets", multiple=True, metavar="TARGET", help="An agent or workflow as a tool of its own.")
 @click.option("--local", is_flag=True, help="Runs are hosted in this process, without Ray.")
 async def mcp_command(terminal: Terminal, http: str | None, **options: Any) -> Exit:
     """Serve the project's runs as an MCP server, over stdio or HTTP, until the client leaves or Ctrl-C.
@@ -48,7 +51,8 @@ async def mcp_command(terminal: Terminal, http: str | None, **options: Any) -> E
         raise click.UsageError("--token-from and --allow-host go with --http: stdio has the one client that started it")
     opening = Opening(settings, local=options["local"])
     face = Face(_rights(settings, options), opening.client)
-    server = make_server(face, [_key(reference) for reference in options["keys"]])
+    keys = [_key(reference) for reference in options["keys"]]
+    server = make_server(face, keys, _targets(settings, options["targets"]))
     serving = (
         serve_stdio(server) if place is None else serve_http(server, place, lambda url: _tell(terminal, place, url))
     )
@@ -66,6 +70,11 @@ def _rights(settings: Settings, options: dict[str, Any]) -> Rights:
         approvals=options["approvals"],
         traces=options["tenant"] is None if traces is None else traces,
     )
+
+
+def _targets(settings: Settings, names: tuple[str, ...]) -> dict[str, TargetTool]:
+    """The tools of their own; the project is loaded now only if there are any."""
+    return target_tools(load_project(settings).registry, names) if names else {}
 
 
 def _token(name: str | None) -> str | None:

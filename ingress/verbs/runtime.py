@@ -6,6 +6,7 @@ Knows Ray only through `actors.runtime`.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from retinue.host.opening import identity_of, serving_hosts
 from retinue.host.presence import RUNTIME
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
-from retinue.ingress.render import columns
+from retinue.ingress.render import columns, counted
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.errors import InvalidInput
@@ -101,9 +102,20 @@ def _text(said: dict[str, Any]) -> str:
     actors = [[str(actor.get(name, "")) for name in shown] for actor in said["actors"]]
     head = f"runtime on {said['node']}: supervisor pid {said['pid']}, Ray at {said['address']}"
     parts = [head, columns(("ACTOR", "KIND", "NODE", "PID", "STATE", "HOLDS", "FINISHED"), actors)]
+    parts += _rules_lines(said["actors"])
     parts.append(columns(("POOL", "QUEUED", "OLDEST", "ACTORS", "BOUNDS"), list(map(_pool_row, said["pools"]))))
     parts += [f"{pool['name']}: {pool['note']}" for pool in said["pools"] if pool["note"]]
     return "\n\n".join(parts)
+
+
+def _rules_lines(actors: Sequence[dict[str, Any]]) -> list[str]:
+    """Which rules are in force in how many actors, and what is wrong with those that are not taken."""
+    told = [actor["rules"] for actor in actors if actor.get("rules")]
+    counts = Counter(rules["digest"] for rules in told)
+    lines = [f"rules {digest} in force in {counted(count, 'actor')}" for digest, count in counts.most_common()]
+    problems = dict.fromkeys(rules["problem"] for rules in told if rules["problem"])
+    lines += [f"rules were changed and are not taken: {problem}" for problem in problems]
+    return ["\n".join(lines)] if lines else []
 
 
 def _pool_row(pool: dict[str, Any]) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Any
 from retinue.runs.contracts import Status
 from retinue.runs.errors import RetinueError
 from retinue.runs.journal import SCHEMA, Appended, Finish, Park, Yield
+from retinue.store.accounts import Closing, close, closing
 from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Job
 from retinue.store.postgres.connection import PostgresConnection, Rows
 from retinue.store.postgres.dialect import postgres_sql
-from retinue.store.settling import stirs
+from retinue.store.settling import settle_late, stirs, unheard
 from retinue.store.statements import sql
 
 _Ended = tuple[EncodedAppend, Finish, Any]
@@ -171,24 +172,37 @@ def _end(connection: PostgresConnection, ended: Sequence[_Ended]) -> bool:
     """Withdraw what they had asked, settle their groups once each, wake the parents that have to know."""
     nums = [encoded.append.num for encoded, _, _ in ended]
     connection.run(postgres_sql("withdraw_requests"), {"num": _ints(nums)})
-    rows = [(found, int(end.status is Status.completed), end.usage) for _, end, found in ended]
+    rows = [(found, end, _closing(connection, encoded.append.num, end, found)) for encoded, end, found in ended]
+    close(connection, [each for _, _, each in rows])
     children = [row for row in rows if row[0][0] is not None]
     if not children:
         return True
     columns = {
         "grp": [found[0] for found, _, _ in children],
-        "ok": [ok for _, ok, _ in children],
+        "ok": [int(end.status is Status.completed) for _, end, _ in children],
         "reserved_tokens": [found[1] for found, _, _ in children],
-        "reserved_micros": [found[2] for found, _, _ in children],
+        "reserved_micros": [each.released for _, _, each in children],
+        "micros": [each.micros for _, _, each in children],
     } | {
-        name: [getattr(usage, name) for _, _, usage in children]
-        for name in ("steps", "hops", "input_tokens", "output_tokens", "micros")
+        name: [getattr(end.usage, name) for _, end, _ in children]
+        for name in ("steps", "hops", "input_tokens", "output_tokens")
     }
     settled = connection.run(postgres_sql("settle_groups"), {name: _ints(column) for name, column in columns.items()})
-    stirred = [parent for parent, *state in settled if stirs(*state)]
+    stirred = []
+    for group, parent_ended, parent, *state in settled:
+        settle_late(connection, parent, parent_ended, [each for found, _, each in children if found[0] == group])
+        if stirs(*state):
+            stirred.append(parent)
     if stirred:
         connection.run(postgres_sql("wake_these"), {"num": _ints(stirred)})
     return bool(stirred) or len(children) < len(ended)
+
+
+def _closing(connection: PostgresConnection, num: int, end: Finish, found: Any) -> Closing:
+    _, _, share, *standing, below = found
+    held, used = below
+    spent = end.usage.micros + unheard(connection, num, end, used)
+    return closing(num, (share, spent, held), tuple(standing))
 
 
 _PARK_COLUMNS = "num epoch position seen status reason wake_at at facts sealed".split()

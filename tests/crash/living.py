@@ -18,8 +18,9 @@ from typing import Any
 from tests.crash.outside import OUTSIDE
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.watching import Kill, Watch, open_watched
+from tests.doubles import desk
 
-from retinue.host import clock, hosting, streaming
+from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
 from retinue.ingress import client as clients
 from retinue.ingress.client import Client, connect
@@ -27,6 +28,7 @@ from retinue.runs.contracts import RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelReply, ModelRequest, OnDelta
+from retinue.sessions.catalog import Catalog
 from retinue.store.postgres import hints
 
 PLAIN_TIME = clock.now_ns
@@ -78,6 +80,7 @@ def live(life: Life) -> None:
     watch, now = Watch(life.kill), Clock(folder / "clock")
     OUTSIDE.enter(folder, life.number)
     settings = scenario.prepare(folder, life.store)
+    composition.Catalog = lambda tools: Catalog([*tools, *desk.TOOLS])  # type: ignore[assignment, misc]
     clients.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 

@@ -336,6 +336,24 @@ async def unheard(ctx: Context, text: str) -> list[Any]:
     return [await ctx.call(deafen, text=text), await ctx.run(item, 4)]
 
 
+@workflow(budget=Budget(usd="1.00"))
+async def visits(ctx: Context, text: str) -> list[Any]:
+    """Calls to a server: it asks people twice, has a task, asks a model, and one of its tools needs a yes."""
+    done = [await ctx.call("desk__order", text=text), await ctx.call("desk__brew", text=text)]
+    await ctx.sleep(LONG)
+    return [*done, await ctx.call("desk__think", text=text), await ctx.call("desk__note", text=text)]
+
+
+@workflow
+async def shown_out(ctx: Context, text: str) -> list[Any]:
+    """A call whose session is closed by a person while it asks, and one in the session after it."""
+    try:
+        done = await ctx.call("desk__order", text=text)
+    except SideEffectUnknown:
+        done = DOUBT
+    return [done, await ctx.call("desk__brew", text="after")]
+
+
 paid = agent("paid", "Look, put, answer.", tools=[get, put], max_tokens=50, budget=Budget(usd="1.00"))
 free = agent("free", "Look, ask, hand over.", tools=[get, put], asks=True, handoffs=["second"])
 second = agent("second", "Answer.", tools=[get, put])

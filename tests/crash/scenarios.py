@@ -19,14 +19,19 @@ from tests.doubles.worlds import calls, costs
 from retinue.host.rows import source_of
 from retinue.host.settings import Settings, load_settings
 from retinue.ingress.client import Client
+from retinue.runs import forms
 from retinue.runs.contracts import Budget, Json, RunRecord, Status, StopReason
+from retinue.runs.control import SessionQuery
 from retinue.runs.errors import InvalidInput, UnknownName
+from retinue.runs.sessions import SessionStatus
 
 KEY = "the one job"
 ROWS = "rows.jsonl"
 POLICY = (
     ALLOW_ALL + '@id("ask") @outcome("approval") @reason("mails need a yes")'
     ' forbid (principal, action == Action::"capability", resource == Capability::"mail");'
+    '@id("notes") @outcome("approval") @reason("notes need a yes")'
+    ' forbid (principal, action == Action::"capability", resource == Capability::"desk__note");'
 )
 SETTINGS = {"telemetry": {"emit_structured_events": False}}
 
@@ -86,6 +91,9 @@ async def attend(client: Client, records: list[RunRecord]) -> bool:
     for request in requests:
         if request.kind == "approval":
             await client.approve(request.request_id, by="bob")
+        elif request.asked:
+            form = forms.example(request.asked.get("schema"))
+            await client.answer(request.request_id, form or "done", by="bob")
         else:
             await client.answer(request.request_id, "the blue one", by="bob")
     waiting = [record.run_id for record in records if record.reason is StopReason.event]
@@ -101,6 +109,14 @@ async def cancel(client: Client, records: list[RunRecord]) -> bool:
     with suppress(InvalidInput):
         await client.signal(root.run_id, "go", 7)
     return True
+
+
+async def show_out(client: Client, records: list[RunRecord]) -> bool:
+    """Close the session whose call asks; what it asked is over with it."""
+    found = await client.sessions(SessionQuery(status=SessionStatus.waiting_for_input))
+    for session in found:
+        await client.close_session(session.session_id, by="bob")
+    return bool(found)
 
 
 async def leave(client: Client, records: list[RunRecord]) -> bool:
@@ -171,6 +187,7 @@ _LOOK, _PUT = calls("get", text="a"), calls("put", text="b")
 _PAID = decides(costs(_LOOK, "0.01"), costs(_PUT, "0.02"), costs({"answer": "It is done."}, "0.03"))
 _FREE = decides(_LOOK, _PUT, {"ask_human": "Which?"}, {"handoff": "second", "artifact": {"so": "far"}}, agent="free")
 _GUEST = decides(costs({"answer": "It is said."}, "0.01"))
+_THOUGHT = decides(costs({"answer": "It is blue."}, "0.01"))
 _FAULT = {"kind": "transient", "retry_after": 30, "times": 1}
 _SECOND = decides(_PUT, {"answer": "done", "fault": _FAULT}, agent="second")
 
@@ -200,5 +217,7 @@ SCENARIOS: dict[str, Scenario] = {
     "spill": Scenario("spill"),
     "unheard": Scenario("unheard"),
     "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),
+    "visits": Scenario("visits", "a cup", [_THOUGHT], most=1_000_000),
+    "shown out": Scenario("shown_out", "a cup", act=show_out),
     "free": Scenario("free", "Do it.", [_FREE, _SECOND]),
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash import outside, project
+from tests.doubles import desk
 
 from retinue.runs.contracts import Json
 from retinue.runs.identity import effect_key
@@ -179,6 +180,8 @@ def _repeated(rough: Story) -> Iterator[str]:
 
 
 def _effects(calm: Story, rough: Story) -> Iterator[str]:
+    if any(line.what == "used" and line.text for line in rough.log):
+        yield "a call went on twice with what must not be used twice"
     filed = Counter((line.key, line.name) for line in rough.log if line.what == "filed")
     for (key, name), times in filed.items():
         if times > 1 and _contract(name) != "idempotent":
@@ -215,5 +218,6 @@ def _money(rough: Story, most: int | None) -> Iterator[str]:
 
 
 def _contract(name: str) -> str:
-    """The idempotency of a tool of the project."""
-    return str(getattr(project, name).capability.idempotency)
+    """The idempotency of a tool of the project, or of the desk."""
+    remote = {tool.capability.name: tool for tool in desk.TOOLS}
+    return str((remote.get(name) or getattr(project, name)).capability.idempotency)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json, to_json
 from tests.doubles.memory_breakers import memory_breakers
+from tests.doubles.memory_memories import memory_memories
+from tests.doubles.memory_sessions import close_rows, session_record
 
 from retinue.runs import machine
 from retinue.runs.arrivals import Answer, Event, Group, News
@@ -29,7 +31,7 @@ from retinue.runs.contracts import (
     StopReason,
     Usage,
 )
-from retinue.runs.control import RunQuery
+from retinue.runs.control import RunQuery, SessionQuery, SessionRecord
 from retinue.runs.errors import Fenced, InvalidInput, StoreError, UnknownName
 from retinue.runs.history import fold
 from retinue.runs.joins import canceler
@@ -53,6 +55,7 @@ from retinue.runs.journal import (
     guest_pool,
 )
 from retinue.runs.retries import Retry, last_of, retried, stands
+from retinue.runs.sessions import CLOSE, SessionRow
 
 
 @dataclass(slots=True)
@@ -100,6 +103,7 @@ class Kept:
     asked: dict[str, PendingRequest] = field(default_factory=dict)
     answers: dict[str, bytes] = field(default_factory=dict)
     events: list[tuple[int, str, int, bytes]] = field(default_factory=list)
+    sessions: dict[str, SessionRow] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -107,6 +111,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.breakers = memory_breakers()
+        self.memories = memory_memories(self._owns)
         self._runs: dict[str, Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._hosts: dict[str, HostInfo] = {}
@@ -114,6 +119,10 @@ class MemoryStore:
         self._letters: list[DeadLetter] = []
         self._numbers = itertools.count(1)
         self._seqs = itertools.count(1)
+
+    def _owns(self, run_id: str, tenant_id: str, epoch: int) -> bool:
+        kept = self._runs.get(run_id)
+        return kept is not None and (kept.request.tenant_id, kept.epoch) == (tenant_id, epoch)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -251,6 +260,37 @@ class MemoryStore:
             raise InvalidInput(f"run {run_id} is a child of {top.parent.request.run_id}, which is {top.parent.status}")
         return [run.request.run_id for run in self._retry(top, wanted)]
 
+    async def sessions(self, query: SessionQuery) -> list[SessionRecord]:
+        """See Control."""
+        wanted = {
+            "run_id": query.run_id,
+            "root_run_id": query.root_run_id,
+            "tenant_id": query.tenant_id,
+            "server": query.server,
+            "status": query.status,
+        }
+        found = [session_record(run.request, row) for run in self._runs.values() for row in run.sessions.values()]
+        found = [s for s in found if all(v is None or getattr(s, name) == v for name, v in wanted.items())]
+        found = [s for s in found if s.closed_at is None or not query.open_only]
+        return sorted(reversed(found), key=lambda one: -one.opened_at)[: query.limit]
+
+    async def session(self, session_id: str) -> SessionRecord:
+        """See Control."""
+        everything = await self.sessions(SessionQuery(limit=1_000_000))
+        found = [one for one in everything if one.session_id.startswith(session_id) or one.session_id == session_id]
+        found += [one for one in everything if one.session_id.endswith(session_id) and one not in found]
+        if len(found) != 1 or len(session_id) < 4:
+            raise UnknownName(f"{len(found)} capability sessions match {session_id!r}")
+        return found[0]
+
+    async def close_session(self, session_id: str, by: str, at: int) -> SessionRecord:
+        """See Control."""
+        found = await self.session(session_id)
+        if found.closed_at is not None:
+            raise InvalidInput(f"capability session {found.session_id} is closed already ({found.cause})")
+        await self.signal(found.run_id, CLOSE, {"session_id": found.session_id, "by": by}, at)
+        return found
+
     async def get(self, run_id: str) -> RunRecord:
         """See Control."""
         return _record(self._find(run_id))
@@ -358,6 +398,7 @@ class MemoryStore:
             self._spawn(run, append.spawn)
         if append.request is not None:
             self._ask(run, append.request)
+        run.sessions |= {row.session.session_id: row for row in append.sessions}
         if isinstance(append.end, Yield):
             self._move(run, Status.queued)
             run.host = None
@@ -488,10 +529,12 @@ class MemoryStore:
             if run.status is Status.in_progress:
                 self._wake(run)
                 continue
-            run.epoch, run.position, run.status = run.epoch + 1, run.position + 1, Status.queued
+            closed = close_rows(run.sessions, at, "the run ended")
+            first = run.position + 1
+            run.epoch, run.position, run.status = run.epoch + 1, first + len(closed), Status.queued
             usage = _spent(run)
             entry = Finished(at=at, status=Status.canceled, reason=StopReason.canceled, facts={"by": by}, usage=usage)
-            self._store(run, run.position, run.epoch, (entry,))
+            self._store(run, first, run.epoch, (*closed, entry))
             self._finish(run, Finish(Status.canceled, StopReason.canceled, usage), at)
         return len(tree)
 

@@ -113,6 +113,16 @@ SELECT day, tenant_id, agent, provider, model, count(*) AS calls, sum(input_toke
 FROM costs
 GROUP BY ALL;
 
+CREATE VIEW tenant_money AS  -- what top-level runs have spent and open ones may spend, by tenant and the day (UTC) of acceptance
+SELECT CAST(q.time AT TIME ZONE 'UTC' AS DATE) AS day, q.tenant_id, count(*) AS runs,
+    count(*) FILTER (WHERE e.run_id IS NULL) AS open_runs,
+    coalesce(sum(e.cost_usd), 0) AS spent_usd,
+    coalesce(sum(CAST(q.budget.usd AS DECIMAL(18, 6))) FILTER (WHERE e.run_id IS NULL), 0) AS reserved_usd
+FROM run_requests AS q
+LEFT JOIN ends AS e USING (run_id)
+WHERE q.parent_run_id IS NULL
+GROUP BY ALL;
+
 CREATE VIEW slowest_steps AS  -- steps that ended, slowest first; waiting for people and timers left out
 SELECT duration_ms, operation, name, run_id, agent, tenant_id, key, turn, attempts, result, error_type, start_time,
     actor_id, pid, node
@@ -152,6 +162,19 @@ FROM requests AS q
 LEFT JOIN answers AS a USING (run_id, key)
 LEFT JOIN ends AS r USING (run_id);
 
+CREATE VIEW capability_sessions AS  -- every capability session as it stands now
+SELECT capability_session_id, run_id, root_run_id, tenant_id, agent, server, number, status, cause, approval, scope,
+    transport, protocol, wire_session_id, pins, expires_at, expires_from, opened_at, time AS changed_at, closed_at
+FROM session_changes
+QUALIFY row_number() OVER (PARTITION BY capability_session_id ORDER BY seq DESC, ordinal DESC) = 1;
+
+CREATE VIEW elicitations AS  -- what servers asked people, and what they said
+SELECT q.request_id, q.status, q.run_id, q.root_run_id, q.tenant_id, q.agent, q.key, q.name AS tool,
+    q.content.asked.kind::VARCHAR AS form, q.prompt, q.asked_at, q.answered_at, q.answered_by, q.waited_ms,
+    q.value.action::VARCHAR AS action, q.content, q.value
+FROM approvals AS q
+WHERE q.kind = 'input' AND contains(q.key, '!elicited:');
+
 CREATE VIEW in_flight AS  -- steps that began and have not ended, of runs that have not ended
 SELECT i.run_id, i.key, i.effect, i.name, min(i.time) AS since, any_value(i.agent) AS agent,
     any_value(i.tenant_id) AS tenant_id, count(*) AS tries, max(i.reserved_tokens) AS reserved_tokens,
@@ -172,7 +195,8 @@ shown AS (
     QUALIFY row_number() OVER (PARTITION BY run_id, turn ORDER BY seq DESC, ordinal DESC) = 1
 ),
 checks AS (
-    SELECT run_id, turn, list({'what': what, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
+    SELECT run_id, turn,
+        list({'what': what, 'stage': stage, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
     FROM validations
     GROUP BY run_id, turn
 ),

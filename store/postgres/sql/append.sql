@@ -20,9 +20,12 @@ fenced AS (
   FROM wanted w WHERE r.num = w.num AND r.epoch = w.epoch AND r.position = w.expected
     AND r.status || '' = 'in_progress'
   RETURNING r.num, r.grp, r.reserved_tokens, r.reserved_micros, CASE WHEN w.at IS NOT NULL THEN r.final_seq END AS seq,
-    w.expected, w.epoch, w.facts, w.sealed),
+    w.expected, w.epoch, w.facts, w.sealed, r.tenant_id, r.account, r.kept_micros, r.charged,
+    CASE WHEN w.at IS NOT NULL THEN
+      (SELECT ARRAY[CAST(coalesce(sum(g.reserved_micros), 0) AS bigint), CAST(coalesce(sum(g.micros), 0) AS bigint)]
+       FROM groups g WHERE g.run = r.num) END AS below),
 written AS (
   INSERT INTO journal (seq, run, position, epoch, schema, facts, sealed)
   SELECT coalesce(seq, nextval('journal_seq')), num, expected + 1, epoch, :schema, facts, sealed
   FROM fenced WHERE facts IS NOT NULL)
-SELECT num, grp, reserved_tokens, reserved_micros FROM fenced
+SELECT num, grp, reserved_tokens, reserved_micros, tenant_id, account, kept_micros, charged, below FROM fenced

@@ -11,4 +11,5 @@ UPDATE groups g SET pending = pending - e.n, ok = g.ok + e.ok, failed = failed +
   steps = g.steps + e.steps, hops = g.hops + e.hops, input_tokens = g.input_tokens + e.input_tokens,
   output_tokens = g.output_tokens + e.output_tokens, micros = g.micros + e.micros
 FROM ended e WHERE g.num = e.grp
-RETURNING g.run, g.pending, g.low, g.need, g.ok, g.exhausted
+RETURNING g.num, (SELECT r.final IS NOT NULL FROM runs r WHERE r.num = g.run), g.run, g.pending, g.low, g.need, g.ok,
+  g.exhausted

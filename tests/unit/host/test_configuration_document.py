@@ -49,6 +49,6 @@ def test_the_reader_of_a_key_reads_it(key: str) -> None:
     source = (ROOT / ROWS[key][3]).read_text("utf-8")
     # `settings.policy.folder`, or a property that makes a path of it absolute: `settings.policy_folder`.
     names = {key, key.replace(".", "_"), f"{key}_folder", key.removeprefix("policy.")}
-    if key.partition(".")[0] in ("budget", "limits", "requests", "breakers"):
+    if key.partition(".")[0] in ("budget", "limits", "requests", "breakers", "capability_sessions"):
         names = {key.partition(".")[0]}
     assert any(re.search(rf"settings\.{re.escape(name)}\b", source) for name in names), f"nothing reads {key}"

@@ -116,12 +116,13 @@ async def test_a_time_that_is_none_is_told(make: Make, said: dict[str, Any]) -> 
 
 
 OWN = ("doubt", "gate", "capability", "side_effect", "repeatable", "turn", "prompt", "requester", "request_id")
+OWN_OF_CALLS = ("approver", "asked")
 OWN_TIMES = ("assignee", "expires_at", "escalate_at", "escalate_to", "escalated_at", "by", "status")
 FREE = {"version", "digest", "policy_digest"}
 """Facts of the runtime's with its own questions that nothing reads in another's."""
 
 
-@pytest.mark.parametrize("name", OWN + OWN_TIMES)
+@pytest.mark.parametrize("name", OWN + OWN_OF_CALLS + OWN_TIMES)
 @pytest.mark.parametrize("asks", ["ask", "approve"])
 async def test_a_fact_with_the_name_of_one_of_the_runtimes_is_refused(make: Make, asks: str, name: str) -> None:
     """It would be lost, or read as the runtime's: a question with a `doubt` as a write that may have happened."""
@@ -180,4 +181,4 @@ async def test_no_fact_of_the_runtimes_own_questions_is_left_out(make: Make) -> 
     for each in (run_id, asking):
         found |= {name for intent in await world.intents(each) if intent.effect != "call" for name in intent.facts}
     assert {"doubt", "gate", "capability", "escalated_at"} | FREE <= found
-    assert found <= {*OWN, *OWN_TIMES} | FREE
+    assert found <= {*OWN, *OWN_OF_CALLS, *OWN_TIMES} | FREE

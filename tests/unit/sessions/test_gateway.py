@@ -61,6 +61,7 @@ def test_the_gate_is_asked_with_all_there_is_to_know() -> None:
             stage="capability", run_id="r1", tenant="acme", principal="ana", agent="clerk", route="cli", depth=2,
             resource="pay", version="7", side_effect="write", idempotency="at_most_once", sensitivity="secret",
             rollout="canary", digest=prepared.digest, arguments={"amount": 3}, budget={"hops": 3}, approval=approval,
+            now=NOW,
         )
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.traces.conftest import Contents, Open, contents, drain
-from tests.unit.traces.journeys import Book, Run, answering, asking, failing, retrying, tale, verdict
+from tests.unit.traces.journeys import Book, Run, answering, asking, failing, retrying, tale, verdict, visiting
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.journal import Frame, Leased, Record
@@ -36,7 +36,7 @@ def told(*stories: Any) -> Book:
 
 @pytest.mark.promise("I1")
 async def test_every_table_and_column_is_filled_by_what_the_engine_writes(open_traces: Open) -> None:
-    traces = await open_traces(tale(12, book=told(retrying)))
+    traces = await open_traces(tale(12, book=told(retrying, visiting)))
     await drain(traces)
     found = await contents(traces)
     empty = {
@@ -313,3 +313,22 @@ def whole() -> Contents:
 )
 def test_batches_and_restarts_do_not_change_the_tables(whole: Contents, cuts: list[int], restarts: set[int]) -> None:
     assert asyncio.run(projected(cuts, restarts)) == whole
+
+
+@pytest.mark.promise("D2", "D3")
+async def test_sessions_and_elicitations_are_rows_and_tokens_are_not(open_traces: Open) -> None:
+    traces = await open_traces(told(visiting))
+    await drain(traces)
+    (session,) = await rows(traces, "SELECT * FROM capability_sessions")
+    assert (session["status"], session["cause"], session["approval"]) == ("closed", "the run ended", "approved")
+    (asked,) = await rows(traces, "SELECT tool, form, status, answered_by, action FROM elicitations")
+    assert asked == {
+        "tool": "desk__order",
+        "form": "form",
+        "status": "answered",
+        "answered_by": "olga",
+        "action": "accept",
+    }
+    changes = await rows(traces, "SELECT before, status, cause FROM session_changes ORDER BY seq, ordinal")
+    assert [change["status"] for change in changes] == ["in_progress", "waiting_for_input", "closed"]
+    assert "requestState" not in str(await contents(traces))

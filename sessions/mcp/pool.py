@@ -1,0 +1,346 @@
+"""All connections of one process: made when they are needed, shared as their servers' scopes say, closed when idle.
+
+Implements `sessions.connections.Connections`. They are caches: nothing of a run is lost with them but what a server
+keeps nowhere else. Owns how many there are, who shares them and when another is tried. Knows no journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import mcp_types as types
+
+from retinue.runs.capabilities import Caller
+from retinue.runs.contracts import Json
+from retinue.runs.errors import EffectError, TransientError
+from retinue.runs.sessions import Link, Pause, Reply, Resumption
+from retinue.sessions.connections import Listing, Pinned, RemoteResult
+from retinue.sessions.mcp.calls import Conversation, StreamEnded
+from retinue.sessions.mcp.children import Guardian
+from retinue.sessions.mcp.connection import Connection, Restored
+from retinue.sessions.mcp.faults import Forgotten
+from retinue.sessions.mcp.handshake import Known
+from retinue.sessions.mcp.orders import Order
+from retinue.sessions.mcp.pending import Pending
+from retinue.sessions.mcp.tokens import RetryToken, StreamToken, TaskToken, unpack
+from retinue.sessions.servers import Server
+
+MAX_CONNECTIONS = 256
+"""At once in one process."""
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
+"""Seconds before a server that could not be reached is tried again: doubled with each failure."""
+
+SHORT_LIFE = 5.0
+"""Seconds: a connection that ends sooner counts as a failure to connect."""
+
+CLOSE_ALL = 8.0
+"""Seconds for closing everything."""
+
+SWEEP = 15.0
+"""Seconds between looks for idle connections, at most."""
+
+READ_ON_AGAIN = 1.0
+"""Seconds before a stream that ended early is read on."""
+
+Key = tuple[str, ...]
+
+
+@dataclass(eq=False)
+class Slot:
+    """The place of one connection. `tried_at` and the like are times of the event loop."""
+
+    server: Server
+    run_id: str | None
+    connection: Connection | None = None
+    opening: asyncio.Task[Connection] | None = None
+    failures: int = 0
+    not_before: float = 0.0
+    opened_at: float = 0.0
+    used_at: float = 0.0
+    leases: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it just now; calls that wait for a person do not."""
+        busy = self.connection is not None and self.connection.inquiries.busy
+        return not self.leases and self.opening is None and not busy
+
+
+class McpConnections:
+    """The connections of one process and event loop. `environ` is where references to secrets are looked up."""
+
+    def __init__(self, environ: Mapping[str, str], *, most: int = MAX_CONNECTIONS) -> None:
+        self._environ = environ
+        self._most = most
+        self._slots: dict[Key, Slot] = {}
+        self._streams: dict[str, Connection] = {}
+        self._known: dict[str, tuple[Server, Known]] = {}
+        self._guardian = Guardian()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def list_tools(self, server: Server) -> Listing:
+        """All tools of a server, over a connection of their own."""
+        connection = Connection(server, self._environ, self._guardian)
+        try:
+            await connection.open()
+            return await connection.listed()
+        finally:
+            await connection.close()
+
+    async def call(
+        self, server: Server, tool: str, arguments: dict[str, Json], caller: Caller, link: Link, pins: Pinned | None
+    ) -> RemoteResult | Pause:
+        """Call a tool, or go on with a call as the link says. See `sessions.connections.Connections`.
+
+        In a call that goes on, `not_made` says that it was not gone on with: its token is as good as before.
+        """
+        order = Order(server, tool, arguments, caller)
+        if link.resumption is not None:
+            return await self._go_on(order, link, link.resumption)
+        stale = self._find(order)
+        if stale is not None:
+            await stale[1].stop()
+        return await self._begin(order, link, pins)
+
+    async def release(self, run_id: str, ended: bool) -> None:
+        """What only this run used is closed when it ended, else when it is idle."""
+        if not ended:
+            return
+        for connection in self._all():
+            for pending in connection.inquiries.calls:
+                if pending.run_id == run_id and pending.link is None:
+                    await pending.stop()
+                    connection.inquiries.dismiss(pending)
+        for key, slot in list(self._slots.items()):
+            if slot.run_id == run_id and slot.idle:
+                self._retire(key, slot)
+
+    async def close(self) -> None:
+        """Close all of them, within `CLOSE_ALL` seconds; what is left of server processes is killed."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for key, slot in list(self._slots.items()):
+            self._retire(key, slot)
+        for connection in self._streams.values():
+            self._shut(connection, keep_session=True)
+        self._streams.clear()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_ALL)
+        await self._guardian.close()
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    async def _begin(self, order: Order, link: Link, pins: Pinned | None) -> RemoteResult | Pause:
+        for again in (True, False):
+            try:
+                return await self._on_lease(order, lambda on: Conversation(on, order, link).begin(pins))
+            except Forgotten:
+                link.lost("expired")
+                if not again:
+                    raise
+        raise AssertionError("the second try returns or raises")
+
+    async def _go_on(self, order: Order, link: Link, resumption: Resumption) -> RemoteResult | Pause:
+        found = self._find(order)
+        if found is not None:
+            connection, pending = found
+            return await self._answered(
+                connection, Conversation(connection, order, link, pending).answer(resumption.replies)
+            )
+        if resumption.token is None:
+            link.lost("closed")
+            problem = f"{order.where}: the connection that its question came over is gone; the call may have happened."
+            raise TransientError(problem, code="lost")
+        token = unpack(resumption.token)
+        replies = resumption.replies
+        if isinstance(token, StreamToken):
+            return await self._read_on(order, link, token, resumption)
+        return await self._on_lease(order, lambda on: _resume(Conversation(on, order, link), token, replies))
+
+    async def _read_on(
+        self, order: Order, link: Link, token: StreamToken, resumption: Resumption
+    ) -> RemoteResult | Pause:
+        """A new connection for each try: within one, an abandoned stream moves on past the answer."""
+        until = asyncio.get_running_loop().time() + order.seconds
+        while True:
+            said = types.InitializeResult.model_validate(token.initialized, by_name=False)
+            restored = Restored(token.session_id, said)
+            connection = Connection(order.server, self._environ, self._guardian, restored=restored)
+            await connection.open()
+            self._streams[order.caller.key] = connection
+            try:
+                way = Conversation(connection, order, link).resume_stream(token, resumption.replies)
+                return await self._answered(connection, way)
+            except StreamEnded as ended:
+                if asyncio.get_running_loop().time() + READ_ON_AGAIN > until:
+                    raise
+                token = token.model_copy(update={"event_id": ended.event_id or token.event_id})
+            await asyncio.sleep(READ_ON_AGAIN)
+
+    async def _answered(self, connection: Connection, way: Awaitable[RemoteResult | Pause]) -> RemoteResult | Pause:
+        """Go on with a call on its own connection; one that was made for the call alone ends with it."""
+        slot = next((slot for slot in self._slots.values() if slot.connection is connection), None)
+        if slot is not None:
+            slot.leases += 1
+        try:
+            return await way
+        finally:
+            if slot is not None:
+                slot.leases -= 1
+                slot.used_at = asyncio.get_running_loop().time()
+            for key in [key for key, stream in self._streams.items() if stream is connection]:
+                if not connection.inquiries.calls:
+                    self._shut(self._streams.pop(key), keep_session=True)
+
+    def _find(self, order: Order) -> tuple[Connection, Pending] | None:
+        for connection in self._all():
+            pending = connection.inquiries.find(order.caller.key) if connection.alive else None
+            if pending is not None and connection.server.name == order.server.name:
+                return connection, pending
+        return None
+
+    def _all(self) -> list[Connection]:
+        leased = [slot.connection for slot in self._slots.values() if slot.connection is not None]
+        return [*leased, *self._streams.values()]
+
+    # -- leases ------------------------------------------------------------------------------------------
+
+    async def _on_lease(
+        self, order: Order, use: Callable[[Connection], Awaitable[RemoteResult | Pause]]
+    ) -> RemoteResult | Pause:
+        slot = self._slot(order)
+        slot.leases += 1
+        try:
+            return await use(await self._connected(slot))
+        finally:
+            slot.leases -= 1
+            slot.used_at = asyncio.get_running_loop().time()
+            if slot.run_id is None and self._slots.get(self._key(order)) is not slot:
+                self._shut_slot(slot)
+
+    def _slot(self, order: Order) -> Slot:
+        if self._closed:
+            raise TransientError(f"{order.where} was not called: this process is closing.", code="not_made")
+        key = self._key(order)
+        slot = self._slots.get(key)
+        if slot is not None and slot.server != order.server:
+            self._retire(key, slot)
+            slot = None
+        if slot is None:
+            self._make_room(order)
+            run_id = order.caller.run_id if order.server.scope == "run" else None
+            slot = self._slots[key] = Slot(order.server, run_id)
+            self._watch()
+        return slot
+
+    def _key(self, order: Order) -> Key:
+        owners = {"run": order.caller.run_id, "worker": order.caller.tenant_id, "shared": ""}
+        return (order.server.name, order.server.scope, owners[order.server.scope])
+
+    def _make_room(self, order: Order) -> None:
+        if len(self._slots) < self._most:
+            return
+        idle = [(slot.used_at, key) for key, slot in self._slots.items() if slot.idle and not _waits(slot)]
+        if not idle:
+            problem = f"all {self._most} connections of this process are in use"
+            raise TransientError(f"{order.where} was not called: {problem}. Try later.", code="saturated")
+        key = min(idle)[1]
+        self._retire(key, self._slots[key])
+
+    async def _connected(self, slot: Slot) -> Connection:
+        if slot.connection is not None and slot.connection.alive:
+            return slot.connection
+        if slot.opening is None:
+            left = slot.not_before - asyncio.get_running_loop().time()
+            if left > 0:
+                problem = f"server {slot.server.name!r} could not be reached {slot.failures} times"
+                raise TransientError(f"{problem}; next try in {left:.1f} s.", code="not_made", retry_after=left)
+            slot.opening = asyncio.create_task(self._open(slot), name=f"mcp open {slot.server.name}")
+            slot.opening.add_done_callback(_read_outcome)
+        return await asyncio.shield(slot.opening)
+
+    async def _open(self, slot: Slot) -> Connection:
+        loop = asyncio.get_running_loop()
+        old, slot.connection = slot.connection, None
+        if old is not None:
+            slot.failures = slot.failures + 1 if loop.time() - slot.opened_at < SHORT_LIFE else 0
+            self._shut(old)
+        connection = Connection(slot.server, self._environ, self._guardian, self._known_of(slot.server))
+        try:
+            await connection.open()
+        except EffectError:
+            self._known.pop(slot.server.name, None)
+            slot.failures += 1
+            slot.not_before = loop.time() + min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(slot.failures - 1, 10))
+            raise
+        finally:
+            slot.opening = None
+        if connection.known is not None:
+            self._known[slot.server.name] = (slot.server, connection.known)
+        slot.connection, slot.opened_at, slot.used_at = connection, loop.time(), loop.time()
+        return connection
+
+    def _known_of(self, server: Server) -> Known | None:
+        """What the last connection with a server learned, where the next one can adopt it without traffic."""
+        declared, known = self._known.get(server.name, (None, None))
+        return known if declared == server and isinstance(known, types.DiscoverResult) else None
+
+    # -- the end of connections --------------------------------------------------------------------------
+
+    def _retire(self, key: Key, slot: Slot) -> None:
+        self._slots.pop(key, None)
+        if self._closed or slot.idle:
+            self._shut_slot(slot)
+
+    def _shut_slot(self, slot: Slot) -> None:
+        if slot.opening is not None:
+            slot.opening.cancel()
+        connection, slot.connection = slot.connection, None
+        if connection is not None:
+            self._shut(connection, keep_session=_can_be_read_on(connection))
+
+    def _shut(self, connection: Connection, *, keep_session: bool = False) -> None:
+        task = asyncio.create_task(connection.close(keep_session=keep_session))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _watch(self) -> None:
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.create_task(self._sweep(), name="mcp idle connections")
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._slots:
+            least = min(slot.server.idle_seconds for slot in self._slots.values())
+            await asyncio.sleep(min(SWEEP, max(0.05, least / 4)))
+            for key, slot in list(self._slots.items()):
+                if slot.idle and loop.time() - slot.used_at >= slot.server.idle_seconds:
+                    self._retire(key, slot)
+
+
+async def _resume(
+    talk: Conversation, token: RetryToken | TaskToken, replies: Mapping[str, Reply]
+) -> RemoteResult | Pause:
+    if isinstance(token, TaskToken):
+        return await talk.resume_task(token, replies)
+    return await talk.retry(token, replies)
+
+
+def _waits(slot: Slot) -> bool:
+    return slot.connection is not None and bool(slot.connection.inquiries.calls)
+
+
+def _can_be_read_on(connection: Connection) -> bool:
+    return any(pending.trail.last_event is not None for pending in connection.inquiries.calls)
+
+
+def _read_outcome(task: asyncio.Task[Connection]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        task.exception()
