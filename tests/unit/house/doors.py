@@ -76,7 +76,9 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield node.module
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in _IMPORTERS:
-        yield from (given.value for given in node.args if isinstance(given, ast.Constant) and isinstance(given.value, str))
+        yield from (
+            given.value for given in node.args if isinstance(given, ast.Constant) and isinstance(given.value, str)
+        )
 
 
 _IMPORTERS = {"import_module", "__import__", "find_spec"}

@@ -4,11 +4,7 @@ it, and each list fails when somebody else does. What is planted at the end show
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
-from tests.unit.house.doors import Trees, imports, uses, unguarded
 
 pytestmark = [pytest.mark.promise("F1")]
 
