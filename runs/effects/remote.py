@@ -11,7 +11,7 @@ import asyncio
 import math
 from typing import Literal
 
-from retinue.runs.capabilities import Caller, CallResult, Prepared
+from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import Json, Usage
 from retinue.runs.effects import doubts, questions
 from retinue.runs.effects.run import Run
@@ -118,6 +118,8 @@ async def execute(
         raise PermanentError(f"{command.name}: its session was closed while it ran", code="session_closed") from None
     except EffectError as error:
         ending = error.code
+        if error.code in NOT_MADE and resumption is not None and resumption.token is not None:
+            _note(run, command.key, server, "unsent", {}, resumption.token)
         raise
     finally:
         link.open = False
