@@ -193,7 +193,7 @@ async def test_a_call_that_was_lost_is_told_again_what_was_answered(make_on_each
 
 
 async def test_a_call_that_was_not_gone_on_with_keeps_what_it_goes_on_with(make_on_each: Make, tmp_path: Path) -> None:
-    """The token is for one use and off the journal when the server cannot be reached: nothing was sent, so it counts."""
+    """The token is for one use and off the journal when the server cannot be reached: nothing was sent."""
     refused: list[str] = []
 
     async def unreachable(arguments: Any, caller: Any, link: Any) -> object:
