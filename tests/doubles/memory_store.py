@@ -272,8 +272,8 @@ class MemoryStore:
         found = [session_record(run.request, row) for run in self._runs.values() for row in run.sessions.values()]
         found = [s for s in found if all(v is None or getattr(s, name) == v for name, v in wanted.items())]
         found = [s for s in found if s.closed_at is None or not query.open_only]
-        newest = sorted(enumerate(found), key=lambda placed: (placed[1].opened_at, placed[0]), reverse=True)
-        return [one for _, one in newest][: query.limit]
+        found.reverse()
+        return sorted(found, key=lambda one: -one.opened_at)[: query.limit]
 
     async def session(self, session_id: str) -> SessionRecord:
         """See Control."""
