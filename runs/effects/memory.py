@@ -56,7 +56,7 @@ async def recall(run: Run, command: Command) -> Done | Wait:
         asked: dict[str, Json] = {"query": given["query"], "k": given["k"]}
         decision = _decide(run, command, space, "read", asked)
         if decision.outcome != "allow":
-            return _refused(decision, f"the memory of {space} may not be read: {decision.reason}")
+            return _refused(f"the memory of {space} may not be read: {decision.reason}")
     if command.key not in run.history.intents:
         run.note(intent_of(command, run.services.now_ns(), {"side_effect": "read", **_asked_by(command)}))
     wanted = Recall(
@@ -88,7 +88,7 @@ async def _permitted(run: Run, command: Command) -> Done | Wait | None:
     if decision.outcome == "approval_required":
         return await asking.for_approval(run, command, call, decision, {"side_effect": "write"})
     if decision.outcome == "deny":
-        return _refused(decision, f"the memory of {space} may not be written: {decision.reason}")
+        return _refused(f"the memory of {space} may not be written: {decision.reason}")
     asking.record_yes(run, command)
     command.interrupted = False
     if command.key not in run.history.intents:
@@ -170,9 +170,9 @@ def _port(run: Run) -> Memories:
     return run.services.memories
 
 
-def _refused(decision: GateDecision, message: str) -> Done:
+def _refused(message: str) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=message)
-    return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
+    return Done(result="refused", error=error, hard=False)
 
 
 def _asked_by(command: Command) -> dict[str, Json]:
