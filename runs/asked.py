@@ -38,7 +38,8 @@ _NOT_OF_A_MODEL = {"prompt", ASKED}
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
     """Of a call that is made: what its intent does not say in any case."""
     capability = call.capability
-    said = {"sensitivity": capability.sensitivity, "rollout": capability.stage, "budget": caller.budget}
+    said: dict[str, Json] = {"sensitivity": capability.sensitivity, "rollout": capability.stage}
+    said |= {"budget": caller.budget, "facts": caller.facts}
     return _unusual(said)
 
 
@@ -52,7 +53,7 @@ def asked_in_full(call: Prepared, caller: Caller) -> dict[str, Json]:
 
 def asked_at_stage(request: GateRequest, facts: bool) -> dict[str, Json]:
     """At a stage that is about no call; its `facts` are left out where an entry of the same step has them."""
-    said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget")}
+    said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget", "rollout")}
     return _unusual(said | ({"facts": request.facts} if facts else {}))
 
 

@@ -60,6 +60,7 @@ class AgentSpec:
     min_confidence: float | None = None
     memory: tuple[Scope, ...] = ()
     explicit_version: str | None = None
+    stage: Literal["shadow", "canary", "full"] = "full"
     kind: ClassVar[Literal["agent"]] = "agent"
 
     @property
@@ -119,6 +120,7 @@ class Workflow:
     queue: str = ""
     needs: Resources | None = None
     kind: ClassVar[Literal["workflow"]] = "workflow"
+    stage: ClassVar[Literal["full"]] = "full"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
         """The plain function, for tests of its own."""
@@ -148,7 +150,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
     arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
     `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
-    may propose memories with the tool `remember`), `version`.
+    may propose memories with the tool `remember`), `version`, `stage` (`shadow`, `canary` or
+    `full`: how far this version is let out, docs/rollout.md).
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -160,6 +163,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     options |= read_terms(f"agent {name!r}", options)
     options["memory"] = read_scopes(f"agent {name!r}", options.get("memory", ()))
     spec = AgentSpec(name, instructions, **options)
+    if spec.stage not in ("shadow", "canary", "full"):
+        raise InvalidInput(f"agent {name!r}: stage is {spec.stage!r}; there are shadow, canary, full")
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")

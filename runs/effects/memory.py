@@ -122,6 +122,7 @@ def _decide(
         arguments=arguments,
         budget=run.ledger.remaining(),
         approval=approval,
+        rollout="shadow" if request.shadow else "full",
         facts={"owner": space.owner},
         now=0 if approval is None else now,
     )
