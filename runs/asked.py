@@ -115,6 +115,8 @@ class _Reader:
             self._model(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
+            if _of_memory(entry.facts):
+                return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
             self._call(entry, entry.key, entry.name, known, arguments)
@@ -130,6 +132,8 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
+        if record is not None and _of_memory(record.facts):
+            return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
             return
@@ -151,7 +155,7 @@ class _Reader:
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
         stage, key = str(entry.facts.get("stage")), entry.facts.get("key")
-        lacks = _OF_A_STAGE if asked is None else ()
+        lacks = (_OF_A_STAGE if asked is None else ()) + (("arguments", "hosts") if stage == "memory" else ())
         said = in_full(entry.facts.get("decision") or {})
         follows = stage == "model" and said.get("outcome") == "allow" and "facts" not in (asked or {})
         if follows:
@@ -195,7 +199,7 @@ class _Reader:
         )
         said = in_full(entry.facts.get("gate") or {})
         asks = isinstance(entry, Intent) and is_question(entry.key)
-        yes = self._yes(key) if stage == "capability" and not asks else None
+        yes = self._yes(key) if stage in ("capability", "memory") and not asks else None
         edited = entry.facts.get("edited")
         self.found.append(Question(entry.at, key, request, said, yes, edited, lacks))
 
@@ -212,6 +216,10 @@ class _Reader:
             digest=str(intent.facts.get("digest")),
             policy_digest=str(intent.facts.get("policy_digest")),
         )
+
+
+def _of_memory(facts: Mapping[str, Json]) -> bool:
+    return (facts.get(ASKED) or {}).get("stage") == "memory"
 
 
 def questions(frames: Iterable[Frame]) -> Iterator[Question]:
