@@ -115,7 +115,7 @@ class _Reader:
             self._model(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
-            if _of_memory(entry.facts):
+            if of_memory(entry.facts):
                 return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
@@ -132,7 +132,7 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
-        if record is not None and _of_memory(record.facts):
+        if record is not None and of_memory(record.facts):
             return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
@@ -218,7 +218,8 @@ class _Reader:
         )
 
 
-def _of_memory(facts: Mapping[str, Json]) -> bool:
+def of_memory(facts: Mapping[str, Json]) -> bool:
+    """True of the facts of a question about a memory: what was asked stands in a record of its own."""
     return (facts.get(ASKED) or {}).get("stage") == "memory"
 
 
