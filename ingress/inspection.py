@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from retinue.ingress.awaiting import Awaited, Open
 from retinue.ingress.wholes import FullOutput, full_output
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
 from retinue.runs.journal import (
-    FULL_OUTPUT,
     Accepted,
     AnyEntry,
     Attempt,

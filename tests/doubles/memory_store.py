@@ -272,6 +272,7 @@ class MemoryStore:
         found = [session_record(run.request, row) for run in self._runs.values() for row in run.sessions.values()]
         found = [s for s in found if all(v is None or getattr(s, name) == v for name, v in wanted.items())]
         found = [s for s in found if s.closed_at is None or not query.open_only]
+        found.reverse()
         return sorted(found, key=lambda one: -one.opened_at)[: query.limit]
 
     async def session(self, session_id: str) -> SessionRecord:
