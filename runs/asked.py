@@ -119,6 +119,8 @@ class _Reader:
             self._memory(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
+            if of_memory(entry.facts):
+                return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
             self._call(entry, entry.key, entry.name, known, arguments)
@@ -134,6 +136,8 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
+        if record is not None and of_memory(record.facts):
+            return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
             return
@@ -155,7 +159,7 @@ class _Reader:
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
         stage, key = str(entry.facts.get("stage")), entry.facts.get("key")
-        lacks = _OF_A_STAGE if asked is None else ()
+        lacks = (_OF_A_STAGE if asked is None else ()) + (("arguments", "hosts") if stage == "memory" else ())
         said = in_full(entry.facts.get("decision") or {})
         follows = stage == "model" and said.get("outcome") == "allow" and "facts" not in (asked or {})
         if follows:
@@ -229,6 +233,11 @@ class _Reader:
             digest=str(intent.facts.get("digest")),
             policy_digest=str(intent.facts.get("policy_digest")),
         )
+
+
+def of_memory(facts: Mapping[str, Json]) -> bool:
+    """True of the facts of a question about a memory: what was asked stands in a record of its own."""
+    return (facts.get(ASKED) or {}).get("stage") == "memory"
 
 
 def questions(frames: Iterable[Frame]) -> Iterator[Question]:
