@@ -6,8 +6,9 @@ Knows no store, no clock and no way to tell anybody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from retinue.runs.accounts import Account, ends_at
 from retinue.runs.alerts import OTHERS, Alert, Asked, Cause, Failure, Kind, Look, OnEvent, joined
 from retinue.runs.contracts import Json, StopReason
 
@@ -36,6 +37,12 @@ class Lag:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 
+def current(look: Look, now: int) -> Look:
+    """Without the accounts whose window is over (Unix ns)."""
+    lasting = (each for each in look.exhausted if (end := ends_at(each.window)) is None or now < end)
+    return replace(look, exhausted=tuple(lasting))
+
+
 def causes(look: Look, before: int, lags: Iterable[Lag] = ()) -> list[Cause]:
     """Everything to tell of. What is asked since `before` (Unix ns) is late."""
     found = [_late(asked) for asked in look.asked if asked.escalated_at is not None or asked.since <= before]
@@ -45,6 +52,7 @@ def causes(look: Look, before: int, lags: Iterable[Lag] = ()) -> list[Cause]:
         Cause("breaker", each.name, {"since": each.since, "failures": each.failures, "reason": each.reason})
         for each in look.breakers
     ]
+    found += [_exhausted(account) for account in look.exhausted]
     found += [_ended(failure) for failure in look.failures if failure.reason in _OF_TREES]
     found += _given_up(look)
     for lag in lags:
@@ -69,7 +77,7 @@ def _lasts(alert: Alert, look: Look, there: bool, reached: Mapping[str, int]) ->
         return True
     if alert.kind == "traces_lag":
         return there or reached.get(alert.subject, -1) < facts["newest"]
-    if alert.kind in ("breaker", "policy"):
+    if alert.kind in ("breaker", "policy") or "window" in facts:
         return there
     if "request_id" in facts:
         return facts["request_id"] in look.open_requests
@@ -117,6 +125,18 @@ def _of_request(asked: Asked) -> dict[str, Json]:
 def _on_event(run: OnEvent) -> Cause:
     named = {"run": run.run_id, "root": run.root_run_id, "tenant": run.tenant_id, "target": run.target}
     return Cause("wait", run.run_id, {**named, "since": run.since, "waits": list(run.waits)})
+
+
+def _exhausted(account: Account) -> Cause:
+    facts: dict[str, Json] = {
+        "tenant": account.tenant_id,
+        "window": account.window,
+        "limit": account.limit,
+        "spent": account.spent,
+        "reserved": account.reserved,
+        "since": account.refused_at or 0,
+    }
+    return Cause("budget", f"tenant {account.tenant_id}, {account.window}", facts)
 
 
 def _ended(failure: Failure) -> Cause:

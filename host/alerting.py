@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from retinue.host import clock
-from retinue.host.alert_rules import TRACES, Lag, causes, gone
+from retinue.host.alert_rules import TRACES, Lag, causes, current, gone
 from retinue.host.rule_watch import RuleCheck
 from retinue.host.settings import Settings
 from retinue.host.telling import Body, NotTold, Tell, channels_of
@@ -79,7 +79,7 @@ class AlertDesk:
         if not self._turn:
             return False
         before = now - int(self._settings.alerts.waits_older_than * _SECOND)
-        look = await self._alerts.look(before)
+        look = current(await self._alerts.look(before), now)
         lags = self._lags(now, await self._alerts.horizon())
         found = [*causes(look, before, lags), *await self._rules_refused(now)]
         over = gone(look, found, lags)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from retinue.host.keys import Keys
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, InvalidInput
-from retinue.store.backup import drafted, refuse_no_backup
+from retinue.store.backup import copy_notes, drafted, refuse_no_backup
 from retinue.store.copying import Copied, Source, Target, copy
 from retinue.store.sqlite_copying import sqlite_source, sqlite_target
 
@@ -57,7 +57,7 @@ def back_up_shared(settings: Settings, target: Path, *, keys: bool = True) -> di
 
     Safe while hosts write. InvalidInput, StoreError.
     """
-    with drafted(target, keys) as (draft, counts):
+    with drafted(target, settings.data_folder, keys) as (draft, counts):
         with _source(_shared(settings), None) as one, sqlite_target(draft) as other:
             done = copy(one, other, keys=keys)
         rows = {part.name: part.rows for part in done.parts}
@@ -69,7 +69,9 @@ def restore_shared(settings: Settings, backup: Path) -> int:
     """Fill the project's shared store, which must be empty, from a backup; returns how many runs are held in it."""
     refuse_no_backup(backup)
     with sqlite_source(backup, settings.data_folder) as one, _target(_shared(settings)) as other:
-        return copy(one, other).held
+        held = copy(one, other).held
+    copy_notes(backup, settings.data_folder)
+    return held
 
 
 def _shared(settings: Settings) -> Address:

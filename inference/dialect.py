@@ -123,9 +123,10 @@ def parse_data(event: Event) -> dict[str, Json]:
 
 
 def read_call(call_id: str | None, name: str, raw: str, index: int) -> ToolCall:
-    """A tool call; `arguments` is None when `raw` is not a JSON object. No text at all means no arguments."""
+    """A tool call; `arguments` is None when `raw` is not one JSON object that can be read in one way only: nothing of
+    it is mended, and a name that stands twice has no value. No text at all means no arguments."""
     try:
-        arguments = json.loads(raw, parse_constant=_refuse_constant) if raw.strip() else {}
+        arguments = _READ_ARGUMENTS(raw) if raw.strip() else {}
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
@@ -154,3 +155,13 @@ def merge_parameters(
 
 def _refuse_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_twice(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
+
+
+_READ_ARGUMENTS = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice).decode

@@ -13,6 +13,7 @@ from typing import Literal
 from retinue.runs.contracts import Frozen, Json, PendingRequest
 from retinue.runs.gate import in_full
 from retinue.runs.journal import AnyEntry, Attempt, Checkpoint, Frame, Intent, Leased, Outcome, Parked, Retried
+from retinue.runs.reviewing import MARK, REVIEW
 
 AwaitedKind = Literal["approval", "input", "event", "timer", "child", "retry", "unknown"]
 
@@ -93,7 +94,8 @@ def awaited(frames: Iterable[Frame]) -> tuple[Awaited, ...]:
 def awaited_of(request: PendingRequest) -> Awaited:
     """What an open request asks, told as the intent is that its run wrote with it."""
     facts = request.facts
-    name = facts.get("doubt") or facts.get("capability") or ("approve" if request.kind == "approval" else "ask")
+    plain = "approve" if request.kind == "approval" else REVIEW if MARK in facts else "ask"
+    name = facts.get("doubt") or facts.get("capability") or plain
     intent = Intent(
         at=request.created_at,
         content={"prompt": request.prompt},

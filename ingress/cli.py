@@ -38,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "answer": ("inbox", "Answer a question of a run."),
     "sessions": ("sessions", "List, show and close what runs have open with servers of capabilities."),
     "alerts": ("alerts", "List what somebody should know: waits, failures, breakers, budgets, doubts, lag."),
+    "budgets": ("budgets", "Show what tenants have spent, what is reserved, what is left."),
+    "memory": ("memory", "List what agents remember, show one memory, or forget it."),
     "policy": ("policy", "Check rules, test them by cases, explain decisions, ask recorded requests again."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),

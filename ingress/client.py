@@ -28,6 +28,7 @@ from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
 from retinue.ingress.waiting import Endings
+from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
@@ -264,13 +265,16 @@ class Client(JobReading):
         return self.project.registry.pool_of(definition.name) or self._pool
 
     def _budget(self, definition: Definition, said: Submission) -> Budget:
-        """What was said, then the definition's limits, then the configuration's; a job has only what was said."""
+        """What was said, then the definition's limits, then the configuration's; a job has only what was said.
+
+        Money without any of these is a share of the tenant's, where that has a limit.
+        """
         own = (said.budget or Budget()).within(definition.budget)
-        if definition.name == JOB:
-            return own
-        hops = self.settings.max_tool_hops
-        limits = self.settings.budget
-        return own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        if definition.name != JOB:
+            hops = self.settings.max_tool_hops
+            limits = self.settings.budget
+            own = own.within(limits if hops is None else limits.model_copy(update={"hops": hops}))
+        return shared_budget(own, self.settings.limits.of_tenant(said.tenant or self.settings.tenant))
 
 
 class RunHandle:

@@ -26,6 +26,7 @@ from retinue.ingress.pending import LIMIT, Pending, pending
 from retinue.ingress.steering import Retaking, retake
 from retinue.ingress.trees import LEVELS, SHOWN
 from retinue.ingress.wholes import FullOutput, read_full_output
+from retinue.runs.accounts import Account
 from retinue.runs.alerts import Alert
 from retinue.runs.batch import JOB
 from retinue.runs.contracts import Budget, Json, PendingRequest, RunRecord, RunRequest, Status
@@ -183,6 +184,10 @@ class Controls:
     async def acknowledge(self, alert_id: int, by: str | None = None) -> Alert:
         """Say that somebody knows of an alert. UnknownName, or InvalidInput when it has cleared."""
         return await self._store.alerts.acknowledge(alert_id, by or self.settings.principal, clock.now_ns())
+
+    async def accounts(self) -> list[Account]:
+        """What tenants with a money limit have spent and reserved, every window there was an account for."""
+        return await self._store.accounts.listed()
 
     # -- steering ------------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from retinue.ingress.awaiting import Awaited, Open
 from retinue.ingress.wholes import FullOutput, full_output
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
 from retinue.runs.journal import (
-    FULL_OUTPUT,
     Accepted,
     AnyEntry,
     Attempt,
@@ -102,6 +102,7 @@ class Inspection(Frozen):
     requests: tuple[PendingRequest, ...]
     children: tuple[ChildGroup, ...]
     failed_tries: tuple[str, ...]
+    checked: str = ""
     error: str | None
     remedy: str | None
 
@@ -120,6 +121,7 @@ class _Reading:
     groups: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
     wholes: dict[str, FullOutput] = field(default_factory=dict)
+    checked: str = ""
     error: str | None = None
 
     def take(self, position: int, entry: AnyEntry) -> None:
@@ -128,10 +130,8 @@ class _Reading:
         match entry:
             case Accepted():
                 self.budget = entry.request.budget
-            case Record() if entry.topic == FULL_OUTPUT:
-                self.wholes[entry.facts["key"]] = full_output(position, entry)
-            case Record(by="runtime") if "boundaries" in entry.facts:
-                self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
+            case Record():
+                self._record(position, entry)
             case Intent():
                 self._begin(position, entry)
             case Outcome():
@@ -148,6 +148,14 @@ class _Reading:
                 self._take_back(entry)
             case Finished():
                 self.error = entry.error.message if entry.error else None
+
+    def _record(self, position: int, entry: Record) -> None:
+        if entry.topic == FULL_OUTPUT:
+            self.wholes[entry.facts["key"]] = full_output(position, entry)
+        elif entry.topic == "validation":
+            self.checked = _checked(entry)
+        elif entry.by == "runtime" and "boundaries" in entry.facts:
+            self.boundaries = {name: NamedBoundary(name=name, meaning=said) for name, said in _pairs(entry)}
 
     def _pass(self, name: str, position: int) -> None:
         for other, boundary in self.boundaries.items():
@@ -174,6 +182,17 @@ class _Reading:
         self.finished[entry.key] = FinishedStep(
             key=entry.key, effect=entry.effect, name=entry.name, result=entry.result, position=position
         )
+
+
+def _checked(entry: Record) -> str:
+    """The newest validation in words: what was checked, how far it came, what was found."""
+    facts = entry.facts
+    found = ", ".join(f"{name} {good:g}/{of}" for name, (good, of) in (facts.get("checks") or {}).items())
+    sure = f"confidence {facts['confidence']}" if facts.get("confidence") is not None else ""
+    ended = facts.get("verdict") or ("passed" if facts.get("ok") else "refused")
+    stage = f" at {facts['stage']}" if facts.get("stage") not in (None, "result") else ""
+    said = [f"{facts.get('what')} {ended}{stage}", found, sure, *map(str, facts.get("errors") or ())]
+    return "; ".join(filter(None, said))
 
 
 def _pairs(entry: Record) -> list[tuple[str, str]]:
@@ -205,6 +224,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         requests=tuple(requests),
         children=tuple(_group(state, reading.groups.get(state.key, state.key)) for state in groups),
         failed_tries=tuple(reading.tries),
+        checked=reading.checked,
         error=reading.error,
         remedy=REMEDY.get(record.reason) if record.reason else None,
     )

@@ -12,6 +12,7 @@ from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, awaited_of
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
 from retinue.runs.machine import WAITING
+from retinue.runs.reviewing import COMMANDS, REVIEW
 from retinue.store.store import Store
 
 LIMIT = 200
@@ -165,6 +166,8 @@ def commands(waits: Awaited, run_id: str) -> tuple[str, ...]:
     match waits.kind:
         case "approval":
             return f"retinue approve {waits.request_id}", f"retinue deny {waits.request_id}"
+        case "input" if waits.name == REVIEW:
+            return tuple(f"retinue answer {waits.request_id} {words}" for words in COMMANDS)
         case "input":
             return (f"retinue answer {waits.request_id} TEXT",)
         case "unknown" if waits.request_id is not None:

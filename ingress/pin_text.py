@@ -14,9 +14,9 @@ from retinue.sessions.pins import Change, PinnedServer, PinnedTool
 _LINE = 100
 _LINES = 40
 _HINTS = {
-    "readOnlyHint": ("says that it only reads", "says that it changes something"),
-    "destructiveHint": ("says that it may destroy", "says that it only adds"),
-    "idempotentHint": ("says that a repeat does no harm", "says that a repeat does more"),
+    "readOnlyHint": ("only reads", "changes something"),
+    "destructiveHint": ("may destroy", "only adds"),
+    "idempotentHint": ("a repeat does no harm", "a repeat does more"),
     "openWorldHint": ("reaches outside", "stays inside"),
 }
 
@@ -67,7 +67,7 @@ def _change(change: Change, now: PinnedServer) -> Iterator[str]:
 def hints(tool: PinnedTool) -> str:
     """What a server says of a tool's manners: a hint, no contract."""
     said = [words[0 if tool.annotations[name] else 1] for name, words in _HINTS.items() if name in tool.annotations]
-    return ", ".join(said) or "says nothing of what it does"
+    return f"says: {', '.join(said)}" if said else "says nothing of what it does"
 
 
 def _both(before: Json, after: Json) -> Iterator[str]:

@@ -14,6 +14,7 @@ from retinue.ingress.answering import ways
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
+from retinue.runs.reviewing import COMMANDS, MARK
 
 CELL = 60
 """Characters a cell of a table may take."""
@@ -137,6 +138,8 @@ def request_text(request: PendingRequest) -> str:
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
     more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
     typed = ways(request) if request.asked else [f"retinue {v} {request.request_id}{more.get(v, '')}" for v in verbs]
+    if MARK in request.facts:
+        typed = [f"retinue answer {request.request_id} {words}" for words in COMMANDS]
     commands = " or ".join(f"`{each}`" for each in typed)
     return f"run {short(request.run_id)} asks for {request.kind}: {request.prompt}\n  {commands}"
 

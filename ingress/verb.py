@@ -108,6 +108,17 @@ def what_follows(settings: Settings, run_id: str) -> str:
     return f"run {name}: no runtime lives: `retinue wait {name}` carries it on"
 
 
+def told_share(terminal: Terminal, settings: Settings, tenant: str | None, usd: Decimal | None) -> None:
+    """Tell of the money limit that a run is given because its tenant has one and nobody named another."""
+    name = tenant or settings.tenant
+    limit = settings.limits.of_tenant(name)
+    if usd is None and settings.budget.usd is None and limit.share is not None:
+        terminal.note(
+            f"money limit: {limit.share} USD unless its definition has one, since tenant {name!r} has {limit.usd} USD "
+            f"({limit.per}); --max-cost sets another"
+        )
+
+
 Body = Callable[..., Coroutine[Any, Any, Exit]]
 
 

@@ -5,9 +5,10 @@ Reads the store; knows no terminal.
 
 from __future__ import annotations
 
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import InvalidInput
-from retinue.runs.journal import FULL_OUTPUT, Record
+from retinue.runs.journal import Record
 from retinue.store.store import Store
 
 

@@ -170,7 +170,8 @@ class _State:
             left -= 0 if text.firm else tokens + 1
             self.cut += whole - tokens
             reason = f"shortened from {whole} to {tokens} tokens" if tokens < whole else ""
-            self.items.append(ContextItem(source=text.source, kind="state", tokens=tokens, reason=reason))
+            item = ContextItem(source=text.source, kind=text.kind, tokens=tokens, reason=reason, fresh_at=text.fresh_at)
+            self.items.append(item)
             shown.append(said)
         self.messages = (Message(role="user", content="\n\n".join(shown)),) if shown else ()
         self.tokens = sum(map(_count_message, self.messages))

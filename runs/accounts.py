@@ -84,7 +84,7 @@ def no_room(account: Account, wanted: int) -> LimitReached:
     return LimitReached(
         f"tenant {account.tenant_id!r} would pass its money limit of {usd_text(account.limit)} USD "
         f"({account.window}): {usd_text(account.spent)} USD spent, {usd_text(account.reserved)} USD reserved for runs "
-        f"that have not ended, {usd_text(wanted)} USD wanted; {wait}give the run less (--budget usd=...), or raise "
+        f"that have not ended, {usd_text(wanted)} USD wanted; {wait}give the run less (`--max-cost`), or raise "
         f"limits.tenants.{account.tenant_id}.usd in retinue.yaml (`retinue budgets` shows all accounts)",
         account.tenant_id,
         account.window,

@@ -16,7 +16,7 @@ from retinue.runs.artifacts import Artifact, Evaluation, Recap
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.messages import Message, ToolCall
 from retinue.runs.obligations import Obligations, about, call_digest, declare, open_ones, settle
-from retinue.runs.packets import Observation
+from retinue.runs.packets import Observation, StateText
 
 _QUESTION_FIELDS = ("question", "goal", "task", "query", "text")
 _ARTIFACT = "artifact"
@@ -31,13 +31,15 @@ class AgentState(Frozen):
     `messages` are stored once each: first `archived` pages (the artifact it began with, the recap, the texts of
     tools and people that are no longer shown), then the conversation. `folded` observations have left `observed`;
     `owed` obligations were ever declared; `compactions` counts since the last reset, `shortened` since the run
-    began; `fresh_at` is the turn of the last reset. What was `observed` is without the data: that is in the messages.
+    began; `fresh_at` is the turn of the last reset; `recalled` is None until memory was asked. What was `observed` is
+    without the data: that is in the messages.
     """
 
     goal: str
     turn: int = 0
     corrections: int = 0
     messages: tuple[Message, ...] = ()
+    recalled: tuple[StateText, ...] | None = None
     observed: tuple[Observation, ...] = ()
     archived: int = 0
     folded: int = 0

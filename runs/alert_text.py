@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from retinue.runs.alerts import JOURNAL, OTHERS, Kind
+from retinue.runs.budgets import usd_text
 from retinue.runs.contracts import Json
 
 Facts = dict[str, Json]
@@ -44,6 +45,12 @@ def _breaker(subject: str, facts: Facts) -> str:
 
 
 def _budget(subject: str, facts: Facts) -> str:
+    if "window" in facts:
+        limit, spent, reserved = (usd_text(facts[name]) for name in ("limit", "spent", "reserved"))
+        return (
+            f"tenant {facts['tenant']} has no room for more runs under its limit of {limit} USD ({facts['window']}): "
+            f"{spent} USD spent, {reserved} USD reserved: `retinue budgets`"
+        )
     return f"{_of_tree(subject, facts)} ended for want of budget: `retinue inspect {facts['runs'][0]}`"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from retinue.runs.accounts import Account
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
 
@@ -22,6 +23,9 @@ NAMED = 20
 
 JOURNAL = "journal"
 """Subject of the alert about an open transaction that keeps readers of the journal back."""
+
+_STATES = frozenset({"request_id", "window"})
+"""Facts of what lasts: an open request, an account without room."""
 
 RULES = "rules"
 """Subject of the alert about rules that were changed and cannot be used."""
@@ -53,7 +57,8 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        return self.kind in ("wait", "breaker", "traces_lag", "policy") or "request_id" in self.facts
+        lasts = self.kind in ("wait", "breaker", "traces_lag", "policy")
+        return lasts or not self.facts.keys().isdisjoint(_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,7 @@ class Look:
     open_requests: frozenset[str] = frozenset()
     still_on_event: frozenset[str] = frozenset()
     still_failed: frozenset[str] = frozenset()
+    exhausted: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

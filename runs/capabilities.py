@@ -101,6 +101,10 @@ class Prepared:
     digest: str
 
 
+FULL_OUTPUT = "full_output"
+"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A result as it was before the cap: its JSON, the bytes of that, and their SHA-256 (hex)."""

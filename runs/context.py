@@ -11,53 +11,30 @@ import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from retinue.runs.contracts import OWN_FACTS, Branch, Budget, ErrorInfo, Json, RunRequest
+from retinue.runs.contracts import OWN_FACTS, Branch, Budget, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
 from retinue.runs.errors import (
-    EffectError,
     InvalidInput,
-    PermanentError,
-    PermanentModelError,
-    PolicyDenied,
-    RetinueError,
-    RunError,
     RunFailed,
-    SideEffectUnknown,
-    TransientError,
-    TransientModelError,
 )
+from retinue.runs.executor import Executor
 from retinue.runs.joins import Join, all_of, seconds
-from retinue.runs.journal import EffectKind, Outcome
+from retinue.runs.journal import Outcome
 from retinue.runs.patience import Duration, patience
+from retinue.runs.remembering import Remembers
 from retinue.runs.sources import Source
-from retinue.runs.steps import result_of
+from retinue.runs.values import value_of
 
 NO_DEFAULT = object()
 """Says that a question has no default; None is one."""
 
 
-class Executor(Protocol):
-    """What the context needs of the execution behind it."""
-
-    request: RunRequest
-
-    def issue(self, effect: EffectKind, name: str, arguments: Json, options: dict[str, Any]) -> Awaitable[Outcome]: ...
-
-    def record(self, topic: str, facts: dict[str, Json], content: Json) -> None: ...
-
-    def continue_as_new(self, name: str, state: Json) -> Awaitable[Any]: ...
-
-    def definition(self, target: Definition | str) -> Definition: ...
-
-    def now_ns(self) -> int: ...
-
-
-class Context:
+class Context(Remembers):
     """Given to every workflow as its first argument."""
 
     def __init__(self, executor: Executor) -> None:
@@ -223,6 +200,10 @@ class Context:
         options = {"patience": patience(timeout, to, escalate)}
         return bool(value_of(await self._executor.issue("approval", "approve", _question(prompt, facts), options)))
 
+    async def put_to_person(self, name: str, prompt: str, facts: dict[str, Json]) -> Outcome:
+        """A question of the runtime's own, with facts of its own; what came of it, also that nobody answered."""
+        return await self._executor.issue("input", name, {"prompt": prompt, "facts": facts}, {})
+
     async def sleep(self, duration: float | str | timedelta) -> None:
         """Wait durably: seconds, or text such as `90s`, `5m`, `2h`, `1d`."""
         until = self._executor.now_ns() + int(seconds(duration) * 1e9)
@@ -294,45 +275,6 @@ def _question(prompt: str, facts: dict[str, Json]) -> dict[str, Json]:
             f"call it otherwise, such as my_{taken[0]}"
         )
     return {"prompt": prompt, "facts": facts}
-
-
-def value_of(outcome: Outcome) -> Any:
-    """The value of an outcome, or the error it stands for, raised."""
-    if outcome.result == "ok":
-        return result_of(outcome)[0]
-    error = _error_of(outcome)
-    error.step = outcome.key
-    raise error
-
-
-def _error_of(outcome: Outcome) -> RetinueError:
-    error = outcome.error
-    message = error.message if error else f"{outcome.name} ended as {outcome.result}"
-    if outcome.result == "refused":
-        return PolicyDenied(message)
-    if outcome.result == "unknown":
-        return SideEffectUnknown(message)
-    if error is None or error.reason in _EFFECT_ERRORS:
-        return _effect_error(error, message)
-    failure = RunError(message)
-    failure.reason = error.reason
-    return failure
-
-
-def _effect_error(error: ErrorInfo | None, message: str) -> EffectError:
-    if error is None:
-        return PermanentError(message)
-    permanent, transient = _EFFECT_ERRORS[error.reason]
-    if error.retryable:
-        return transient(message, code=error.code, retry_after=error.retry_after)
-    return permanent(message, code=error.code)
-
-
-_EFFECT_ERRORS: dict[str, tuple[type[PermanentError], type[TransientError]]] = {
-    "tool_failure": (PermanentError, TransientError),
-    "model_failure": (PermanentModelError, TransientModelError),
-}
-"""What an effect raises that failed for good, and what it raises when its tries are used up."""
 
 
 def typed(definition: Definition, value: Json) -> Any:

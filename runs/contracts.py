@@ -272,8 +272,8 @@ class Branch(Frozen):
 
 
 OWN_FACTS = frozenset(
-    "approver asked assignee by capability doubt escalate_at escalate_to escalated_at expires_at gate prompt "
-    "repeatable request_id requester side_effect status turn".split()
+    "approver asked assignee by capability doubt escalate_at escalate_to escalated_at expires_at gate low_confidence "
+    "prompt repeatable request_id requester side_effect status turn".split()
 )
 """Facts that the runtime writes with a question or reads of one: those of a workflow's questions have other names."""
 

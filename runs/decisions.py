@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from retinue.runs.contracts import Frozen, Json
+from retinue.runs.memories import REMEMBER
 from retinue.runs.messages import ModelReply, ToolCall, ToolSpec
 from retinue.runs.obligations import LONGEST
 
@@ -126,6 +127,20 @@ RESET = ToolSpec(
     },
     control=True,
 )
+
+
+def remember_spec(scopes: tuple[str, ...]) -> ToolSpec:
+    """The tool for keeping something for later runs."""
+    properties: dict[str, Json] = {
+        "content": {"type": "string", "description": "what to keep, in words that make sense by themselves"},
+        "scope": {"enum": list(scopes), "description": f"whose memory; {scopes[0]} when left out"},
+        "key": {"type": "string", "description": "a name; what had it before is replaced"},
+    }
+    return ToolSpec(
+        name=REMEMBER,
+        description="Keep something that later runs should know: a fact, a preference, a lesson. No secrets.",
+        input_schema={"type": "object", "properties": properties, "required": ["content"]},
+    )
 
 
 def hand_off_spec(agents: tuple[str, ...]) -> ToolSpec:

@@ -19,8 +19,11 @@ from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import NO_LIMITS, Budget, Json
 from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput
+from retinue.runs.memories import REMEMBER, Scope, read_scopes
 from retinue.runs.options import DEFAULT_COMPACTION, Compaction, Prompt, Reset
+from retinue.runs.outputs import Terms, read_terms, rules_of, version_part
 from retinue.runs.resources import Resources
+from retinue.runs.rules import Rule
 
 
 @runtime_checkable
@@ -53,6 +56,9 @@ class AgentSpec:
     reset: Reset | None = None
     queue: str = ""
     needs: Resources | None = None
+    rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
+    memory: tuple[Scope, ...] = ()
     explicit_version: str | None = None
     kind: ClassVar[Literal["agent"]] = "agent"
 
@@ -78,7 +84,13 @@ class AgentSpec:
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
         capabilities = [tool.capability for tool in self.tools if not isinstance(tool, str)]
         remote = [(one.name, one.version, one.description) for one in capabilities if one.source != "native"]
-        return self.explicit_version or version_of(repr((*parts, *chosen, *remote)))
+        held = (*version_part(self.rules, self.min_confidence), *self.memory)
+        return self.explicit_version or version_of(repr((*parts, *chosen, *remote, *held)))
+
+    @property
+    def terms(self) -> Terms:
+        """What its answer has to be."""
+        return Terms(self.output, self.rules, self.min_confidence)
 
     @cached_property
     def output_schema(self) -> dict[str, Json] | None:
@@ -133,7 +145,10 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     `compaction` (when its history is shortened: `Compaction(at=0.8, keep_turns=4)`; None: never), `reset` (when it
     starts afresh: `Reset(turns=40)`; never by default), `queue` (whose limits in `limits:` its runs keep; else that of
     what starts it), `needs` (`Resources(gpus=1)`: what its runs need of the place they run in; what its tools need is
-    added), `version`.
+    added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
+    arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
+    `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
+    may propose memories with the tool `remember`), `version`.
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -142,12 +157,17 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     if unknown:
         known = ", ".join(sorted(set(AgentSpec.__dataclass_fields__) - {"name", "instructions", "explicit_version"}))
         raise InvalidInput(f"agent {name!r}: unknown option {sorted(unknown)[0]!r}; there are {known}, version")
+    options |= read_terms(f"agent {name!r}", options)
+    options["memory"] = read_scopes(f"agent {name!r}", options.get("memory", ()))
     spec = AgentSpec(name, instructions, **options)
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
+    if spec.memory and REMEMBER in spec.tool_names:
+        raise InvalidInput(f"agent {name!r} has a memory and a tool named {REMEMBER!r}: give the tool another name")
     if spec.output is not None:
         _adapter(f"agent {name!r}: output", spec.output)
+        rules_of(spec.output)
     return spec
 
 

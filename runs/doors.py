@@ -11,12 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from retinue.runs.context import value_of
 from retinue.runs.contracts import Json, RunRequest
 from retinue.runs.definitions import ToolLike
 from retinue.runs.errors import RetinueError, UnknownName
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import ModelRequest, ToolSpec
+from retinue.runs.values import value_of
 
 
 class DoorsClosed(RetinueError):

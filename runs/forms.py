@@ -6,6 +6,7 @@ may be beyond that is the server's business.
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date, datetime
 from typing import Any
@@ -122,7 +123,9 @@ def _format_problem(form: str, value: str) -> str | None:
 
 def _number_problem(field: dict[str, Any], value: Json) -> str | None:
     whole = field.get("type") == "integer"
-    if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"give {describe(field)}"
+    if whole and value != int(value):
         return f"give {describe(field)}"
     least, most = field.get("minimum"), field.get("maximum")
     if isinstance(least, int | float) and value < least:

@@ -91,9 +91,10 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = Literal[
-    "model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "recall", "gate"
-]
+EffectKind = (
+    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
+    | Literal["remember", "recall", "forget"]
+)
 
 
 class Intent(Entry):
@@ -150,10 +151,6 @@ class Attempt(Entry):
     error: ErrorInfo
     not_before: int
     charged: Spending = Field(default=NOTHING, exclude_if=_is_nothing)
-
-
-FULL_OUTPUT = "full_output"
-"""Topic of the record that keeps a result that was too large to go on with; read only when it is asked for."""
 
 
 class Record(Entry):

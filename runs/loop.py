@@ -11,18 +11,16 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from retinue.runs import continuing, decisions, owing
+from retinue.runs import agent_memory, answering, continuing, decisions, owing
 from retinue.runs.agent_state import AgentState, first_state, spec_of
 from retinue.runs.artifacts import read_artifact
 from retinue.runs.contracts import ErrorInfo, Json, StopReason
 from retinue.runs.decisions import Afresh, Answer, AskHuman, Decision, Handoff, Invalid, Stop, ToolCalls
 from retinue.runs.definitions import AgentSpec
-from retinue.runs.ending import Ended
-from retinue.runs.errors import InvalidDecision, OutputRejected, PolicyDenied, RunError
+from retinue.runs.errors import InvalidDecision, PolicyDenied, RunError
 from retinue.runs.journal import Outcome
-from retinue.runs.messages import Message, ModelReply, ModelRequest, ToolCall
+from retinue.runs.messages import ModelReply, ModelRequest, ToolCall
 from retinue.runs.options import Prompt
-from retinue.runs.outputs import validate
 from retinue.runs.packets import ContextPacket, ContextRequest, Observation
 from retinue.runs.steps import EDITED, result_of
 from retinue.runs.turns import AgentContext
@@ -50,8 +48,11 @@ async def _take_turn(ctx: AgentContext, spec: AgentSpec, input: Json, state: Age
     _record_decision(ctx, state, decision)
     match decision:
         case Answer():
-            return await _answer(ctx, spec, state, decision)
+            return await answering.answer(ctx, spec, state, decision)
         case ToolCalls():
+            refused = answering.refused_call(ctx, spec, state, decision)
+            if refused is not None:
+                return await _next_turn(ctx, _correct(ctx, spec, state, reply, refused))
             state = await _call_tools(ctx, state, decision)
         case AskHuman():
             state = await _ask_human(ctx, state, decision)
@@ -74,6 +75,7 @@ async def _build_context(
     ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentState
 ) -> tuple[AgentState, ContextPacket]:
     """What the model is shown; where that would be too much, the history is shortened before."""
+    state = await agent_memory.load(ctx, spec, state)
     packet = _build_packet(ctx, spec, input, state)
     shorter = continuing.shorten(ctx, spec, state, packet)
     if shorter is not None:
@@ -97,7 +99,7 @@ def _build_packet(ctx: AgentContext, spec: AgentSpec, input: Json, state: AgentS
             instructions_source=source,
             goal=state.goal,
             input=input,
-            state=continuing.state_in_words(state),
+            state=(*continuing.state_in_words(state), *(state.recalled or ())),
             turns=state.conversation,
             observations=state.observed,
             tools=ctx.disclosed(spec),
@@ -133,40 +135,6 @@ def _record_decision(ctx: AgentContext, state: AgentState, decision: Decision) -
     ctx.record("decision", content, turn=state.turn, type=decision.type, tools=tools)
 
 
-async def _answer(ctx: AgentContext, spec: AgentSpec, state: AgentState, decision: Answer) -> Any:
-    """Validate, gate and return the answer; a rejected one goes back to the model, a bounded number of times."""
-    problem = None
-    if decision.plan is not None:
-        state, problem = owing.take_up(ctx, state, decision.plan)
-    checked = validate(decision.text, spec.output, state.evidence())
-    errors = checked.errors if problem is None else (problem, *checked.errors)
-    ctx.record("validation", None, turn=state.turn, what="output", ok=not errors, errors=list(errors))
-    state = state.model_copy(update={"confidence": checked.confidence})
-    if errors:
-        problem = "; ".join(errors)
-        if state.corrections >= spec.corrections:
-            error = OutputRejected(f"the answer was refused {state.corrections + 1} times: {problem}")
-            raise _leaving(ctx, state, error)
-        told = f"The answer was refused: {problem}. Answer again."
-        return await _next_turn(ctx, state.corrected(decision.text, told, problem))
-    if spec.plans and state.left_open and not state.reminded:
-        return await _remind(ctx, state, decision)
-    verdict = await ctx.gate("output", spec.name, {"confidence": str(checked.confidence)})
-    if verdict.outcome != "allow":
-        raise _leaving(ctx, state, PolicyDenied(f"output: {verdict.reason}"))
-    facts: dict[str, Json] = {"confidence": checked.confidence, "turns": state.turn + 1}
-    return Ended(checked.value, facts=facts | owing.leave(ctx, state))
-
-
-async def _remind(ctx: AgentContext, state: AgentState, decision: Answer) -> Any:
-    """Return an answer once that leaves obligations open; the next one may leave them so."""
-    open_ids = list(state.left_open)
-    ctx.record("validation", None, turn=state.turn, what="obligations", ok=False, errors=[f"open: {open_ids}"])
-    said = Message(role="assistant", content=decision.text)
-    state = state.said(said, Message(role="user", content=owing.remind(state)))
-    return await _next_turn(ctx, state.model_copy(update={"reminded": True}))
-
-
 async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls) -> AgentState:
     """Call the capabilities together; whatever comes of them is an observation, refusals and errors too."""
     calls, plan = decision.calls, decision.plan
@@ -180,7 +148,7 @@ async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls)
         state = _observe(ctx, planned, owing.plan_seen(state, planned, plan.call, problem))
     for outcome in outcomes:
         if outcome.result == "unknown" or (outcome.error and outcome.error.reason == "budget_exhausted"):
-            raise _leaving(ctx, state, _fatal(outcome))
+            raise owing.leaving(ctx, state, _fatal(outcome))
     return state
 
 
@@ -245,9 +213,3 @@ def _fatal(outcome: Outcome) -> RunError:
     failure.reason = error.reason
     failure.step = outcome.key
     return failure
-
-
-def _leaving(ctx: AgentContext, state: AgentState, error: RunError) -> RunError:
-    """The error with what stays open: this turn has changed what is owed."""
-    error.facts.update(owing.leave(ctx, state))
-    return error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from retinue.runs.agent_state import AgentState
 from retinue.runs.contracts import Json
 from retinue.runs.decisions import Plan
+from retinue.runs.errors import RunError
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import ToolCall
 from retinue.runs.obligations import Obligation, open_ones, refuse_plan
@@ -69,6 +70,12 @@ def leave(ctx: AgentContext, state: AgentState) -> dict[str, Json]:
     """
     ids = _record_open(ctx, state, "left_open")
     return {"open_obligations": ids} if state.owed else {}
+
+
+def leaving(ctx: AgentContext, state: AgentState, error: RunError) -> RunError:
+    """The error with what stays open: this turn has changed what is owed."""
+    error.facts.update(leave(ctx, state))
+    return error
 
 
 def hand_over(ctx: AgentContext, state: AgentState) -> dict[str, Json]:

@@ -33,7 +33,7 @@ class ContextItem(Frozen):
     """
 
     source: str
-    kind: Literal["instructions", "goal", "input", "observation", "message", "tool", "evidence", "state"]
+    kind: Literal["instructions", "goal", "input", "observation", "message", "tool", "evidence", "state", "memory"]
     tokens: int
     included: bool = True
     reason: str = ""
@@ -41,14 +41,16 @@ class ContextItem(Frozen):
 
 
 class StateText(Frozen):
-    """A part of the run's state in words: its recap, the artifact it began with, or what it owes.
+    """A part of the run's state in words: its recap, the artifact it began with, what it owes, or what it recalled.
 
-    `firm` text is shown whole; the rest is cut when there is too much of it.
+    `firm` text is shown whole; the rest is cut when there is too much of it. `fresh_at` is as of an item.
     """
 
     source: str
     text: str
     firm: bool = False
+    kind: Literal["state", "memory"] = "state"
+    fresh_at: int | None = None
 
 
 class ContextRequest(Frozen):

@@ -15,6 +15,7 @@ from retinue.runs.contracts import Budget
 from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
 from retinue.runs.journal import Journal
+from retinue.runs.memories import Memories
 from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
@@ -87,5 +88,7 @@ class Services:
     defaults: Defaults = field(default_factory=Defaults)
     endpoint: Endpoint | None = None
     """Where adopted functions reach models; a host without one adopts nothing."""
+    memories: Memories | None = None
+    """Where memories are kept; a host without it remembers nothing."""
     parts: PartWriter | None = None
     """Writes the rows of shards; a host without one writes none."""

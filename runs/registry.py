@@ -42,7 +42,7 @@ class Registry:
         self._found: dict[str, Definition] = {}
         self.tools: dict[str, ToolLike] = {} if remotes is None else dict(remotes.tools)
         for definition in extra:
-            self._add(definition)
+            self._add(self._with_tools(definition))
         inner: list[tuple[Definition, ModuleType | None]] = [(part, None) for one in extra for part in _parts(one)]
         for module in modules:
             for value in list(vars(module).values()):

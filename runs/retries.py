@@ -33,7 +33,7 @@ class Retry:
     migrate: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def below(self, target: str, budget: Budget | None) -> Retry:
+    def below(self, target: str, budget: Budget | None = None) -> Retry:
         """What the retry means for a failed run of a target below the one it is for, with its new share, if any."""
         return replace(self, version=self.versions.get(target), budget=budget)
 

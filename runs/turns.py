@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from retinue.runs.context import Context, Executor, value_of
+from retinue.runs.agent_memory import proposed
+from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Json
-from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec
+from retinue.runs.decisions import ASK_HUMAN, PLAN, RESET, STOP, hand_off_spec, remember_spec
 from retinue.runs.definitions import AgentSpec, Definition
 from retinue.runs.effects.models import reply_of
+from retinue.runs.errors import RetinueError
+from retinue.runs.executor import Executor
 from retinue.runs.gate import GateDecision, Stage
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import Outcome
+from retinue.runs.memories import REMEMBER
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall, ToolSpec
 from retinue.runs.packets import ContextPacket, ContextRequest
 from retinue.runs.ports import Services
+from retinue.runs.values import value_of
 
 
 class ServedExecutor(Executor, Protocol):
@@ -56,6 +61,15 @@ class AgentContext(Context):
         """The context packet of this turn."""
         return self._services.contexts.build(request)
 
+    def accepted(self, call: ToolCall) -> dict[str, Json] | None:
+        """The arguments of a call as its tool will see them, defaults filled in; None when they do not fit."""
+        if call.name == REMEMBER:
+            return call.arguments
+        try:
+            return self._services.gateway.prepare(call.name, call.arguments or {}).arguments
+        except RetinueError:
+            return None
+
     def disclosed(self, spec: AgentSpec) -> tuple[ToolSpec, ...]:
         """The tools the model may name: the agent's capabilities and the decisions it may take."""
         tools = [self._services.gateway.capability(name).spec for name in spec.tool_names]
@@ -65,6 +79,8 @@ class AgentContext(Context):
             tools.append(hand_off_spec(spec.handoffs))
         if spec.plans:
             tools.append(PLAN)
+        if spec.memory:
+            tools.append(remember_spec(spec.memory))
         if spec.reset is not None and spec.reset.by_model:
             tools.append(RESET)
         return (*tools, STOP) if tools else ()
@@ -92,8 +108,11 @@ class AgentContext(Context):
         return reply_of(outcome)
 
     async def try_call(self, call: ToolCall, turn: int) -> Outcome:
-        """Call a capability; refusals and errors are outcomes too."""
+        """Call a capability, or keep what the model proposes to; refusals and errors are outcomes too."""
         options = {"call_id": call.id, "turn": turn}
+        spec = self._executor.definition(self.request.target)
+        if call.name == REMEMBER and isinstance(spec, AgentSpec) and spec.memory:
+            return await self._executor.issue("remember", REMEMBER, proposed(call, spec, self.request), options)
         return await self._executor.issue("call", call.name, call.arguments or {}, options)
 
 

@@ -157,7 +157,7 @@ class RemoteTool:
             said = result.text or "the server says that it failed, and not why"
             raise PermanentError(f"tool {self.capability.name!r} failed: {said[:MAX_MESSAGE]}", code="raised")
         if result.structured is None:
-            if self._output is not None and not self._output.reason:
+            if self._output is not None:
                 self._refuse(f"tool {self.capability.name!r} has an output schema and returned no structured result.")
             return cap_blocks(self.capability, result)
         self._judge(result.structured)

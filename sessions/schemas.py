@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from retinue.runs.contracts import Json
@@ -32,10 +32,8 @@ _LISTED = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _INNER = frozenset(
     "items contains additionalProperties propertyNames not if then else unevaluatedItems unevaluatedProperties".split()
 )
-_PLAIN = frozenset(
-    "enum const required dependentRequired minimum maximum multipleOf minLength maxLength minItems maxItems "
-    "uniqueItems minProperties maxProperties minContains maxContains".split()
-)
+_COUNTS = frozenset("minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains".split())
+_PLAIN = _COUNTS | frozenset("enum const required dependentRequired minimum maximum multipleOf uniqueItems".split())
 _LOOSE = frozenset({"additionalProperties", "unevaluatedProperties"})
 
 
@@ -58,20 +56,12 @@ class Problem:
 
 
 class Schema:
-    """A schema ready to judge values. `judged` is what it judges by; `reason` says why that is nothing, where the given
-    one is no schema at all.
-    """
+    """A schema ready to judge values. `judged` is what it judges by: of the given one what has a meaning and an end."""
 
     def __init__(self, given: dict[str, Json]) -> None:
-        self.reason = ""
         self._left = 0
         cleaned = _without_harm(given)
         kind = extend(Draft202012Validator, {name: self._counted(name, rule) for name, rule in _RULES.items()})
-        try:
-            Draft202012Validator.check_schema(cleaned, format_checker=None)
-        except (SchemaError, RecursionError) as error:
-            self.reason = str(getattr(error, "message", error))[:200]
-            cleaned = {}
         self.judged: dict[str, Json] = cleaned if isinstance(cleaned, dict) else {}
         self._validator = kind(cleaned)
 
@@ -183,11 +173,37 @@ def _cleaned(schema: Json, place: str, places: set[str]) -> Json:
 
 
 def _is_taken(keyword: str, value: Json) -> bool:
-    """Whether a keyword without schemas in it counts as it is."""
-    if keyword == "type":
-        kinds = value if isinstance(value, list) else [value]
-        return all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
-    return keyword in _PLAIN or (keyword == "$ref" and isinstance(value, str))
+    """Whether a keyword without schemas in it counts, with this value."""
+    if keyword in _COUNTS:
+        return _is_number(value) and value >= 0
+    match keyword:
+        case "type":
+            kinds = value if isinstance(value, list) else [value]
+            return all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
+        case "minimum" | "maximum":
+            return _is_number(value)
+        case "multipleOf":
+            return _is_number(value) and value > 0
+        case "required":
+            return _is_names(value)
+        case "dependentRequired":
+            return isinstance(value, dict) and all(map(_is_names, value.values()))
+        case "enum":
+            return isinstance(value, list)
+        case "$ref":
+            return isinstance(value, str)
+        case "uniqueItems":
+            return isinstance(value, bool)
+        case _:
+            return keyword == "const"
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_names(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _cleaned_list(parts: list[Json], place: str, places: set[str]) -> list[Json]:
@@ -205,6 +221,6 @@ def _edges(kept: dict[str, Json], schema: dict[str, Json]) -> dict[str, Json]:
         value = schema.get(edge)
         if value is True:
             value = kept.pop(limit, None)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if _is_number(value):
             found[edge] = value
     return found

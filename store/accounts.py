@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retinue.runs.accounts import Account, begins_at, ends_at, no_room, per_of, window_at
+from retinue.runs.accounts import Account, begins_at, no_room, per_of, window_at
 from retinue.runs.journal import NewRun
 from retinue.runs.limits import Limit, Limits
 from retinue.store.engine import Connection
@@ -40,16 +40,15 @@ class StoreAccounts:
         return found
 
     async def refused(self, tenant_id: str, window: str, at: int) -> None:
-        """Note that a run was refused for want of room, for the alert; on its own, since the refusal took all back."""
+        """Note that a run was refused for want of room, for the alert: the refusal itself took all back."""
         query = "UPDATE accounts SET refused_at = ? WHERE tenant_id = ? AND name = ?"
         await self._submit(lambda connection: connection.execute(query, (at, tenant_id, window)).fetchall())
 
 
-def exhausted(connection: Connection, at: int, most: int) -> tuple[Account, ...]:
-    """Accounts whose window lasts and that have refused a run, or have nothing left."""
-    query = f"SELECT {_COLUMNS} WHERE refused_at IS NOT NULL OR spent >= limit_micros ORDER BY tenant_id, name DESC"
-    found = [Account(*row) for row in many(connection, f"{query} LIMIT ?", (most,))]
-    return tuple(account for account in found if (end := ends_at(account.window)) is None or at < end)
+def exhausted(connection: Connection, most: int) -> tuple[Account, ...]:
+    """Accounts that have refused a run or have nothing left, the newest windows of each tenant first."""
+    query = f"SELECT {_COLUMNS} WHERE refused_at IS NOT NULL OR spent >= limit_micros ORDER BY name DESC LIMIT ?"
+    return tuple(Account(*row) for row in many(connection, query, (most,)))
 
 
 # -- reserving ------------------------------------------------------------------------------------------------------

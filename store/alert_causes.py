@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from retinue.runs.alerts import MOST, Alert, Asked, Cursor, Failure, Job, Look, OnEvent
 from retinue.runs.breakers import Breaker
 from retinue.runs.journal import ENTRIES, Parked
+from retinue.store.accounts import exhausted
 from retinue.store.engine import Connection
 from retinue.store.reading import settled
 from retinue.store.rows import many
@@ -50,6 +51,7 @@ def look(connection: Connection, standing: tuple[Alert, ...], cursor: Cursor, be
             "run_id FROM runs WHERE status = 'waiting' AND reason = 'event' AND run_id",
             _named(standing, "run"),
         ),
+        exhausted=exhausted(connection, most),
         still_failed=_still(
             connection, "run_id FROM runs WHERE status = 'failed' AND run_id", _named(standing, "runs")
         ),

@@ -25,6 +25,7 @@ from retinue.store.rows import one
 FILE = "store.db"
 NOTE = "backup.json"
 _BESIDE = ("keys", "blobs")
+_NOTES = "jobs"
 _BOUND = 3_600.0
 _DRAFTS = shutil.ignore_patterns("*.*")
 """Blobs that are being written: their names change while they are copied."""
@@ -37,8 +38,7 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
     """
     if not (folder / FILE).is_file():
         raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
-    with drafted(target, keys) as (draft, counts):
-        draft.mkdir(parents=True)
+    with drafted(target, folder, keys) as (draft, counts):
         counts |= snapshot(folder, draft)
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
@@ -48,9 +48,10 @@ def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
 
 
 @contextmanager
-def drafted(target: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
-    """A folder to be made and filled, and counts of what is in it: the backup `target`, which must not exist, when the
-    block has ended well, else nothing. `keys` is noted in it.
+def drafted(target: Path, folder: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A folder to be filled, and counts of what is in it: the backup `target`, which must not exist, when the block has
+    ended well, else nothing. `keys` is noted in it; the notes of jobs in the data folder are there already: older than
+    the journal, so that all they name is in it.
 
     InvalidInput, StoreError when it cannot be written.
     """
@@ -60,6 +61,8 @@ def drafted(target: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
     counts: dict[str, int] = {}
     try:
         shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        copy_notes(folder, draft)
         yield draft, counts
         (draft / NOTE).write_text(json.dumps(counts | {"keys": keys}) + "\n", encoding="utf-8")
         draft.rename(target)
@@ -67,6 +70,13 @@ def drafted(target: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
         raise StoreError(f"backup {target} cannot be written: {error.strerror}; free space or name another") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def copy_notes(folder: Path, other: Path) -> None:
+    """Copy the notes of jobs of one data folder into another."""
+    for note in (folder / _NOTES).glob("*.json"):
+        (other / _NOTES).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(note, other / _NOTES / note.name)
 
 
 def refuse_no_backup(backup: Path) -> None:
@@ -101,6 +111,7 @@ def restore(backup: Path, folder: Path) -> int:
     for name in _BESIDE:
         if (backup / name).is_dir():
             shutil.copytree(backup / name, folder / name, dirs_exist_ok=True)
+    copy_notes(backup, folder)
     draft = folder / f"{FILE}.unfinished"
     shutil.copyfile(backup / FILE, draft)
     held = _renew(draft)

@@ -48,6 +48,8 @@ TABLES = (
     Table("breakers", ("name",)),
     Table("alerts"),
     Table("accounts", ("tenant_id", "name")),
+    Table("memories"),
+    Table("memory_terms", ("term", "memory")),
 )
 """What is copied, beside keys and blobs. Hosts are not: who owned a run there does not own it here."""
 HOSTS = "hosts"

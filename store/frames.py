@@ -9,15 +9,16 @@ transcript repeats it. Content above the inline limit becomes a blob. Knows no S
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pydantic_core import from_json, to_json
 
+from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import ENTRIES, FULL_OUTPUT, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
@@ -56,6 +57,25 @@ class FrameCodec:
         self._vault = vault
         self._blobs = blobs
         self._known = lru_cache(maxsize=20_000)(self._seal_shared)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to `refresh`."""
+        return self._vault.stale
+
+    def refresh(self) -> None:
+        """Forget what was sealed with keys that were destroyed by other processes. Blocking."""
+        if self._vault.refresh():
+            self._known.cache_clear()
+
+    def lacks(self, tenant_ids: Iterable[str]) -> list[str]:
+        """The tenants whose keys are not in hand."""
+        return [tenant_id for tenant_id in set(tenant_ids) if not self._vault.knows(tenant_id)]
+
+    def prepare(self, tenant_ids: Iterable[str], make: bool) -> None:
+        """Take keys in hand, so that to encode for these tenants waits for nothing. Blocking."""
+        for tenant_id in tenant_ids:
+            self._vault.prepare(tenant_id, make)
 
     def encode(self, tenant_id: str, bound_to: str, entries: Sequence[AnyEntry]) -> Encoded:
         """`bound_to` names run and position: a frame moved elsewhere does not open."""
@@ -99,6 +119,10 @@ class FrameCodec:
         """Make the blobs of encoded frames durable; must precede the commit that names them. Blocking."""
         for address, plain in blobs:
             self._blobs.put(tenant_id, address, plain)
+
+    def address(self, tenant_id: str, text: str) -> str:
+        """A keyed hash of a text: equal for equal texts of the tenant, meaningless without its key."""
+        return self._vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
 
     def seal(self, tenant_id: str, value: Json, bound_to: str) -> bytes:
         """One value outside a frame: a prompt, an answer, an event."""

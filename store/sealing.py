@@ -7,6 +7,7 @@ key is ever shared between tenants, so equal content of two tenants has two addr
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ _NONCE = 12
 KEY_BYTES = 32
 _PREFIX = 7
 """Random bytes of a nonce, drawn once per process; the rest counts, so that none repeats under a key."""
+OLDEST = 30.0
+"""Seconds after which a process looks again whether the keys that it has in hand are still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Keys(Protocol):
 
 
 class Vault:
-    """Seals, opens and addresses content by tenant. Thread-safe; keys are read once per process.
+    """Seals, opens and addresses content by tenant. Thread-safe; keys are kept in hand, and looked for again by
+    `refresh`, which their users call when they are `stale`.
 
     `seal` makes a tenant's key when there is none. `open` returns None when the key was destroyed, and
     raises StoreError when the key is there but the bytes are not what was sealed.
@@ -69,6 +73,7 @@ class Vault:
     def __init__(self, keys: Keys) -> None:
         self._store = keys
         self._keys: dict[str, TenantKey] = {}
+        self._looked = time.monotonic()
         self._prefix = os.urandom(_PREFIX)
         self._numbers = count()
 
@@ -98,6 +103,33 @@ class Vault:
         """Erase the tenant's content everywhere by destroying its key. False when there was none."""
         self._keys.pop(tenant_id, None)
         return self._store.destroy(tenant_id)
+
+    def knows(self, tenant_id: str) -> bool:
+        """Whether a tenant's key is in hand, so that sealing waits for nothing."""
+        return tenant_id in self._keys
+
+    def prepare(self, tenant_id: str, make: bool) -> None:
+        """Take a tenant's key in hand; when there is none it may be made. Blocking."""
+        if make:
+            self._key(tenant_id)
+        else:
+            self._load(tenant_id)
+
+    @property
+    def stale(self) -> bool:
+        """Whether another process may have destroyed a key that is in hand, a while ago."""
+        return bool(self._keys) and time.monotonic() - self._looked >= OLDEST
+
+    def refresh(self) -> bool:
+        """Let go of keys that were destroyed; True when there were any. Blocking; one small read for each key."""
+        self._looked = time.monotonic()
+        changed = False
+        for tenant_id, known in list(self._keys.items()):
+            raw = self._store.load(tenant_id)
+            if raw is None:
+                self._keys.pop(tenant_id, None)
+            changed = changed or raw is None or self._keep(tenant_id, raw).address_key != known.address_key
+        return changed
 
     def _key(self, tenant_id: str) -> TenantKey:
         known = self._keys.get(tenant_id) or self._load(tenant_id)

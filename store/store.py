@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -40,6 +40,7 @@ from retinue.store.alerts import StoreAlerts
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
+from retinue.store.memories import StoreMemories
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -67,6 +68,7 @@ class Store:
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
         self.accounts = StoreAccounts(engine.read, self._writer.submit)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
+        self.memories = StoreMemories(engine.read, self._writer.submit, codec)
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
@@ -89,7 +91,9 @@ class Store:
         if only is None and not await self._engine.has_queued(pool):
             return []
         wanted = leasing.Wanted(pool, limit, only, self._limits)
-        return await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True)
+        leased = await self._writer.submit(lambda c: leasing.lease(c, self._codec, host, wanted, at), silent=True)
+        await self._prepare((run.request.tenant_id for run in leased), make=False)
+        return leased
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
@@ -128,6 +132,8 @@ class Store:
 
     async def tend(self, host: HostInfo, at: int, lease_seconds: float) -> int:
         """See Journal. Proof of death is sought outside the transaction."""
+        if self._codec.stale:
+            await asyncio.to_thread(self._codec.refresh)
         own_beat = self._beats.get(host.host_id)
         clock = self._engine.clock
         self._beats[host.host_id] = await self._writer.submit(
@@ -195,6 +201,7 @@ class Store:
 
     async def submit(self, runs: Sequence[NewRun]) -> list[RunRecord]:
         """See Control."""
+        await self._prepare((new.request.tenant_id for new in runs), make=True)
         shared = [with_share(new, self._limits) for new in runs]
         encoded = [(new, encoding.encode_new(self._codec, new)) for new in shared]
 
@@ -366,5 +373,12 @@ class Store:
         rows = await self._read(lambda connection: many(connection, query))
         return [(host_id, kind, pid, node, actor_id) for host_id, kind, pid, node, actor_id in rows]
 
+    async def _prepare(self, tenant_ids: Iterable[str], make: bool) -> None:
+        """Have the keys in hand for what is sealed on the loop."""
+        if lacking := self._codec.lacks(tenant_ids):
+            await asyncio.to_thread(self._codec.prepare, lacking, make)
+
     async def _read(self, read: Callable[[Connection], T]) -> T:
+        if self._codec.stale:
+            await asyncio.to_thread(self._codec.refresh)
         return await self._engine.read(read)

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Protocol
 import duckdb
 
 from retinue.runs.errors import ConfigError, StoreError
-from retinue.traces.file import TraceFile, schema_digest
+from retinue.traces.file import QUIET, TraceFile, schema_digest
 from retinue.traces.query import readable
 
 NOTE = "archive.json"
@@ -278,7 +278,7 @@ def _copier(folder: Path) -> duckdb.DuckDBPyConnection:
         "threads": 1,
     }
     copier = duckdb.connect(config=config)
-    copier.execute("SET enable_progress_bar = false")
+    copier.execute(QUIET)
     copier.execute(
         "SET preserve_insertion_order = false"
     )  # row groups by bytes ask for it; one thread keeps it even so

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.traces.archive import ArchiveSettings, Part, Shelf, at, read_note
-from retinue.traces.file import PARTS, SCHEMA, FileSettings
+from retinue.traces.file import PARTS, QUIET, SCHEMA, FileSettings
 from retinue.traces.query import Query, answer
 
 _WORD = re.compile(r"\w+")
@@ -90,6 +90,7 @@ def _instance(folder: Path, settings: FileSettings) -> duckdb.DuckDBPyConnection
         "threads": settings.threads,
     }
     connection = duckdb.connect(config=config)
+    connection.execute(QUIET)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET allowed_directories = [{_text(folder)}]")
     connection.execute("SET enable_external_access = false")

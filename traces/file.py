@@ -35,6 +35,10 @@ Row = dict[str, Any]
 Build = Callable[[list[Any], Redactor], pa.Array]
 
 
+QUIET = "SET enable_progress_bar = false"
+"""Else DuckDB draws on stdout where Python has no script (a notebook, `python -c`): between the lines of our JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSettings:
     """How much of the machine the trace tables may use. `memory` is a DuckDB size such as `1GB`."""
@@ -190,6 +194,7 @@ def connect(path: Path, settings: FileSettings, read_only: bool = False) -> duck
     except duckdb.Error as error:
         raise _unopened(path, error) from error
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute(QUIET)
     connection.execute("SET lock_configuration = true")
     return connection
 

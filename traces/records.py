@@ -102,14 +102,21 @@ def _observation(page: Page, entry: Record) -> None:
 
 def _validation(page: Page, entry: Record) -> None:
     facts = entry.facts
-    errors = facts.get("errors")
     page.add(
         "validations",
         {
             "turn": facts.get("turn"),
             "what": facts.get("what"),
             "ok": facts.get("ok"),
-            "errors": [str(error) for error in errors] if isinstance(errors, list | tuple) else None,
+            "errors": names(facts.get("errors")),
+            "stage": facts.get("stage"),
+            "stages": names(facts.get("stages")),
+            "rules": names(facts.get("rules")),
+            "warnings": names(member(entry.content, "warnings")),
+            "checks": facts.get("checks"),
+            "confidence": facts.get("confidence"),
+            "verdict": facts.get("verdict"),
+            "decided_by": facts.get("by"),
         },
     )
 

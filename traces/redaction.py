@@ -37,6 +37,10 @@ _WORDS = (
 _NAMES = "(?:" + "|".join(_WORDS.split()) + "s?)"
 
 
+_CUT = re.compile(r"\\(?:u[0-9A-Fa-f]{0,3})?" + re.escape(MASK))
+"""A mask where an escape was, or the end of one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A kind of credential: words of which one must occur (lower case), and the pattern then searched.
@@ -86,6 +90,9 @@ class Redactor:
         """The text with every credential in it masked."""
         for value in self._values:
             text = text.replace(value, MASK)
+        return self._usual(text)
+
+    def _usual(self, text: str) -> str:
         lower = text.lower()
         for kind in CREDENTIALS:
             if any(hint in lower for hint in kind.hints):
@@ -132,18 +139,23 @@ class Redactor:
 
     def _masked(self, value: Json, text: str) -> str:
         masked = self.text(text)
-        if masked == text or _is_json(masked):
+        if masked == text or _is_whole(masked):
             return masked
-        return _dump(self._leaves(value if len(text) <= LONGEST_TEXT else from_json(text)))
+        by_leaf = _dump(self._leaves(value if len(text) <= LONGEST_TEXT else from_json(text)))
+        masked = self._usual(by_leaf)  # a name and what it stands for are two leaves
+        return masked if _is_json(masked) else by_leaf
 
     def _leaves(self, value: Json) -> Json:
-        """Mask leaf by leaf: for a secret that is a number, where masking the text breaks the JSON."""
+        """Mask leaf by leaf, where masking the text breaks the JSON: a secret that is a number, or looks like a part of
+        an escape."""
         if isinstance(value, dict):
             return {self.text(clean(str(name))): self._leaves(part) for name, part in value.items()}
         if isinstance(value, list | tuple):
             return [self._leaves(part) for part in value]
         if isinstance(value, str):
-            return self.text(clean(value))
+            said = str(clean(value))
+            inside = _document_in(said)
+            return self.text(said) if inside is None else self._masked(inside, said)
         text = _dump(value)
         return value if self.text(text) == text else MASK
 
@@ -216,6 +228,20 @@ def _dump_unclean(value: Json) -> str:
         return to_json(clean(value), inf_nan_mode="strings", fallback=str).decode()
     except RecursionError:
         return '{"unreadable":"nested too deeply"}'
+
+
+def _document_in(text: str) -> Json:
+    """The object or list that a text is the JSON of; None for any other text."""
+    try:
+        found = from_json(text) if text.lstrip()[:1] in ("{", "[") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict | list) else None
+
+
+def _is_whole(masked: str) -> bool:
+    """Whether it is JSON still, and so is the JSON in it: no mask stands in an escape."""
+    return _CUT.search(masked) is None and _is_json(masked)
 
 
 def _is_json(text: str) -> bool:

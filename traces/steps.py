@@ -74,6 +74,8 @@ def end_step(page: Page, entry: Outcome) -> None:
             page.add("model_calls", _model_call(span, facts, intent, entry))
         case "call":
             page.add("tool_calls", _tool_call(span, facts, intent, entry))
+        case "remember" | "forget":
+            page.add("memory_writes", _memory_write(span, facts, intent, entry))
         case "approval" | "input":
             page.add("answers", _answer(span, facts, entry))
         case "event":
@@ -151,6 +153,26 @@ def _tool_call(span: Row, facts: dict[str, Any], intent: Intent | None, outcome:
         "cut": facts.get("cut"),
         "duration_ms": span["duration_ms"],
         "execution_us": facts.get("micros"),
+    }
+
+
+def _memory_write(span: Row, facts: dict[str, Any], intent: Intent | None, outcome: Outcome) -> Row:
+    asked = intent.content if intent else None
+    ended = _ended(span)
+    del ended["cost_usd"]
+    return {
+        **ended,
+        "call_id": facts.get("call_id"),
+        "action": outcome.effect,
+        "memory_id": facts.get("memory_id"),
+        "scope": facts.get("scope"),
+        "owner": facts.get("owner"),
+        "name": member(asked, "key") or member(asked, "name"),
+        "tags": names(member(asked, "tags")),
+        "content": member(asked, "content"),
+        "expires_at": micros(facts.get("expires_at")),
+        "forgotten": facts.get("forgotten"),
+        "duration_ms": span["duration_ms"],
     }
 
 

@@ -33,7 +33,7 @@ from retinue.ingress.progress import Progress, ended
 from retinue.ingress.render import duration, money, short
 from retinue.ingress.shards import check_folder, clear_parts, plan_parts, whole
 from retinue.ingress.terminal import Terminal, as_line
-from retinue.ingress.verb import Dollars, verb
+from retinue.ingress.verb import Dollars, told_share, verb
 from retinue.runs.batch import Parts
 from retinue.runs.contracts import Branch, Budget, Json, Status
 from retinue.runs.control import JobRow, JobState
@@ -108,6 +108,7 @@ async def batch_command(terminal: Terminal, agent: str, **options: Any) -> Exit:
                 if not (await client.progress(plan.note.job_id)).pending:
                     return await _collect(terminal, client, plan, plan.note.job_id)
         async with connect(settings=plan.settings, local=plan.local) as client:
+            told_share(terminal, plan.settings, options["tenant"], options["max_cost"])
             job_id = await _accept(client, plan)
             collect = _collect if plan.parts is None else _collect_parts
             return await collect(terminal, client, plan, job_id)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 
+import click
+
 from retinue.ingress.checks import Check, check_all
 from retinue.ingress.exits import Exit
 from retinue.ingress.readiness import Area, areas_of
+from retinue.ingress.server_checks import check_servers, reach_servers
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 
 
 @verb("doctor")
-async def doctor_command(terminal: Terminal) -> Exit:
-    """Check Python, libraries, Ray, the data folder, the policy, the modules, the model and the runtime, and
+@click.option("--connect", is_flag=True, help="Connect to the servers of capabilities, and compare with the pins.")
+async def doctor_command(terminal: Terminal, connect: bool) -> Exit:
+    """Check Python, libraries, Ray, the data folder, the policy, the modules, the model, servers and the runtime, and
     tell for each area who owns it, what is missing for production and what is decided.
 
     Exit code 1 when a check fails.
     """
     settings = terminal.settings()
-    checks = await asyncio.to_thread(lambda: list(check_all(settings)))
+    checks = await asyncio.to_thread(lambda: [*check_all(settings), *check_servers(settings)])
+    checks += await reach_servers(settings) if connect else []
     areas = areas_of(settings)
     text = "\n".join([*map(_check_line, checks), "", *map(_area_lines, areas)])
     terminal.give({"checks": checks, "readiness": areas}, text)

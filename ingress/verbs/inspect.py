@@ -85,10 +85,8 @@ def _lines(seen: Inspection, now: int) -> Iterator[tuple[str, str]]:
         yield "waits for", _waits(waits, seen.record, now)
     for text in seen.failed_tries:
         yield "failed try", text
-    if seen.error:
-        yield "error", seen.error
-    if seen.remedy:
-        yield "what helps", seen.remedy
+    ended = (("checked", seen.checked), ("error", seen.error), ("what helps", seen.remedy))
+    yield from ((name, text) for name, text in ended if text)
 
 
 def _place_lines(seen: Inspection) -> Iterator[tuple[str, str]]:

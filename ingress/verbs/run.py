@@ -18,7 +18,7 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.following import follow
 from retinue.ingress.render import short
 from retinue.ingress.terminal import Terminal
-from retinue.ingress.verb import Dollars, Duration, parsed, verb
+from retinue.ingress.verb import Dollars, Duration, parsed, told_share, verb
 from retinue.runs.contracts import Budget, Json
 from retinue.runs.errors import InvalidInput
 
@@ -55,6 +55,7 @@ async def run_command(terminal: Terminal, target: str, question: str | None, **o
         runtime = importlib.import_module("retinue.actors.runtime")
         await asyncio.to_thread(runtime.up, settings)
     async with connect(settings=settings, local=local, start=not background) as client:
+        told_share(terminal, settings, options["tenant"], options["max_cost"])
         handle = await client.submit(target, value, stream=options["stream"], **_said(options))
         if not background:
             terminal.note(f"run {handle.run_id}")

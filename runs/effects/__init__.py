@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from retinue.runs.effects import adopted, calls, children, models, plain, waits
+from retinue.runs.effects import adopted, calls, children, memory, models, plain, waits
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import EffectKind
 from retinue.runs.steps import Command, Done, Wait
@@ -26,6 +26,9 @@ PERFORMERS: dict[EffectKind, Performer] = {
     "event": waits.take_event,
     "step": plain.perform,
     "adopt": adopted.perform,
+    "remember": memory.remember,
+    "recall": memory.recall,
+    "forget": memory.forget,
 }
 
 

@@ -40,6 +40,9 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
     intent = run.history.intents.get(command.key)
     made = asked if intent is None else editing.as_made(run, asked, intent)
     if asked.capability.server is not None:
+        stopped = _still_allowed(run, command, asked, made)
+        if stopped is not None:
+            return stopped
         way = await remote.resume(run, command, made)
         if way is not None:
             return await _execute(run, command, made, way) if isinstance(way, Resumption) else way
@@ -47,6 +50,21 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
         return await _recover(run, command, made, intent)
     command.interrupted = False
     return await _begin(run, command, asked)
+
+
+def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prepared) -> Done | None:
+    """A call that was begun on a server is asked about again before it is continued; a denial ends it there."""
+    if not remote.goes_on(run, command):
+        return None
+    caller = _caller(run, command, asked)
+    _, decision = _weigh(run, command, asked, caller)
+    if decision.outcome != "deny":
+        return None
+    remote.give_up(run, command, made)
+    if _is_write(made):
+        why = f"{command.name} was begun and is not continued: {decision.reason}"
+        return doubts.unknown(command.name, why, _ONE_HOP)
+    return _denied(run, command, made, decision, caller)
 
 
 async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
@@ -94,7 +112,11 @@ async def _not_allowed(
     if call is not asked:
         why = f"its arguments were changed by its approver, and the call with them: {decision.reason}"
         return asking.refused(run, command, call, decision, (why, told))
-    asking.record_asked(run, command, call, told)
+    return _denied(run, command, call, decision, caller)
+
+
+def _denied(run: Run, command: Command, call: Prepared, decision: GateDecision, caller: Caller) -> Done:
+    asking.record_asked(run, command, call, asked_in_full(call, caller))
     error = ErrorInfo(reason="policy_denied", code="denied", message=decision.reason)
     return Done(result="refused", error=error, facts={"gate": decision.facts}, hard=False)
 

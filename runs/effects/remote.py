@@ -73,6 +73,12 @@ class CallLink:
         await self._run.write()
 
 
+def goes_on(run: Run, command: Command) -> bool:
+    """Whether a call was begun before and is to be continued: it has asked, or left a token."""
+    kept = run.history.remote.calls.get(command.key)
+    return kept is not None and (kept.paused or kept.token is not None)
+
+
 async def resume(run: Run, command: Command, call: Prepared) -> Done | Wait | Resumption | None:
     """How a call that was begun goes on: its replies are waited for, or it is sent on; None when it cannot be."""
     server = str(call.capability.server)

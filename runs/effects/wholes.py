@@ -5,9 +5,9 @@ Knows no cap: the gateway says what was cut or refused.
 
 from __future__ import annotations
 
-from retinue.runs.capabilities import Whole
+from retinue.runs.capabilities import FULL_OUTPUT, Whole
 from retinue.runs.effects.run import Run
-from retinue.runs.journal import FULL_OUTPUT, Record
+from retinue.runs.journal import Record
 from retinue.runs.steps import Command
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retinue.runs.patterns.route import route
     from retinue.runs.patterns.vote import vote
     from retinue.runs.resources import Resources
+    from retinue.runs.rules import rule
     from retinue.sessions.native import tool
 
 _HOMES = {
@@ -63,6 +64,7 @@ _HOMES = {
     "quorum": "runs.joins",
     "refine": "runs.patterns.refine",
     "route": "runs.patterns.route",
+    "rule": "runs.rules",
     "tool": "sessions.native",
     "vote": "runs.patterns.vote",
     "workflow": "runs.definitions",
@@ -99,6 +101,7 @@ __all__ = [
     "quorum",
     "refine",
     "route",
+    "rule",
     "tool",
     "vote",
     "workflow",

@@ -14,3 +14,5 @@ CREATE TABLE accounts (
 ALTER TABLE runs ADD COLUMN account TEXT;
 ALTER TABLE runs ADD COLUMN kept_micros INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN charged INTEGER NOT NULL DEFAULT 0;
+
+CREATE INDEX accounts_exhausted ON accounts (tenant_id, name) WHERE refused_at IS NOT NULL OR spent >= limit_micros;

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json, to_json
 from tests.doubles.memory_breakers import memory_breakers
+from tests.doubles.memory_memories import memory_memories
 from tests.doubles.memory_sessions import close_rows, session_record
 
 from retinue.runs import machine
@@ -110,6 +111,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.breakers = memory_breakers()
+        self.memories = memory_memories(self._owns)
         self._runs: dict[str, Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._hosts: dict[str, HostInfo] = {}
@@ -117,6 +119,10 @@ class MemoryStore:
         self._letters: list[DeadLetter] = []
         self._numbers = itertools.count(1)
         self._seqs = itertools.count(1)
+
+    def _owns(self, run_id: str, tenant_id: str, epoch: int) -> bool:
+        kept = self._runs.get(run_id)
+        return kept is not None and (kept.request.tenant_id, kept.epoch) == (tenant_id, epoch)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -266,6 +272,7 @@ class MemoryStore:
         found = [session_record(run.request, row) for run in self._runs.values() for row in run.sessions.values()]
         found = [s for s in found if all(v is None or getattr(s, name) == v for name, v in wanted.items())]
         found = [s for s in found if s.closed_at is None or not query.open_only]
+        found.reverse()
         return sorted(found, key=lambda one: -one.opened_at)[: query.limit]
 
     async def session(self, session_id: str) -> SessionRecord:

@@ -85,6 +85,7 @@ class World:
             registry=self.registry,
             sources=RowReader(),
             breakers=store.breakers,
+            memories=store.memories,
             now_ns=self.clock,
             deltas=lambda *piece: self.deltas.append(piece),
             random=random.Random(7),

@@ -77,7 +77,15 @@ CREATE TABLE validations (  -- a decision, argument or answer was checked
     turn INTEGER,                       -- the model call concerned
     what VARCHAR,                       -- what was checked
     ok BOOLEAN,                         -- whether it passed
-    errors VARCHAR[]                    -- what was wrong, redacted
+    errors VARCHAR[],                   -- what was wrong, redacted
+    stage VARCHAR,                      -- of an answer: the stage it came to, result when nothing refused it
+    stages VARCHAR[],                   -- the stages it went through, in order
+    rules VARCHAR[],                    -- the business rules that failed
+    warnings VARCHAR[],                 -- what rules said that refuse nothing, redacted
+    checks VARIANT,                     -- what was looked at: good and of how many, by name
+    confidence DOUBLE,                  -- the share of the weakest check; NULL when nothing was checked
+    verdict VARCHAR,                    -- of a review: approved, edited or rejected
+    decided_by VARCHAR                  -- who reviewed it
 );
 
 CREATE TABLE obligations (  -- what an agent owes: one row when it is added, settled, handed over, or left open

@@ -148,6 +148,33 @@ CREATE TABLE tool_calls (  -- a capability was called and the calling ended
     cost_usd DECIMAL(18,6)              -- dollars
 );
 
+CREATE TABLE memory_writes (  -- memory was written, or the writing was refused
+    seq BIGINT NOT NULL,                -- the journal's order of commit
+    ordinal INTEGER NOT NULL,           -- place of the entry within its append
+    time TIMESTAMPTZ NOT NULL,          -- when it ended
+    run_id VARCHAR NOT NULL,            -- the run
+    root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
+    tenant_id VARCHAR NOT NULL,         -- whose run it is
+    agent VARCHAR,                      -- the agent or workflow that wrote
+    span_id VARCHAR NOT NULL,           -- its row in spans
+    key VARCHAR NOT NULL,               -- the step's key
+    turn INTEGER,                       -- the model call that proposed it
+    call_id VARCHAR,                    -- the model's id of the proposal
+    action VARCHAR NOT NULL,            -- remember or forget
+    memory_id VARCHAR,                  -- the memory that was kept
+    scope VARCHAR,                      -- whose memory: agent, principal, tenant or instance
+    owner VARCHAR,                      -- the name of that agent, principal or instance
+    name VARCHAR,                       -- its key, or what was to be forgotten, redacted
+    tags VARCHAR[],                     -- its tags, redacted
+    content VARIANT,                    -- what was to be kept, redacted
+    expires_at TIMESTAMPTZ,             -- when it is recalled no more
+    forgotten BIGINT,                   -- how many memories were forgotten
+    result VARCHAR NOT NULL,            -- ok, refused, error, unknown or canceled
+    error_code VARCHAR,                 -- short stable word for the error
+    error_message VARCHAR,              -- the error in words, redacted
+    duration_ms DOUBLE                  -- from intent to outcome
+);
+
 CREATE TABLE requests (  -- a person was asked for an approval or an input
     seq BIGINT NOT NULL,                -- the journal's order of commit
     ordinal INTEGER NOT NULL,           -- place of the entry within its append

@@ -113,6 +113,16 @@ SELECT day, tenant_id, agent, provider, model, count(*) AS calls, sum(input_toke
 FROM costs
 GROUP BY ALL;
 
+CREATE VIEW tenant_money AS  -- what top-level runs have spent and open ones may spend, by tenant and the day (UTC) of acceptance
+SELECT CAST(q.time AT TIME ZONE 'UTC' AS DATE) AS day, q.tenant_id, count(*) AS runs,
+    count(*) FILTER (WHERE e.run_id IS NULL) AS open_runs,
+    coalesce(sum(e.cost_usd), 0) AS spent_usd,
+    coalesce(sum(CAST(q.budget.usd AS DECIMAL(18, 6))) FILTER (WHERE e.run_id IS NULL), 0) AS reserved_usd
+FROM run_requests AS q
+LEFT JOIN ends AS e USING (run_id)
+WHERE q.parent_run_id IS NULL
+GROUP BY ALL;
+
 CREATE VIEW slowest_steps AS  -- steps that ended, slowest first; waiting for people and timers left out
 SELECT duration_ms, operation, name, run_id, agent, tenant_id, key, turn, attempts, result, error_type, start_time,
     actor_id, pid, node
@@ -185,7 +195,8 @@ shown AS (
     QUALIFY row_number() OVER (PARTITION BY run_id, turn ORDER BY seq DESC, ordinal DESC) = 1
 ),
 checks AS (
-    SELECT run_id, turn, list({'what': what, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
+    SELECT run_id, turn,
+        list({'what': what, 'stage': stage, 'ok': ok, 'errors': errors} ORDER BY seq, ordinal) AS validations
     FROM validations
     GROUP BY run_id, turn
 ),

@@ -13,3 +13,5 @@ CREATE TABLE accounts (
 -- after its end, for what is still open below it. `charged`: what of its spending is on the books already.
 ALTER TABLE runs ADD COLUMN account text, ADD COLUMN kept_micros bigint NOT NULL DEFAULT 0,
   ADD COLUMN charged bigint NOT NULL DEFAULT 0;
+
+CREATE INDEX accounts_exhausted ON accounts (tenant_id, name) WHERE refused_at IS NOT NULL OR spent >= limit_micros;

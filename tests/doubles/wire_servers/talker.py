@@ -1,6 +1,6 @@
 """A server written with the SDK, for the tests of the wire: it speaks both worlds, over stdio or HTTP.
 
-    talker.py stdio
+    talker.py stdio [stubborn]
     talker.py http PORT [STATE_KEY]
 
 Over HTTP it keeps events in memory, so that streams can be read on. `ready PORT` is printed when it listens.
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,89 +68,101 @@ def note(path: str, line: str) -> None:
             file.write(line + "\n")
 
 
-def build(security: RequestStateSecurity | None) -> MCPServer:
-    server = MCPServer("talker", version="1.0", log_level="ERROR", request_state_security=security)
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
 
-    @server.tool()
-    def add(a: int, b: int) -> int:
-        """Add two numbers."""
-        return a + b
 
-    @server.tool()
-    async def slow(seconds: float, context: Context, path: str = "") -> str:
-        """Take some time, and say so."""
-        note(path, "begun")
-        try:
-            for part in range(1, 5):
-                await context.report_progress(part, 4, f"part \x1b[2J{part}")
-                await asyncio.sleep(seconds / 4)
-        except BaseException:
-            note(path, "cancelled")
-            raise
-        note(path, "ended")
-        return "done"
+async def slow(seconds: float, context: Context, path: str = "") -> str:
+    """Take some time, and say so."""
+    note(path, "begun")
+    try:
+        for part in range(1, 5):
+            await context.report_progress(part, 4, f"part \x1b[2J{part}")
+            await asyncio.sleep(seconds / 4)
+    except BaseException:
+        note(path, "cancelled")
+        raise
+    note(path, "ended")
+    return "done"
 
-    @server.tool()
-    def order(subject: str, amount: Annotated[Amount, Resolve(ask_amount)], path: str = "") -> str:
-        """Order something, once a person said for how much."""
-        note(path, f"{subject} {amount.euros}")
-        return f"ordered {subject} for {amount.euros}"
 
-    @server.tool()
-    def rhyme(subject: str, said: Annotated[CreateMessageResult, Resolve(ask_model)]) -> str:
-        """Let a model rhyme."""
-        return said.content.text if isinstance(said.content, TextContent) else "?"
+def order(subject: str, amount: Annotated[Amount, Resolve(ask_amount)], path: str = "") -> str:
+    """Order something, once a person said for how much."""
+    note(path, f"{subject} {amount.euros}")
+    return f"ordered {subject} for {amount.euros}"
 
-    @server.tool()
-    async def visit(context: Context) -> str:
-        """Have a page visited."""
-        answer = await context.elicit_url("Sign in", "https://example.com/sign-in?x=1", "e-1")
-        return answer.action
 
-    @server.tool()
-    def fail(word: str) -> str:
-        """Fail with words."""
-        raise ToolError(f"\x1b[31m{word}\x1b[0m" + "x" * 2000)
+def rhyme(subject: str, said: Annotated[CreateMessageResult, Resolve(ask_model)]) -> str:
+    """Let a model rhyme."""
+    return said.content.text if isinstance(said.content, TextContent) else "?"
 
-    @server.tool()
-    def crash() -> str:
-        """End the whole server."""
-        os._exit(7)
 
-    @server.tool()
-    def big(size: int) -> str:
-        """Return a long text."""
-        return "x" * size
+async def visit(context: Context) -> str:
+    """Have a page visited."""
+    answer = await context.elicit_url("Sign in", "https://example.com/sign-in?x=1", "e-1")
+    return answer.action
 
-    @server.tool()
-    def meta(context: Context) -> dict[str, Any]:
-        """What came with the request."""
-        return dict(context.request_context.meta or {})
 
-    @server.tool()
-    def environment() -> dict[str, str]:
-        """What the server was started with."""
-        return dict(os.environ)
+def fail(word: str) -> str:
+    """Fail with words."""
+    raise ToolError(f"\x1b[31m{word}\x1b[0m" + "x" * 2000)
 
-    @server.tool()
-    def daemon() -> int:
-        """Start a process that leaves its group and outlives its parent; its number."""
-        child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
-        return child.pid
 
-    @server.tool()
-    async def grow(context: Context, name: str) -> str:
-        """Have one more tool, or change one."""
+def crash() -> str:
+    """End the whole server."""
+    os._exit(7)
 
-        async def extra() -> str:
-            return name
 
-        if name in [tool.name for tool in await server.list_tools()]:
-            server.remove_tool(name)
-        server.add_tool(extra, name=name, description=f"grown for {context.request_id}")
-        await context.request_context.session.send_tool_list_changed()
+def big(size: int) -> str:
+    """Return a long text."""
+    return "x" * size
+
+
+def meta(context: Context) -> dict[str, Any]:
+    """What came with the request."""
+    return dict(context.request_context.meta or {})
+
+
+def environment() -> dict[str, str]:
+    """What the server was started with."""
+    return dict(os.environ)
+
+
+def pid() -> int:
+    """The number of this process."""
+    return os.getpid()
+
+
+def daemon() -> int:
+    """Start a process that leaves its group and outlives its parent; its number."""
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
+    return child.pid
+
+
+async def grow(context: Context, name: str) -> str:
+    """Have one more tool, or change one."""
+    server = SERVERS[0]
+
+    async def extra() -> str:
         return name
 
+    if name in [tool.name for tool in await server.list_tools()]:
+        server.remove_tool(name)
+    server.add_tool(extra, name=name, description=f"grown for {context.request_id}")
+    await context.request_context.session.send_tool_list_changed()
+    return name
+
+
+TOOLS = [add, slow, order, rhyme, visit, fail, crash, big, meta, environment, pid, daemon, grow]
+SERVERS: list[MCPServer] = []
+
+
+def build(security: RequestStateSecurity | None) -> MCPServer:
+    server = MCPServer("talker", version="1.0", log_level="ERROR", request_state_security=security)
+    for tool in TOOLS:
+        server.add_tool(tool)
+    SERVERS.append(server)
     return server
 
 
@@ -165,6 +179,10 @@ def serve(port: int, key: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "stdio":
+        if sys.argv[2:] == ["stubborn"]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         build(None).run()
+        while sys.argv[2:] == ["stubborn"]:
+            time.sleep(60)
     else:
         serve(int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")

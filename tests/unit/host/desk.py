@@ -66,6 +66,11 @@ async def must_look(ctx: Context, name: str) -> Any:
 
 
 @workflow
+async def stamps_once(ctx: Context, text: str) -> Any:
+    return await ctx.call(stamp, text=text)
+
+
+@workflow
 async def must_stamp(ctx: Context, text: str) -> Any:
     """Needs a write."""
     return await ctx.call(stamp, text=text)

@@ -34,6 +34,11 @@ async def keeps(ctx: Context, word: str) -> str:
 
 def padded(word: str) -> str:
     return word * 20_000
+
+
+@workflow
+async def shouts(ctx: Context, row: dict) -> str:
+    return row["word"].upper()
 """
 CUT_THE_LOG = """
 import apsw, json, sys
@@ -114,6 +119,21 @@ def test_a_backup_without_keys_says_nothing_of_what_was_said(retinue: Command, p
     shutil.rmtree(project / ".retinue" / "keys", ignore_errors=True)
     shutil.copytree(tmp_path / "lost" / "keys", project / ".retinue" / "keys")
     assert retinue("inbox", run_id, "--json").json["waits"][0]["goal"] == SAID
+
+
+@pytest.mark.rule("R16")
+def test_a_batch_that_was_begun_anew_is_the_one_that_is_resumed_after_a_restore(
+    retinue: Command, project: Path, tmp_path: Path
+) -> None:
+    (project / "rows.jsonl").write_text('{"id": "a", "word": "a"}\n{"id": "b", "word": "b"}\n', encoding="utf-8")
+    batch = ("batch", "shouts", "--input", "rows.jsonl", "--output", "out.jsonl", "--local", "--json")
+    first = retinue(*batch).json["job_id"]
+    anew = retinue(*batch, "--force").json["job_id"]
+    assert first != anew
+    assert retinue("backup", tmp_path / "copy").code == Exit.done
+    shutil.move(project / ".retinue", tmp_path / "lost")
+    assert retinue("restore", tmp_path / "copy").code == Exit.done
+    assert retinue(*batch, "--resume").json["job_id"] == anew
 
 
 @pytest.mark.rule("R15")

@@ -101,10 +101,14 @@ def test_a_backup_of_a_shared_store_fills_an_empty_database(
     retinue: Command, shared: Place, places: Places, folder: Path
 ) -> None:
     asyncio.run(fill(shared))
+    note = folder / ".retinue" / "jobs" / "one.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}", encoding="utf-8")
     made = retinue("backup", "copy", "--json")
     assert made.code == Exit.done, made.out
     assert (made.json["runs"], made.json["blobs"], made.json["keys"]) == (3, 1, True)
     assert retinue("backup", "copy").code == Exit.usage
+    note.unlink()
     content = {path: path.read_bytes() for path in (folder / "copy").rglob("*") if path.is_file()}
     full = retinue("restore", "copy")
     assert full.code == Exit.usage and "holds a store already (table runs): name an empty database" in full.err
@@ -113,7 +117,7 @@ def test_a_backup_of_a_shared_store_fills_an_empty_database(
         back = retinue("restore", "copy", "--json")
         assert back.code == Exit.done, back.out
         assert back.json["held"] == 2 and back.json["store"] == str(other.url).rpartition("@")[2]
-        assert asyncio.run(records(other)) == HELD
+        assert asyncio.run(records(other)) == HELD and note.read_text("utf-8") == "{}"
     assert content == {path: path.read_bytes() for path in (folder / "copy").rglob("*") if path.is_file()}
     (folder / "retinue.yaml").write_text("data: data\n", encoding="utf-8")
     assert retinue("restore", "copy").code == Exit.done, "a backup fits a data folder too"

@@ -47,7 +47,7 @@ def stage(entry: AnyEntry) -> str | None:
     """The word for a stage, from what the journal says of it."""
     if entry.kind == "record":
         policy = entry.facts["stage"] if entry.topic == "policy" else ""
-        return f"policy:{policy}" if policy else str(entry.facts.get("stage", entry.topic))
+        return f"policy:{policy}" if policy else str(entry.facts["stage"] if entry.topic == "stage" else entry.topic)
     if entry.kind in ("intent", "outcome") and entry.effect in ("model", "call"):
         return f"{entry.effect}:{entry.kind}"
     return entry.kind if entry.kind in ("checkpoint", "finished") else None

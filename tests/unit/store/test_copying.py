@@ -38,7 +38,7 @@ NEWEST = VERSIONS[-1]
 EVERY = RunQuery(limit=10_000)
 LARGE = "x" * 200_000
 STRANGE = "a\0b \N{CAT} 'q' \U000f0000"
-LIMITS = Limits.model_validate({"queues": {"slow": {"rate": 5}}})
+LIMITS = Limits.model_validate({"tenants": {"*": {"usd": 1000}}, "queues": {"slow": {"rate": 5}}})
 Pair = tuple[Place, Place]
 
 

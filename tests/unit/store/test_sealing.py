@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from tests.doubles.places import Places
+from tests.doubles.places import Place, Places
 from tests.doubles.postgres import PostgresServer
 from tests.doubles.shapes import START, child_of, entries_of, host, new_run, own, said
 from tests.doubles.worlds import World, calls, world
@@ -20,6 +22,7 @@ from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import Attempt, DeadLetter, Spawn
 from retinue.sessions.native import tool
+from retinue.store import sealing
 from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
 from retinue.store.sealing import KeyFolder, Vault
@@ -120,6 +123,41 @@ async def test_destroying_a_key_in_a_database_erases_content_and_leaves_the_fact
         assert [entry.kind for entry in entries][-1] == "finished"
         assert (await again.get("top")).status == "completed"
         await again.close()
+
+
+async def test_a_key_that_another_process_destroyed_is_let_go_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process that lives long would go on opening what was erased, and sealing what nobody else can open."""
+    store, other = place.open(), place.open()
+    await store.submit([new_run("top", {"question": WORD})])
+    assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
+    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
+    monkeypatch.setattr(sealing, "OLDEST", 0.0)
+    assert [entry.content for entry in await entries_of(other, "top")] == [None]
+    await other.submit([new_run("next", {"question": WORD})])
+    assert [entry.content for entry in await entries_of(store, "next")] == [{"question": WORD}]
+    await store.close()
+    await other.close()
+
+
+@pytest.mark.parametrize("given", [{"question": WORD}, None])
+async def test_no_key_is_looked_up_on_the_loop(place: Place, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer would stop all that the process does."""
+    here, threads = threading.get_ident(), set()
+    store = place.open()
+    keys = store._codec._vault._store
+    for name in ("load", "create"):
+        asked = getattr(keys, name)
+        monkeypatch.setattr(
+            keys, name, lambda tenant, asked=asked: (threads.add(threading.get_ident()), asked(tenant))[1]
+        )
+    await store.register(host())
+    await store.submit([new_run("top", given)])
+    monkeypatch.setattr(store._codec._vault, "_keys", {})
+    owner = await own(store, "top")
+    await owner.append(said("something", WORD))
+    assert threads and here not in threads
+    await store.close()
 
 
 @tool(side_effect="read")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from retinue.runs.contracts import Amendment, Budget, ErrorInfo, RunRequest, Status, StopReason, Usage
+from retinue.runs.contracts import Amendment, Budget, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.journal import (
     Accepted,
     AnyEntry,
@@ -251,6 +251,20 @@ def hash_of(text: str) -> int:
     return random.Random(text).getrandbits(120)
 
 
+def remember(run: Run, book: Book) -> None:
+    """A memory that is kept, one that is refused, and one that is forgotten."""
+    place = {"side_effect": "write", "scope": "agent", "owner": "clerk", "call_id": "call-m", "turn": 2}
+    kept = {"content": "since 2019", "key": "since", "tags": ["years"]}
+    wanted = run.intent("remember", "remember", "2/remember#0", kept, **place)
+    later = book.now + 86_400_000 * MILLISECOND
+    run.write(wanted, run.outcome(wanted, {"memory_id": "a1"}, memory_id="a1", expires_at=later))
+    error = ErrorInfo(reason="policy_denied", code="denied", message="no rule permits it")
+    again = run.intent("remember", "remember", "2/remember#1", kept, **place)
+    run.write(run.outcome(again, None, "refused", error=error))
+    gone = run.intent("forget", "forget", "2/forget#0", {"name": "since"}, **place)
+    run.write(gone, run.outcome(gone, {"forgotten": 1}, forgotten=1))
+
+
 def answering(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[None]:
     """A run that searches, prices and answers; yields wherever others may write."""
     run = Run(book, run_id, **request).accept()
@@ -267,8 +281,13 @@ def answering(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[
     yield
     run.think(2, [], text="since 2019")
     run.write(*continued(run))
-    checked = run.record("validation", None, turn=2, what="output", ok=True, errors=[])
-    run.write(checked, run.record("stage", None, stage="answer", turn=2))
+    stages: dict[str, Json] = {"stage": "result", "stages": ["raw", "parse", "rules", "confidence", "result"]}
+    stages |= {"checks": {"quotes": [1, 2], "rules": [1, 2]}, "confidence": 0.5, "rules": ["polite"]}
+    warned = {"warnings": ["polite: no please"]}
+    checked = run.record("validation", warned, turn=2, what="output", ok=True, errors=[], **stages)
+    decided = {"stage": "confidence", "verdict": "approved", "by": "ben"}
+    run.write(checked, run.record("validation", None, what="review", ok=True, errors=[], **decided))
+    run.write(run.record("stage", None, stage="answer", turn=2))
     run.finish(
         Status.completed,
         StopReason.success,
@@ -456,6 +475,7 @@ def leading(book: Book, run_id: str, worker: int, others: list[Iterable[None]], 
         yield
     run.lease(0)
     run.write(run.outcome(fan, [{"index": 0, "value": "2019"}], total=3, ok=3, failed=0, rejected=0))
+    remember(run, book)
     run.finish(
         Status.completed, StopReason.success, {"answers": 3}, usage=Usage(steps=9, input_tokens=363, micros=11_250)
     )

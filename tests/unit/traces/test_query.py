@@ -10,6 +10,7 @@ from time import perf_counter
 
 import pyarrow as pa
 import pytest
+from tests.doubles.processes import python
 from tests.unit.traces.conftest import Open, drain
 from tests.unit.traces.journeys import tale
 
@@ -183,3 +184,21 @@ async def test_while_a_runtime_has_it_the_file_names_the_remedy(tmp_path: Path, 
     command = [sys.executable, "-c", "\n".join(lines), str(tmp_path / "data")]
     asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert "query them through the running runtime" in asked.stdout
+
+
+BARS = """
+import sys
+from pathlib import Path
+from retinue.traces import archive, archived, file
+here = Path(sys.argv[1])
+settings = file.FileSettings()
+connections = file.connect(here / "t.duckdb", settings), archived._instance(here, settings), archive._copier(here)
+for one in connections:
+    print("bar", one.execute("SELECT current_setting('enable_progress_bar')").fetchone()[0])
+"""
+
+
+def test_duckdb_draws_nothing_between_our_lines(tmp_path: Path) -> None:
+    """It would, where Python runs no script: as here."""
+    with python(BARS, tmp_path) as other:
+        assert [other.wait_for("bar") for _ in range(3)] == ["bar False"] * 3

@@ -89,6 +89,18 @@ def test_known_values_are_masked_in_every_writing(secret: str, before: str, afte
     assert MASK in found["said"]
 
 
+@pytest.mark.parametrize(("secret", "said"), [("000000", "\0" + "000000"), ("nabcde", "\nabcde nabcde")])
+@pytest.mark.parametrize("deep", [0, 1, 2])
+def test_a_value_that_looks_like_a_part_of_an_escape_breaks_no_json(secret: str, said: str, deep: int) -> None:
+    value: Any = {"said": said, "password": "quite another"}
+    for _ in range(deep):
+        value = {"raw": json.dumps(value)}
+    found = json.loads(Redactor([secret]).json(value) or "")
+    for _ in range(deep):
+        found = json.loads(found["raw"])
+    assert found == {"said": said.replace(secret, MASK), "password": MASK}
+
+
 def test_a_secret_that_is_a_number_is_masked_and_the_json_stays_json() -> None:
     text = Redactor(["12345678"]).json({"pin": 12345678, "other": [1, 2.5, None, True], "said": "pin 12345678"})
     assert json.loads(text or "") == {"pin": MASK, "other": [1, 2.5, None, True], "said": f"pin {MASK}"}
