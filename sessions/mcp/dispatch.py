@@ -39,8 +39,9 @@ class NumberedDispatcher(JSONRPCDispatcher[TransportContext]):
         *,
         _related_request_id: str | int | None = None,
     ) -> dict[str, Any]:
-        """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before. A result of
-        2026-07-28 that does not say so is complete.
+        """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before.
+
+        A result of 2026-07-28 that does not say so is complete.
         """
         options = opts if opts is not None else CallOptions()
         call = CALL.get()

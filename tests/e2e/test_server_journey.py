@@ -144,5 +144,7 @@ async def test_a_server_that_dies_with_its_host_is_called_again_and_told_what_wa
     assert log.read_text() == "a cup 7\n"
     told_by_sql(project)
     assert "reinitialize_required" in statuses(project) and statuses(project)[-1] == "closed"
-    calls = project.run("sql", "SELECT count(*) AS n FROM continuations WHERE event = 'paused'", "--format", "json").json
+    calls = project.run(
+        "sql", "SELECT count(*) AS n FROM continuations WHERE event = 'paused'", "--format", "json"
+    ).json
     assert calls == [{"n": 2}], "the call was begun again, and nobody was asked again"
