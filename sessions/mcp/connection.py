@@ -106,7 +106,7 @@ class Connection:
     def session(self) -> ClientSession:
         """The SDK's session, for requests. TransientError (`not_made`) once the connection has ended."""
         if self._session is None or not self.alive:
-            raise Forgotten(f"server {self.server.name!r} was not asked: {self.trouble}.")
+            raise Forgotten(f"server {self.server.name!r} was not asked: {self.trouble}.", self)
         return self._session
 
     @property
