@@ -38,7 +38,8 @@ _NOT_OF_A_MODEL = {"prompt", ASKED}
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
     """Of a call that is made: what its intent does not say in any case."""
     capability = call.capability
-    said = {"sensitivity": capability.sensitivity, "rollout": capability.stage, "budget": caller.budget}
+    said: dict[str, Json] = {"sensitivity": capability.sensitivity, "rollout": capability.stage}
+    said |= {"budget": caller.budget, "facts": caller.facts}
     return _unusual(said)
 
 
@@ -52,7 +53,7 @@ def asked_in_full(call: Prepared, caller: Caller) -> dict[str, Json]:
 
 def asked_at_stage(request: GateRequest, facts: bool) -> dict[str, Json]:
     """At a stage that is about no call; its `facts` are left out where an entry of the same step has them."""
-    said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget")}
+    said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget", "rollout")}
     return _unusual(said | ({"facts": request.facts} if facts else {}))
 
 
@@ -118,6 +119,8 @@ class _Reader:
             self._memory(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
+            if of_memory(entry.facts):
+                return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
             self._call(entry, entry.key, entry.name, known, arguments)
@@ -133,6 +136,8 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
+        if record is not None and of_memory(record.facts):
+            return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
             return
@@ -154,7 +159,7 @@ class _Reader:
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
         stage, key = str(entry.facts.get("stage")), entry.facts.get("key")
-        lacks = _OF_A_STAGE if asked is None else ()
+        lacks = (_OF_A_STAGE if asked is None else ()) + (("arguments", "hosts") if stage == "memory" else ())
         said = in_full(entry.facts.get("decision") or {})
         follows = stage == "model" and said.get("outcome") == "allow" and "facts" not in (asked or {})
         if follows:
@@ -228,6 +233,11 @@ class _Reader:
             digest=str(intent.facts.get("digest")),
             policy_digest=str(intent.facts.get("policy_digest")),
         )
+
+
+def of_memory(facts: Mapping[str, Json]) -> bool:
+    """True of the facts of a question about a memory: what was asked stands in a record of its own."""
+    return (facts.get(ASKED) or {}).get("stage") == "memory"
 
 
 def questions(frames: Iterable[Frame]) -> Iterator[Question]:

@@ -106,7 +106,7 @@ class Connection:
     def session(self) -> ClientSession:
         """The SDK's session, for requests. TransientError (`not_made`) once the connection has ended."""
         if self._session is None or not self.alive:
-            raise Forgotten(f"server {self.server.name!r} was not asked: {self.trouble}.")
+            raise Forgotten(f"server {self.server.name!r} was not asked: {self.trouble}.", self)
         return self._session
 
     @property
@@ -137,6 +137,7 @@ class Connection:
         return Wire(
             server=self.server.name,
             transport=self.server.transport,
+            scope=self.server.scope,
             protocol=(self._session.protocol_version if self._session else None) or "",
             session_id=None if self.modern else self._exchange.session_id,
             pins=fingerprint(self.listing) if self.listing else "",

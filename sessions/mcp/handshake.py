@@ -7,7 +7,6 @@ the probe of `auto` has a share of it, for a server that answers nothing would o
 from __future__ import annotations
 
 import asyncio
-import json
 from hashlib import sha256
 
 import mcp_types as types
@@ -22,6 +21,7 @@ from retinue.runs.errors import PermanentError
 from retinue.sessions.connections import Listing, ToolDefinition
 from retinue.sessions.mcp.faults import OURS
 from retinue.sessions.mcp.texts import clean, clean_json, measure
+from retinue.sessions.pins import digest_definition
 
 PROBE = 10.0
 """Seconds for the probe of `auto`, and at most this share of the time for the connection:"""
@@ -141,21 +141,8 @@ def fingerprint(listing: Listing) -> str:
     """Of all definitions that were found, for the record of the connection."""
     digest = sha256()
     for tool in sorted(listing.tools, key=lambda tool: tool.name):
-        digest.update(definition_digest(tool).encode())
+        digest.update(digest_definition(tool).encode())
     return digest.hexdigest()
-
-
-def definition_digest(tool: ToolDefinition) -> str:
-    """SHA-256 of a definition as canonical JSON."""
-    found = {
-        "name": tool.name,
-        "description": tool.description,
-        "inputSchema": tool.input_schema,
-        "outputSchema": tool.output_schema,
-        "annotations": tool.annotations,
-    }
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _define(tool: types.Tool, weight: int) -> ToolDefinition | None:

@@ -16,9 +16,9 @@ from retinue.runs.contracts import Json
 from retinue.runs.errors import PermanentError
 from retinue.sessions.connections import Listing, Pinned, RemoteResult
 from retinue.sessions.mcp.faults import MAX_TEXT
-from retinue.sessions.mcp.handshake import definition_digest
 from retinue.sessions.mcp.tasks import TaskBegun
 from retinue.sessions.mcp.texts import hide, one_line
+from retinue.sessions.pins import digest_definition
 from retinue.sessions.servers import Server
 
 KEY_META = "retinue/idempotencyKey"
@@ -77,4 +77,4 @@ def read_result(order: Order, result: types.CallToolResult, secrets: Collection[
 def is_pinned(tool: str, listing: Listing, pins: Pinned) -> bool:
     """Whether the server lists the tool as it was approved."""
     found = next((definition for definition in listing.tools if definition.name == tool), None)
-    return found is not None and definition_digest(found) == pins.tools.get(tool)
+    return found is not None and digest_definition(found) == pins.tools.get(tool)
