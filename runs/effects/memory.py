@@ -81,11 +81,14 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
         return _again(run, command, intent)
     given, call = command.arguments, _call(command, command.arguments)
     approval = asking.approval(run, command, call)
-    decision = _decide(run, command, _space(given), "write", call, approval)
+    decision, record = _ask(run, command, _space(given), "write", call, approval)
     bound = approval is not None and asking.binds(run, approval, call, decision)
     if decision.outcome == "allow" and not bound and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
+    if decision.outcome == "allow":
+        asking.record_yes(run, command)
+    run.note(record)
     if decision.outcome == "approval_required":
         return await asking.for_approval(run, command, call, decision, {"stage": "memory"})
     if decision.outcome == "deny":
@@ -93,7 +96,6 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
     changed = _changed(run, command, call)
     if isinstance(changed, Done):
         return changed
-    asking.record_yes(run, command)
     await run.write(_intent(run, command, call, changed))
     return changed.arguments
 
@@ -151,6 +153,15 @@ def _decide(
     approval: Approval | None = None,
 ) -> GateDecision:
     """Ask the gate's stage `memory` and put the decision on record."""
+    decision, record = _ask(run, command, space, side_effect, call, approval)
+    run.note(record)
+    return decision
+
+
+def _ask(
+    run: Run, command: Command, space: Space, side_effect: SideEffect, call: Prepared, approval: Approval | None
+) -> tuple[GateDecision, Record]:
+    """What the gate says, and the record of it: a yes that it rests on is noted before."""
     request, now = run.request, run.services.now_ns()
     asked = GateRequest(
         stage="memory",
@@ -178,8 +189,7 @@ def _decide(
         "decision": decision.facts,
         ASKED: asked_at_stage(asked, facts=True),
     }
-    run.note(Record(at=now, topic="policy", by="runtime", facts=said))
-    return decision
+    return decision, Record(at=now, topic="policy", by="runtime", facts=said)
 
 
 def _repeats(run: Run, command: Command) -> bool:

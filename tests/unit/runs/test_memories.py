@@ -8,6 +8,7 @@ import pytest
 from tests.doubles.worlds import World, ended
 from tests.unit.runs.conftest import Make
 
+from retinue.runs.asked import questions
 from retinue.runs.context import Context
 from retinue.runs.contracts import Status
 from retinue.runs.definitions import workflow
@@ -158,6 +159,22 @@ async def test_an_approver_may_change_what_is_remembered_and_not_whose_it_is(mak
     await world.store.resolve(request.request_id, "approved", "ben", world.clock(), {"arguments": {"content": ""}})
     done = await world.finish(request.run_id)
     assert "its approver changed what is to be remembered, and that: there is nothing to remember" in done.value
+
+
+@pytest.mark.promise("G2", "F2")
+async def test_what_the_gate_was_asked_about_memory_can_be_read_back(make: Make) -> None:
+    world = await make(careful, policy=ASKS)
+    run_id = await world.submit(careful, None)
+    request = await world.asked(run_id)
+    await world.store.resolve(request.request_id, "approved", "ben", world.clock())
+    await world.finish(run_id)
+    frames = [frame async for frame in world.store.read(run_id)]
+    about = [each for each in questions(frames) if each.key is not None]
+    assert {(each.request.stage, each.request.resource) for each in about} == {("memory", "tenant")}
+    first, last = about[0], about[-1]
+    assert (first.outcome, last.outcome) == ("approval_required", "allow")
+    assert first.request.side_effect == "write" and last.approval is not None and last.approval.by == "ben"
+    assert first.lacks == ("arguments", "hosts"), "they are content, and stand sealed with the intent"
 
 
 @pytest.mark.promise("G2", "C1")
