@@ -9,9 +9,9 @@ from __future__ import annotations
 from retinue.runs.asked import ASKED, asked_at_stage
 from retinue.runs.capabilities import Capability, Prepared, SideEffect
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json
-from retinue.runs.effects import asking, doubts
+from retinue.runs.effects import asking, doubts, retrying
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import PermanentError
+from retinue.runs.errors import Fenced, PermanentError, StoreError, StoreUnreachable, TransientError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import Approval, GateDecision, GateRequest
 from retinue.runs.identity import digest_of, effect_key
@@ -22,7 +22,20 @@ from retinue.runs.steps import EDITED, Command, Done, Wait, intent_of
 _SECOND = 1_000_000_000
 
 
-async def remember(run: Run, command: Command) -> Done | Wait:
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Remember, recall or forget; what the store cannot do now is tried again, since it changes nothing twice."""
+    waiting = retrying.due(run, command)
+    if waiting is not None:
+        return waiting
+    try:
+        return await _PERFORMERS[command.effect](run, command)
+    except (Fenced, StoreUnreachable):
+        raise
+    except StoreError as error:
+        return retrying.after(run, command, TransientError(str(error), code="store"))
+
+
+async def _remember(run: Run, command: Command) -> Done | Wait:
     """Keep a memory."""
     problem = _problem(command.arguments)
     if problem is not None:
@@ -36,7 +49,7 @@ async def remember(run: Run, command: Command) -> Done | Wait:
     return Done(value={"memory_id": memory.memory_id}, facts=facts)
 
 
-async def forget(run: Run, command: Command) -> Done | Wait:
+async def _forget(run: Run, command: Command) -> Done | Wait:
     """Forget a memory."""
     given = await _permitted(run, command)
     if not isinstance(given, dict):
@@ -47,7 +60,7 @@ async def forget(run: Run, command: Command) -> Done | Wait:
     return Done(value={"forgotten": count}, facts={"forgotten": count})
 
 
-async def recall(run: Run, command: Command) -> Done | Wait:
+async def _recall(run: Run, command: Command) -> Done | Wait:
     """Look for memories; every space that is looked in has to be permitted."""
     given = command.arguments
     spaces = tuple(Space.model_validate(space) for space in given["spaces"])
@@ -238,6 +251,7 @@ def _capability(name: str, side_effect: SideEffect) -> Capability:
     return Capability(name=name, description=name, input_schema={}, side_effect=side_effect, idempotency="idempotent")
 
 
+_PERFORMERS = {"remember": _remember, "recall": _recall, "forget": _forget}
 _RECALL = _capability("recall", "read")
 _CAPABILITIES = {name: _capability(name, "write") for name in ("remember", "forget")}
 """What an approval of a memory write is asked and given for."""

@@ -12,7 +12,7 @@ from retinue.runs.asked import questions
 from retinue.runs.context import Context
 from retinue.runs.contracts import Status
 from retinue.runs.definitions import workflow
-from retinue.runs.errors import PolicyDenied
+from retinue.runs.errors import PolicyDenied, StoreFull
 from retinue.runs.memories import Memory, Recall, Space
 
 READS_ONLY = """
@@ -202,6 +202,35 @@ async def test_a_write_made_again_with_its_id_changes_nothing(make_on_each: Make
     for _ in range(2):
         assert await world.store.memories.forget("acme", LEARNERS, "lamp", "effect-1", world.clock()) == 1
     assert await world.store.memories.forget("acme", LEARNERS, "lamp", "effect-2", world.clock()) == 0
+
+
+class Full:
+    """Memories whose store has no room at first."""
+
+    def __init__(self, memories: Any) -> None:
+        self._memories = memories
+        self.refused = 0
+
+    async def remember(self, *given: Any) -> None:
+        self.refused += 1
+        if self.refused < 3:
+            raise StoreFull("the disk of the store is full")
+        await self._memories.remember(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memories, name)
+
+
+@pytest.mark.promise("G2", "C3")
+async def test_what_the_store_cannot_keep_now_is_kept_later_and_once(make_on_each: Make) -> None:
+    world = await make_on_each(learner)
+    full = Full(world.store.memories)
+    world.use(memories=full)
+    done = await world.run(learner, {"facts": FACTS[:1]})
+    assert full.refused == 3 and done.value["found"] == [FACTS[0]]
+    full.refused = -10
+    failed = await world.run(learner, {"facts": FACTS[:1]})
+    assert ended(failed) == (Status.failed, "tool_failure") and len(await kept(world, LEARNERS)) == 1
 
 
 @pytest.mark.promise("G2")
