@@ -92,10 +92,8 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = (
-    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
-    | Literal["remember", "recall", "forget"]
-)
+_Memo = Literal["remember", "recall", "forget"]
+EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", _Memo, "gate"]
 
 
 class Intent(Entry):
