@@ -39,12 +39,15 @@ class NumberedDispatcher(JSONRPCDispatcher[TransportContext]):
         *,
         _related_request_id: str | int | None = None,
     ) -> dict[str, Any]:
-        """As the SDK's, under a number of ours. A result of 2026-07-28 that does not say so is complete."""
+        """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before. A result
+        of 2026-07-28 that does not say what it is is complete."""
         options = opts if opts is not None else CallOptions()
-        if "request_id" not in options:
+        call = CALL.get()
+        if call is not None and call.resumed_id is not None:
+            options["request_id"] = call.resumed_id
+        elif "request_id" not in options:
             self._last += 1
             options["request_id"] = self._last
-        call = CALL.get()
         if call is not None:
             call.request_id = options["request_id"]
         said = await super().send_raw_request(method, params, options, _related_request_id=_related_request_id)

@@ -24,6 +24,10 @@ HOMES = {
     "jsonschema": ["retinue.sessions.schemas"],
     "psycopg": ["retinue.store.postgres"],
     "psycopg_pool": ["retinue.store.postgres"],
+    "mcp": ["retinue.sessions.mcp"],
+    "mcp_types": ["retinue.sessions.mcp"],
+    "httpx2": ["retinue.sessions.mcp"],
+    "anyio": ["retinue.sessions.mcp"],
 }
 
 # Imports everything it is told in a fresh interpreter; prints what the second batch did besides.
