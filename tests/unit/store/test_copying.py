@@ -26,8 +26,8 @@ from retinue.runs.control import RunQuery, SessionQuery
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreBusy, StoreError
 from retinue.runs.journal import DeadLetter, Spawn
 from retinue.runs.limits import Limits
-from retinue.runs.sessions import Session, SessionRow
 from retinue.runs.memories import Memory, Recall, Space
+from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import HOSTS, TABLES, Copied, Source, Target, copy
 from retinue.store.memories import Listing
 from retinue.store.postgres import copying as postgres_copying
