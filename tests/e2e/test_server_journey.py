@@ -143,9 +143,7 @@ def test_a_legacy_server_over_http_goes_on_with_the_very_call(tmp_path: Path, re
     assert "waiting_for_input" in statuses(project) and "waiting_for_approval" in statuses(project)
 
 
-def test_a_server_that_dies_with_its_host_is_told_again_what_was_answered(
-    tmp_path: Path, retinue: Command
-) -> None:
+def test_a_server_that_dies_with_its_host_is_told_again_what_was_answered(tmp_path: Path, retinue: Command) -> None:
     log = tmp_path / "orders.txt"
     given = {"command": [sys.executable, TALKER, "stdio"]}
     project = Project(tmp_path / "project", retinue, given, "idempotent")
