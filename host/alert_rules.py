@@ -53,6 +53,10 @@ def causes(look: Look, before: int, lags: Iterable[Lag] = ()) -> list[Cause]:
         for each in look.breakers
     ]
     found += [_exhausted(account) for account in look.exhausted]
+    found += [
+        Cause("rollout", f"{each.kind} {each.label}", {"since": each.at, "by": each.by, "reason": each.reason})
+        for each in look.stopped
+    ]
     found += [_ended(failure) for failure in look.failures if failure.reason in _OF_TREES]
     found += _given_up(look)
     for lag in lags:
@@ -77,7 +81,7 @@ def _lasts(alert: Alert, look: Look, there: bool, reached: Mapping[str, int]) ->
         return True
     if alert.kind == "traces_lag":
         return there or reached.get(alert.subject, -1) < facts["newest"]
-    if alert.kind in ("breaker", "policy") or "window" in facts:
+    if alert.kind in ("breaker", "policy", "rollout") or "window" in facts:
         return there
     if "request_id" in facts:
         return facts["request_id"] in look.open_requests

@@ -158,6 +158,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
         registry=project.registry,
         sources=RowReader(),
         breakers=store.breakers,
+        rollouts=store.rollouts,
         memories=store.memories,
         now_ns=clock.now_ns,
         deltas=deltas.add,

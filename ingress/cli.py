@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "budgets": ("budgets", "Show what tenants have spent, what is reserved, what is left."),
     "memory": ("memory", "List what agents remember, show one memory, or forget it."),
     "policy": ("policy", "Check rules, test them by cases, explain decisions, ask recorded requests again."),
+    "rollout": ("rollout", "Let versions of agents and capabilities out: shadow, canary, full, or stop them."),
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
     "capabilities": ("capabilities", "List what can be called, and approve the tools of servers."),

@@ -23,21 +23,24 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
-from retinue.ingress.approving import arguments_of, check_edit
+from retinue.ingress.approving import arguments_of, check_edit, check_memory
 from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
+from retinue.ingress.versions import version_of
 from retinue.ingress.waiting import Endings
 from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
 from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
+from retinue.runs.effects.rolling import is_shadow
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
 from retinue.runs.journal import NewRun
 from retinue.runs.messages import ModelRequest
+from retinue.runs.rollouts import Table
 from retinue.runs.sources import Source
 from retinue.store.store import Store
 
@@ -107,12 +110,15 @@ class Client(JobReading):
     async def submit(self, target: str | Definition, input: Json, **options: Any) -> RunHandle:
         """Accept a run, durably; returns a handle at once. Options: the fields of `Submission`.
 
+        `name@version` names one of the versions that stand side by side; without one the rollouts say which it is.
+
         Raises UnknownName for the target, the model or a tool, InvalidInput for the input.
         """
         said = Submission(**options)
-        definition = self.project.registry.get(target if isinstance(target, str) else target.name)
+        request = await self._request(target if isinstance(target, str) else target.name, said)
+        definition = self.project.registry.get(request.target, request.target_version)
         self._check(definition, input, said.model)
-        new = NewRun(self._request(definition, said), input, clock.now_ns())
+        new = NewRun(request, input, clock.now_ns())
         [record] = await self._store.submit([new])
         return RunHandle(self, record.run_id, definition)
 
@@ -137,7 +143,7 @@ class Client(JobReading):
         said = Submission(idempotency_key=idempotency_key, **options)
         self._check_model(definition, said.model)
         job = BatchJob(target=definition.name, source=source, window=window, parts=parts, of=of)
-        request = self._request(self.project.registry.get(JOB), said)
+        request = await self._request(JOB, said)
         given = job.model_dump(mode="json", exclude_none=True)
         [record] = await self._store.submit([NewRun(request, given, clock.now_ns())])
         return RunHandle(self, record.run_id, self.project.registry.get(JOB))
@@ -159,7 +165,8 @@ class Client(JobReading):
             request = await self._store.request(request_id)
             check_edit(request, arguments)
             asked = await arguments_of(self._store, request)
-            self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
+            if not check_memory(request, {**asked, **arguments}):
+                self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
         return await super().approve(request_id, by, arguments)
 
     # -- steering ------------------------------------------------------------------------------------------
@@ -235,13 +242,15 @@ class Client(JobReading):
             self.project.models.check(name)
             self.project.models.profile(ModelRequest(model=name, messages=()))
 
-    def _request(self, definition: Definition, said: Submission) -> RunRequest:
-        run_id = clock.new_run_id()
+    async def _request(self, target: str, said: Submission) -> RunRequest:
+        run_id, tenant = clock.new_run_id(), said.tenant or self.settings.tenant
+        table = Table(await self._store.rollouts.listed())
+        definition = version_of(self.project.registry, table, target, (tenant, run_id))
         return RunRequest(
             run_id=run_id,
             trace_id=clock.new_trace_id(),
             span_id=clock.new_span_id(),
-            tenant_id=said.tenant or self.settings.tenant,
+            tenant_id=tenant,
             principal_id=said.principal or self.settings.principal,
             route="stream" if said.stream else said.route,
             kind=definition.kind,
@@ -258,6 +267,7 @@ class Client(JobReading):
             deadline=None if said.deadline is None else clock.now_ns() + int(seconds(said.deadline) * 1e9),
             budget=self._budget(definition, said),
             effect_scope=run_id,
+            shadow=is_shadow(table, definition, above=False),
         )
 
     def _pool_of(self, definition: Definition) -> str:

@@ -34,6 +34,7 @@ from retinue.runs.control import GroupState, Redriven, Rows, RunQuery, RunTree, 
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.runs.journal import Accepted
 from retinue.runs.retries import Retry
+from retinue.runs.rollouts import Rollout
 from retinue.store.store import Store
 
 _POLL = 0.02
@@ -188,6 +189,10 @@ class Controls:
     async def accounts(self) -> list[Account]:
         """What tenants with a money limit have spent and reserved, every window there was an account for."""
         return await self._store.accounts.listed()
+
+    async def rollouts(self, name: str | None, limit: int) -> list[Rollout]:
+        """The changes of stages of a name, or of all, newest first."""
+        return await self._store.rollouts.history(None if name is None else name.partition("@")[0], limit)
 
     # -- steering ------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Asked(Frozen):
     side_effect: Literal["read", "draft", "write"] = "read"
     idempotency: Literal["idempotent", "reconcilable", "at_most_once"] | None = None
     sensitivity: Literal["public", "internal", "confidential", "secret"] = "internal"
-    rollout: Literal["shadow", "canary", "full"] = "full"
+    rollout: Literal["shadow", "canary", "full", "stopped"] = "full"
     arguments: dict[str, Json] = Field(default_factory=dict)
     facts: dict[str, Json] = Field(default_factory=dict)
     budget: dict[Literal["micros", "tokens", "hops", "steps"], int] = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from retinue.runs.gate import Approval, GateRequest, RuleHit
 
 SIDE_EFFECTS = ("read", "draft", "write")
 CONTRACTS = ("idempotent", "reconcilable", "at_most_once")
-ROLLOUTS = ("shadow", "canary", "full")
+ROLLOUTS = ("shadow", "canary", "full", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,12 @@ def _check_effect(request: GateRequest) -> RuleHit | None:
     if request.side_effect not in SIDE_EFFECTS or request.rollout not in ROLLOUTS:
         effect = f"side effect {request.side_effect!r} at rollout {request.rollout!r}"
         return _deny("effect", f"{effect} is not known")
+    if request.facts.get("rollout_new") is True:
+        return _deny("stopped", f"the rollout of {request.resource!r} or its agent was stopped before this run began")
     if request.side_effect != "write":
         return None
     if request.rollout == "shadow":
-        return _deny("shadow", f"{request.resource!r} is in shadow, and shadow never writes")
+        return _deny("shadow", f"{request.resource!r} is in shadow: the call is on record and was not made")
     if request.stage == "capability" and request.idempotency not in CONTRACTS:
         return _deny("contract", f"{request.resource!r} writes without an idempotency contract; declare one")
     return None

@@ -29,7 +29,7 @@ WORDS: Mapping[Field, tuple[str, ...]] = {
     ("side_effect",): ("read", "draft", "write"),
     ("idempotency",): ("idempotent", "reconcilable", "at_most_once"),
     ("sensitivity",): ("public", "internal", "confidential", "secret"),
-    ("rollout",): ("shadow", "canary", "full"),
+    ("rollout",): ("shadow", "canary", "full", "stopped"),
 }
 """Fields that hold one of a few words; comparing them with another word is a mistake in a rule."""
 

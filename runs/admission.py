@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from retinue.runs.contracts import Json, RunRequest, StopReason
 from retinue.runs.definitions import AgentSpec, Definition, Workflow
-from retinue.runs.effects import gates
+from retinue.runs.effects import gates, rolling
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import ReplayMismatch, RunError
 from retinue.runs.journal import Record
@@ -23,7 +23,8 @@ def admit(run: Run, definition: Definition) -> None:
     run.note(Record(at=run.services.now_ns(), topic="stage", by="runtime", facts=facts))
     if not run.services.defaults.precheck:
         return
-    decision = gates.decide(run, "request", definition.name, {"kind": definition.kind, "tools": tools})
+    asked: dict[str, Json] = {"kind": definition.kind, "tools": tools}
+    decision = gates.decide(run, "request", definition.name, asked | rolling.at_admission(run))
     if decision.outcome != "allow":
         error = RunError(f"the request pre-check refused it: {decision.reason}", run_id=run.request.run_id)
         error.reason = StopReason.blocked

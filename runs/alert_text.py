@@ -79,12 +79,20 @@ def _policy(_: str, facts: Facts) -> str:
     return f"the rules were changed and cannot be used, hosts keep those they have: {facts['problem']}"
 
 
+def _rollout(subject: str, facts: Facts) -> str:
+    return (
+        f"the rollout of {subject} was stopped by {facts['by']} at {_moment(facts['since'])}: {facts['reason']}; "
+        "`retinue rollout list`"
+    )
+
+
 _SAYS: dict[Kind, Callable[[str, Facts], str]] = {
     "wait": _wait,
     "dead_letters": _dead_letters,
     "breaker": _breaker,
     "budget": _budget,
     "side_effect_unknown": _unknown,
+    "rollout": _rollout,
     "traces_lag": _traces,
     "policy": _policy,
 }

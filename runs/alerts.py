@@ -12,8 +12,9 @@ from typing import Literal
 from retinue.runs.accounts import Account
 from retinue.runs.breakers import Breaker
 from retinue.runs.contracts import Frozen, Json
+from retinue.runs.rollouts import Rollout
 
-Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag", "policy"]
+Kind = Literal["wait", "dead_letters", "breaker", "budget", "side_effect_unknown", "traces_lag", "policy", "rollout"]
 
 MOST = 200
 """Alerts of one kind that stand unacknowledged at a time; ends beyond that are counted in one more."""
@@ -57,7 +58,7 @@ class Alert(Frozen):
     @property
     def lasting(self) -> bool:
         """True when its cause is a state that can be looked at, not an end that was reached."""
-        lasts = self.kind in ("wait", "breaker", "traces_lag", "policy")
+        lasts = self.kind in ("wait", "breaker", "traces_lag", "policy", "rollout")
         return lasts or not self.facts.keys().isdisjoint(_STATES)
 
 
@@ -164,6 +165,7 @@ class Look:
     still_on_event: frozenset[str] = frozenset()
     still_failed: frozenset[str] = frozenset()
     exhausted: tuple[Account, ...] = ()
+    stopped: tuple[Rollout, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

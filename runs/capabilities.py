@@ -6,7 +6,7 @@ nothing of how a capability is executed: native functions and remote servers loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -47,7 +47,7 @@ class Capability(Frozen):
     max_bytes: int = Field(default=1_000_000, gt=0)
     owner: str = ""
     version: str = "1"
-    stage: Literal["shadow", "canary", "full"] = "full"
+    stage: Literal["shadow", "canary", "full", "stopped"] = "full"
     source: str = "native"
     durable: bool = False
     """A read whose outcome must be committed before the run goes on (`durability: strict` for one tool)."""
@@ -90,6 +90,7 @@ class Caller:
     deadline: int
     traceparent: str
     budget: dict[str, int]
+    facts: dict[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

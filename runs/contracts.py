@@ -161,7 +161,8 @@ class RunRequest(Frozen):
     `queue` is what limits of concurrency and rate may be set for. A fork names the run it shares its past with
     in `forked_from` and the writes that run has made since in `repeats`: it asks before it makes one of them again;
     `seed` is that of its randomness, the run's own id where there is none.
-    The parent of a `relayed` run takes its handoff and runs the receiver itself.
+    The parent of a `relayed` run takes its handoff and runs the receiver itself. The writes of one in `shadow`, and of
+    all below it, are recorded and not made.
     """
 
     run_id: str
@@ -195,6 +196,7 @@ class RunRequest(Frozen):
     group_key: str | None = Field(default=None, exclude_if=_is_none)
     group_index: int | None = Field(default=None, exclude_if=_is_none)
     relayed: bool = Field(default=False, exclude_if=_is_empty)
+    shadow: bool = Field(default=False, exclude_if=_is_empty)
 
     @field_validator("tenant_id", "principal_id", "trace_id", "run_id")
     @classmethod

@@ -60,6 +60,7 @@ class AgentSpec:
     min_confidence: float | None = None
     memory: tuple[Scope, ...] = ()
     explicit_version: str | None = None
+    stage: Literal["shadow", "canary", "full"] = "full"
     kind: ClassVar[Literal["agent"]] = "agent"
 
     @property
@@ -118,7 +119,10 @@ class Workflow:
     boundaries: tuple[tuple[str, str], ...] = ()
     queue: str = ""
     needs: Resources | None = None
+    rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
     kind: ClassVar[Literal["workflow"]] = "workflow"
+    stage: ClassVar[Literal["full"]] = "full"
 
     def __call__(self, *args: Any, **options: Any) -> Awaitable[Any]:
         """The plain function, for tests of its own."""
@@ -128,7 +132,14 @@ class Workflow:
     def version(self) -> str:
         """The explicit version, or `~` and a digest of the code."""
         code = self.function.__code__
-        return self.explicit_version or version_of(f"{self.name}{code.co_code.hex()}{code.co_names}")
+        held = "".join(map(repr, version_part(self.rules, self.min_confidence)))
+        return self.explicit_version or version_of(f"{self.name}{code.co_code.hex()}{code.co_names}{held}")
+
+    @property
+    def terms(self) -> Terms:
+        """What its output has to be."""
+        declared = type_of(self.output)
+        return Terms(None if declared is Any else declared, self.rules, self.min_confidence)
 
 
 Definition = AgentSpec | Workflow
@@ -148,7 +159,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
     arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
     `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
-    may propose memories with the tool `remember`), `version`.
+    may propose memories with the tool `remember`), `version`, `stage` (`shadow`, `canary` or
+    `full`: how far this version is let out, docs/rollout.md).
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -160,6 +172,8 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     options |= read_terms(f"agent {name!r}", options)
     options["memory"] = read_scopes(f"agent {name!r}", options.get("memory", ()))
     spec = AgentSpec(name, instructions, **options)
+    if spec.stage not in ("shadow", "canary", "full"):
+        raise InvalidInput(f"agent {name!r}: stage is {spec.stage!r}; there are shadow, canary, full")
     for tool in spec.tools:
         if not isinstance(tool, str | ToolLike):
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
@@ -182,7 +196,8 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
     `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `queue`, `needs` (as for agents),
-    `boundaries` (name and meaning of its checkpoints). InvalidInput when the function is not async or uses time,
+    `boundaries` (name and meaning of its checkpoints), `rules` and `min_confidence` (as for agents; what a rule refuses
+    ends the run as `output_rejected`). InvalidInput when the function is not async or uses time,
     randomness or I/O directly.
     """
 
@@ -206,6 +221,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
             queue=options.get("queue", ""),
             needs=options.get("needs"),
+            **read_terms(f"workflow {name!r}", options),
         )
 
     return define if function is None else define(function)

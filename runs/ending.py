@@ -12,6 +12,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
+from retinue.runs.effects import rolling
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
@@ -162,7 +163,7 @@ def _follow_ups(run: Run, output: Json) -> Spawn | None:
 def _follow_up(run: Run, name: str, place: tuple[int, int]) -> RunRequest:
     """The follow-up of a place among so many; what the run leaves of its money is shared by them."""
     index, count = place
-    parent, definition = run.request, run.definition(name)
+    parent, definition = run.request, rolling.version_for(run, run.definition(name))
     run_id = child_id(parent.run_id, _FOLLOW_UPS, index)
     return parent.model_copy(
         update={
@@ -184,5 +185,6 @@ def _follow_up(run: Run, name: str, place: tuple[int, int]) -> RunRequest:
             "group_key": _FOLLOW_UPS,
             "group_index": index,
             "relayed": False,
+            "shadow": rolling.is_shadow(run.services.rollouts.table, definition, parent.shadow),
         }
     )

@@ -128,6 +128,7 @@ class Execution:
 
     async def _drive(self) -> None:
         self._guard()
+        await self.services.rollouts.look()
         await replay.restore_branches(self.request.run_id, self.history, self.services.journal)
         self._start(self.history.state)
         self._replay()
@@ -262,7 +263,7 @@ class Execution:
         self._signal.set()
 
     def _start(self, state: Json) -> None:
-        definition = self.definition(self.request.target)
+        definition = self.services.registry.get(self.request.target, self.request.target_version)
         admission.check_version(definition, self.request)
         if not self.history.admitted and not self._live:
             admission.admit(self, definition)

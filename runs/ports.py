@@ -20,6 +20,7 @@ from retinue.runs.messages import ModelPort
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.registry import Registry
+from retinue.runs.rollouts import AsDeclared, Rollouts
 from retinue.runs.sessions import EVERYTHING, SessionPolicy
 from retinue.runs.sources import PartWriter, SourceReader
 
@@ -90,5 +91,6 @@ class Services:
     """Where adopted functions reach models; a host without one adopts nothing."""
     memories: Memories | None = None
     """Where memories are kept; a host without it remembers nothing."""
+    rollouts: Rollouts = field(default_factory=AsDeclared)
     parts: PartWriter | None = None
     """Writes the rows of shards; a host without one writes none."""

@@ -18,6 +18,8 @@ from retinue.runs.errors import ConfigError, UnknownName
 from retinue.runs.options import Prompt
 from retinue.runs.resources import Resources, combined, pool_name
 
+_OUT = ("shadow", "canary", "full")
+
 
 class Remotes(Protocol):
     """Tools that are in no module: agents name them."""
@@ -40,6 +42,7 @@ class Registry:
     ) -> None:
         self._remotes = remotes
         self._found: dict[str, Definition] = {}
+        self._versions: dict[str, dict[str, Definition]] = {}
         self.tools: dict[str, ToolLike] = {} if remotes is None else dict(remotes.tools)
         for definition in extra:
             self._add(self._with_tools(definition))
@@ -53,20 +56,24 @@ class Registry:
                     self.tools[value.capability.name] = value
         for part, home in inner:
             self._adopt(part, home)
-        for definition in list(self._found.values()):
+        for definition in [*self._found.values(), *(one for each in self._versions.values() for one in each.values())]:
             self._link(definition)
         self._needs = {each.name: needs for each in self._found.values() if (needs := self._needed(each)) is not None}
         self.pools = {pool_name(needs): needs for needs in self._needs.values()}
 
-    def get(self, name: str) -> Definition:
-        """The definition; UnknownName lists close matches."""
+    def get(self, name: str, version: str | None = None) -> Definition:
+        """The definition, of this version where there are several; UnknownName lists close matches."""
         if name not in self._found:
             near = get_close_matches(name, self._found, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(self.names()) or 'none'}"
             raise UnknownName(
                 f"there is no agent or workflow {name!r}: {hint}; `modules:` in retinue.yaml names where they are"
             )
-        return self._found[name]
+        return self._versions.get(name, {}).get(version or "", self._found[name])
+
+    def versions(self, definition: Definition) -> tuple[Definition, ...]:
+        """All versions of a definition that stand side by side."""
+        return tuple(self._versions.get(definition.name, {}).values()) or (definition,)
 
     def names(self) -> list[str]:
         """All names, sorted, without the runtime's own."""
@@ -92,8 +99,29 @@ class Registry:
     def _add(self, definition: Definition) -> None:
         known = self._found.get(definition.name)
         if known is not None and known.version != definition.version:
-            raise ConfigError(f"two definitions are named {definition.name!r}: rename one of them")
+            self._stand_beside(known, definition)
+            return
         self._found[definition.name] = definition
+
+    def _stand_beside(self, known: Definition, other: Definition) -> None:
+        """Two versions of one agent, each with a version of its own and at most one of them out for all."""
+        beside = self._versions.setdefault(known.name, {known.version: known})
+        for one in (*beside.values(), other):
+            if not isinstance(one, AgentSpec) or one.explicit_version is None:
+                raise ConfigError(
+                    f"two definitions are named {known.name!r}: rename one of them; or, of agents, give each a "
+                    "`version` and a `stage` of its own"
+                )
+            if (one.input, one.output, one.needs) != (known.input, known.output, known.needs):
+                raise ConfigError(
+                    f"the versions of agent {known.name!r} differ in `input`, `output` or `needs`: what calls it "
+                    "cannot know which it gets, so give them the same"
+                )
+        beside[other.version] = other
+        stages = [one.stage for one in beside.values()]
+        if len(set(stages)) < len(stages):
+            raise ConfigError(f"two versions of agent {known.name!r} are at stage {stages[-1]!r}: give each its own")
+        self._found[known.name] = max(beside.values(), key=lambda one: _OUT.index(one.stage))
 
     def _adopt(self, part: Definition, module: ModuleType | None) -> None:
         """Take in what a pattern was composed of; a module may have it by name as well."""

@@ -80,6 +80,7 @@ class CapabilityGateway:
                 digest=call.digest,
                 arguments=call.arguments,
                 budget=caller.budget,
+                facts=caller.facts,
                 approval=approval,
                 now=0 if approval is None else self._clock(),
             )

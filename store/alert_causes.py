@@ -14,6 +14,7 @@ from retinue.runs.journal import ENTRIES, Parked
 from retinue.store.accounts import exhausted
 from retinue.store.engine import Connection
 from retinue.store.reading import settled
+from retinue.store.rollouts import stopped
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -52,6 +53,7 @@ def look(connection: Connection, standing: tuple[Alert, ...], cursor: Cursor, be
             _named(standing, "run"),
         ),
         exhausted=exhausted(connection, most),
+        stopped=stopped(connection, most),
         still_failed=_still(
             connection, "run_id FROM runs WHERE status = 'failed' AND run_id", _named(standing, "runs")
         ),

@@ -48,6 +48,7 @@ TABLES = (
     Table("breakers", ("name",)),
     Table("alerts"),
     Table("accounts", ("tenant_id", "name")),
+    Table("rollouts"),
     Table("memories"),
     Table("memory_terms", ("term", "memory")),
 )

@@ -41,6 +41,7 @@ from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
 from retinue.store.memories import StoreMemories
+from retinue.store.rollouts import StoreRollouts
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -67,6 +68,7 @@ class Store:
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
         self.accounts = StoreAccounts(engine.read, self._writer.submit)
+        self.rollouts = StoreRollouts(engine.glance, self._writer.submit, codec)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, editing, remote, retrying, wholes
+from retinue.runs.effects import asking, breaking, doubts, editing, remote, retrying, rolling, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.forking import write_name
@@ -28,11 +28,13 @@ _ONE_HOP = Usage(hops=1)
 async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
     ended = await _perform(run, command)
+    if isinstance(ended, Done):
+        await rolling.ended(run, command, ended)
     return editing.told(run, command, ended) if isinstance(ended, Done) else ended
 
 
 async def _perform(run: Run, command: Command) -> Done | Wait:
-    asked = run.services.gateway.prepare(command.name, command.arguments)
+    asked = await rolling.staged(run, run.services.gateway.prepare(command.name, command.arguments))
     _check_needs(run, asked)
     waiting = retrying.due(run, command)
     if waiting is not None:
@@ -49,6 +51,8 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
     if intent is not None and _is_write(asked) and (command.interrupted or command.doubted):
         return await _recover(run, command, made, intent)
     command.interrupted = False
+    if (why := rolling.outside(run, asked)) is not None:
+        return Done(result="refused", error=ErrorInfo(reason="policy_denied", code="canary", message=why), hard=False)
     return await _begin(run, command, asked)
 
 
@@ -92,7 +96,7 @@ def _weigh(run: Run, command: Command, asked: Prepared, caller: Caller) -> tuple
     changes = asking.edit(run, command)
     if changes is None or decision.outcome != "allow":
         return asked, decision
-    call = run.services.gateway.prepare(command.name, {**asked.arguments, **changes})
+    call = rolling.like(asked, run.services.gateway.prepare(command.name, {**asked.arguments, **changes}))
     return call, run.services.gateway.decide(call, caller, asking.approval(run, command, asked, call))
 
 
@@ -328,4 +332,5 @@ def _caller(run: Run, command: Command, call: Prepared) -> Caller:
         deadline=_deadline(call, run.services.now_ns()),
         traceparent=traceparent(request.trace_id, span_id_of(request.run_id, command.key)),
         budget=run.ledger.remaining(),
+        facts=rolling.facts_of(run, call.capability),
     )

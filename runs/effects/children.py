@@ -15,6 +15,7 @@ from retinue.runs.batch import JOB
 from retinue.runs.budgets import reservation
 from retinue.runs.contracts import Branch, Budget, Json, RunRequest, StopReason
 from retinue.runs.definitions import Definition
+from retinue.runs.effects import rolling
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted
 from retinue.runs.identity import child_id, effect_key
@@ -41,6 +42,7 @@ class _Plan:
 
 async def perform(run: Run, command: Command) -> Done | Wait:
     """Create what is missing of the children, then wait for enough of them, then collect."""
+    await run.services.rollouts.look()
     plan = _plan(run, command)
     group = run.news.groups.get(command.key, Group(command.key))
     if command.key not in run.history.intents:
@@ -194,6 +196,7 @@ def _shares(plan: _Plan, first: int, count: int) -> int:
 
 def _template(run: Run, command: Command, plan: _Plan, definition: Definition, shares: int) -> RunRequest:
     parent = run.request
+    definition = rolling.version_for(run, definition)
     own = plan.budget or definition.budget
     if definition.name != JOB:  # a job has only the limits that were said
         own = own.within(run.services.defaults.budget)
@@ -213,6 +216,7 @@ def _template(run: Run, command: Command, plan: _Plan, definition: Definition, s
             "budget": budget,
             "group_key": command.key,
             "relayed": plan.relayed,
+            "shadow": rolling.is_shadow(run.services.rollouts.table, definition, parent.shadow),
         }
     )
 

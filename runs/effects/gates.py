@@ -41,6 +41,7 @@ def decide(
         side_effect="read" if contract is None else "write",
         idempotency=contract,
         budget=run.ledger.remaining(),
+        rollout=str(facts.get("rollout", "full")),
         facts=facts,
     )
     decision = run.services.gate.decide(asked)

@@ -145,6 +145,7 @@ class Connection:
         return Wire(
             server=self.server.name,
             transport=self.server.transport,
+            scope=self.server.scope,
             protocol=(self._session.protocol_version if self._session else None) or "",
             session_id=None if self.modern else self._exchange.session_id,
             pins=self.hashes.whole if self.hashes is not None else "",

@@ -396,6 +396,8 @@ async def test_every_look_is_by_an_index(watch: Watch) -> None:
         "SCAN breakers",
         "SCAN alerts USING INDEX alerts_standing",
         "SCAN q USING INDEX requests_doubt",
+        "SCAN accounts USING INDEX accounts_exhausted",
+        "SCAN rollouts",
     )
     assert any("runs_failed" in line for line in plans) and any("runs_on_event" in line for line in plans)
     assert [line for line in plans if "SCAN" in line and not line.startswith(short)] == []

@@ -141,6 +141,25 @@ async def test_a_write_that_needs_a_yes_waits_for_it(make_on_each: Make, says: s
     assert str(done.value).startswith("denied") is (says == "denied")
 
 
+@pytest.mark.promise("G2", "F3")
+async def test_an_approver_may_change_what_is_remembered_and_not_whose_it_is(make_on_each: Make) -> None:
+    world = await make_on_each(careful, policy=ASKS)
+    run_id = await world.submit(careful, None)
+    request = await world.asked(run_id)
+    changes = {"arguments": {"content": "there is a code", "scope": "agent", "owner": "careful"}}
+    await world.store.resolve(request.request_id, "approved", "ben", world.clock(), changes)
+    await world.crash()
+    await world.finish(run_id)
+    [memory] = await kept(world, Space(scope="tenant", owner=""), Space(scope="agent", owner="careful"))
+    assert (memory.space.scope, memory.content) == ("tenant", "there is a code")
+    [intent] = [one for one in await world.intents(run_id) if one.effect == "remember"]
+    assert intent.content["content"] == "there is a code" and intent.facts["edited"]["by"] == "ben"
+    request = await world.asked(await world.submit(careful, None))
+    await world.store.resolve(request.request_id, "approved", "ben", world.clock(), {"arguments": {"content": ""}})
+    done = await world.finish(request.run_id)
+    assert "its approver changed what is to be remembered, and that: there is nothing to remember" in done.value
+
+
 @pytest.mark.promise("G2", "C1")
 async def test_a_key_has_one_memory_and_a_crash_writes_none_twice(make_on_each: Make) -> None:
     world = await make_on_each(diarist)

@@ -22,10 +22,11 @@ from tests.journals.test_data_folders import unpacked
 
 from retinue.runs.alerts import Cause, Changes, Cursor
 from retinue.runs.contracts import RunRecord, Status
-from retinue.runs.control import RunQuery
+from retinue.runs.control import RunQuery, SessionQuery
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreBusy, StoreError
 from retinue.runs.journal import DeadLetter, Spawn
 from retinue.runs.limits import Limits
+from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import HOSTS, TABLES, Copied, Source, Target, copy
 from retinue.store.postgres import copying as postgres_copying
 from retinue.store.postgres.copying import postgres_source, postgres_target
@@ -135,7 +136,10 @@ async def fill(place: Place) -> None:
         await store.submit([new_run("busy", LARGE, **given)])
         owner = await own(store, "busy")
         letters = (DeadLetter(source="rows", line=7, reason="invalid", message=STRANGE, at=START, content={"raw": 1}),)
-        await owner.append(said(STRANGE, LARGE[1:]), spawn=Spawn("g", (child_of("busy", "g", 0),), rejected=letters))
+        spawn = Spawn("g", (child_of("busy", "g", 0),), rejected=letters)
+        session = Session(session_id="session-1", server="desk", cause=STRANGE, opened_at=START, changed_at=START)
+        sessions = (SessionRow(session, "t" * 32, {"step": {"state": STRANGE}}),)
+        await owner.append(said(STRANGE, LARGE[1:]), spawn=spawn, sessions=sessions)
         await store.signal("busy", STRANGE, {"by": LARGE}, START)
         await store.stream([("busy", "step", 1, "so"), ("busy", "step", 1, STRANGE)])
         await store.breakers.failed("mail", STRANGE, START)
@@ -148,6 +152,7 @@ async def readable(store: Store) -> dict[str, Any]:
     records = await store.list_runs(EVERY)
     found: dict[str, Any] = {
         "requests": await store.requests(open_only=False),
+        "sessions": await store.sessions(SessionQuery(limit=10_000)),
         "letters": await store.dead_letters(),
         "inputs": await store.dead_inputs(None, None, 100),
         "alerts": await store.alerts.listed(everything=True),
