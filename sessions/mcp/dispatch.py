@@ -39,15 +39,10 @@ class NumberedDispatcher(JSONRPCDispatcher[TransportContext]):
         *,
         _related_request_id: str | int | None = None,
     ) -> dict[str, Any]:
-<<<<<<< HEAD
         """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before.
 
         A result of 2026-07-28 that does not say so is complete.
         """
-=======
-        """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before. A result
-        of 2026-07-28 that does not say what it is is complete."""
->>>>>>> face
         options = opts if opts is not None else CallOptions()
         call = CALL.get()
         if call is not None and call.resumed_id is not None:
