@@ -90,8 +90,8 @@ GUARDED: list[tuple[str, str, set[str]]] = [
     ("runs/effects/calls.py", "_execute", {"_weigh", "_still_allowed"}),
     ("runs/effects/calls.py", "_probe", {"doubts.way"}),
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
-    ("runs/effects/memory.py", "memories.remember", {"_permitted"}),
-    ("runs/effects/memory.py", "memories.forget", {"_permitted"}),
+    ("runs/effects/memory.py", "_port(run).remember", {"_permitted"}),
+    ("runs/effects/memory.py", "_port(run).forget", {"_permitted"}),
     ("runs/effects/memory.py", "_port(run).recall", {"_decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
