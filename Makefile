@@ -12,12 +12,13 @@ PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-long test-llm check format bench bench-peers bench-scale scale-costs chaos three-nodes lock clean
+.PHONY: help setup demo test test-long test-llm conformance check format bench bench-peers bench-scale scale-costs chaos three-nodes lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
 	@echo "make test      set up, then run all tests (those of PostgreSQL are skipped where no server is installed)"
 	@echo "make test-long  whole clusters: ray up on three machines in namespaces, three nodes, one store for two folders"
+	@echo "make conformance  the official MCP suite, one scenario at a time; writes docs/conformance.md (3 minutes)"
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
@@ -56,6 +57,10 @@ test: $(READY)
 test-long: $(READY)
 	$(BIN)/pytest -q -m long
 
+# The suite and, where there is none of 22 or newer, a Node.js are got once and kept in a cache folder; npm is needed.
+conformance: $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.conformance.run
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -69,6 +74,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/decisions.py
 
 # The peers have an environment of their own: Retinue needs none of them, and their versions are pinned for the figures.
 $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)

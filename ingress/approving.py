@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from retinue.runs.asked import of_memory
 from retinue.runs.contracts import Json, PendingRequest
 from retinue.runs.errors import InvalidInput
 from retinue.runs.journal import Intent
+from retinue.runs.memories import problem_of
 from retinue.store.store import Store
 
 
@@ -37,6 +39,16 @@ def check_edit(request: PendingRequest, arguments: Json) -> None:
         raise InvalidInput(f"request {request.request_id} is not about a call: it has no arguments to change")
     if not isinstance(arguments, dict) or not arguments:
         raise InvalidInput(f'the arguments to change must be an object such as {{"amount": 50}}, not {arguments!r}')
+
+
+def check_memory(request: PendingRequest, changed: dict[str, Json]) -> bool:
+    """True of a request about a memory; InvalidInput when it could not be kept as it was changed."""
+    if not of_memory(request.facts):
+        return False
+    problem = problem_of(changed.get("content"), changed.get("key"), tuple(changed.get("tags") or ()))
+    if problem is not None and "content" in changed:
+        raise InvalidInput(f"request {request.request_id}: {problem}")
+    return True
 
 
 async def arguments_of(store: Store, request: PendingRequest) -> dict[str, Json]:

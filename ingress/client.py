@@ -23,7 +23,7 @@ from retinue.host.opening import open_store
 from retinue.host.presence import RuntimeInfo, runtime_of
 from retinue.host.projecting import ask, catch_up
 from retinue.host.settings import Settings, load_settings
-from retinue.ingress.approving import arguments_of, check_edit
+from retinue.ingress.approving import arguments_of, check_edit, check_memory
 from retinue.ingress.events import RunEvent
 from retinue.ingress.jobrows import JobReading
 from retinue.ingress.steering import Forked, Retaking, new_run, plan_fork, shared_steps
@@ -165,7 +165,8 @@ class Client(JobReading):
             request = await self._store.request(request_id)
             check_edit(request, arguments)
             asked = await arguments_of(self._store, request)
-            self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
+            if not check_memory(request, {**asked, **arguments}):
+                self.project.gateway.prepare(str(request.facts["capability"]), {**asked, **arguments})
         return await super().approve(request_id, by, arguments)
 
     # -- steering ------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Controls:
         """The record of a run; an unambiguous part of its id will do."""
         return await self._store.get(run_id)
 
-    async def request(self, run_id: str) -> RunRequest:
+    async def accepted(self, run_id: str) -> RunRequest:
         """What was asked for when the run was accepted: on whose behalf, by which way, within which limits."""
         record = await self.get(run_id)
         async for frame in self._store.read(record.run_id):

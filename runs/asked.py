@@ -9,7 +9,7 @@ What journals before `asked` lack is named in `Question.lacks`: no rule that rea
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from retinue.runs.capabilities import Caller, Prepared
@@ -33,6 +33,8 @@ _USUAL: dict[str, Json] = {
 _OF_A_CALL = ("sensitivity", "rollout", "budget")
 _OF_A_STAGE = ("facts", "budget", "idempotency", "side_effect")
 _NOT_OF_A_MODEL = {"prompt", ASKED}
+_NOT_IN_INTENTS = ("limited",)
+"""Facts of the stage `model` that the intent of the call does not say; false unless they are kept."""
 
 
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
@@ -52,9 +54,10 @@ def asked_in_full(call: Prepared, caller: Caller) -> dict[str, Json]:
 
 
 def asked_at_stage(request: GateRequest, facts: bool) -> dict[str, Json]:
-    """At a stage that is about no call; its `facts` are left out where an entry of the same step has them."""
+    """At a stage that is about no call. Without `facts` those are left out that the intent of the model call has."""
     said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget", "rollout")}
-    return _unusual(said | ({"facts": request.facts} if facts else {}))
+    kept = request.facts if facts else {name: True for name in _NOT_IN_INTENTS if request.facts.get(name)}
+    return _unusual(said | {"facts": kept})
 
 
 def _unusual(said: Mapping[str, Json]) -> dict[str, Json]:
@@ -86,15 +89,16 @@ class Question:
 
 @dataclass(slots=True)
 class _Reader:
-    """What is known of one run after the entries so far. `models` are the places of questions whose facts come with
-    the intent that follows them."""
+    """What is known of one run after the entries so far. `thinking` and `remembering` are the places of questions whose
+    facts or arguments come with the intent that follows them."""
 
     run: RunRequest | None = None
     found: list[Question] = field(default_factory=list)
     asking: dict[str, Intent] = field(default_factory=dict)
     yes: dict[str, tuple[Intent, Outcome]] = field(default_factory=dict)
     refused: dict[str, Record] = field(default_factory=dict)
-    models: list[int] = field(default_factory=list)
+    thinking: list[int] = field(default_factory=list)
+    remembering: dict[str, list[int]] = field(default_factory=dict)
 
     def take(self, entry: AnyEntry) -> None:
         match entry:
@@ -108,14 +112,18 @@ class _Reader:
                 self._intended(entry)
             case Outcome() if is_question(entry.key):
                 self._answered(entry)
-            case Outcome() if entry.result == "refused" and "gate" in entry.facts:
+            case Outcome() if entry.result == "refused" and "gate" in entry.facts and entry.key not in self.remembering:
                 self._turned_down(entry)
 
     def _intended(self, entry: Intent) -> None:
         if entry.effect == "model":
             self._model(entry)
+        elif step_of(entry.key) in self.remembering:
+            self._memory(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
+            if of_memory(entry.facts):
+                return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
             self._call(entry, entry.key, entry.name, known, arguments)
@@ -131,6 +139,8 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
+        if record is not None and of_memory(record.facts):
+            return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
             return
@@ -152,12 +162,15 @@ class _Reader:
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
         stage, key = str(entry.facts.get("stage")), entry.facts.get("key")
-        lacks = _OF_A_STAGE if asked is None else ()
+        lacks = (_OF_A_STAGE if asked is None else ()) + (("arguments", "hosts") if stage == "memory" else ())
         said = in_full(entry.facts.get("decision") or {})
-        follows = stage == "model" and said.get("outcome") == "allow" and "facts" not in (asked or {})
+        follows = stage == "model" and said.get("outcome") == "allow"
         if follows:
-            self.models.append(len(self.found))
+            self.thinking.append(len(self.found))
             lacks = (*lacks, *(() if "facts" in lacks else ("facts",)))
+        if stage == "memory":
+            self.remembering.setdefault(str(key), []).append(len(self.found))
+            lacks = (*lacks, "arguments", "hosts")
         given = _USUAL | (asked or {})
         facts = dict(entry.facts) | {"gate": entry.facts.get("decision")}
         record = entry.model_copy(update={"facts": facts})
@@ -165,17 +178,28 @@ class _Reader:
 
     def _model(self, intent: Intent) -> None:
         """The facts of a model call stand with its intent, which follows the decision."""
-        for number in self.models:
+        for number in self.thinking:
             question = self.found[number]
             if question.key in (None, intent.key) and question.request.resource == intent.name:
                 facts = {name: value for name, value in intent.facts.items() if name not in _NOT_OF_A_MODEL}
                 lacks = tuple(name for name in question.lacks if name != "facts")
-                request = question.request.model_copy(update={"facts": facts})
-                self.found[number] = Question(
-                    question.at, intent.key, request, question.said, question.approval, None, lacks
-                )
-                self.models.remove(number)
+                besides = dict.fromkeys(_NOT_IN_INTENTS, False) | question.request.facts
+                request = question.request.model_copy(update={"facts": facts | besides})
+                self.found[number] = replace(question, key=intent.key, request=request, lacks=lacks)
+                self.thinking.remove(number)
                 return
+
+    def _memory(self, intent: Intent) -> None:
+        """The arguments of a memory stand with the intent that follows the decisions about it."""
+        if is_question(intent.key) or not isinstance(intent.content, dict):
+            return
+        names = ("query", "k") if intent.effect == "recall" else intent.content.keys() - {"scope", "owner"}
+        arguments = {name: intent.content.get(name) for name in names}
+        for number in self.remembering[intent.key]:
+            one = self.found[number]
+            request = one.request.model_copy(update={"arguments": arguments})
+            lacks = tuple(name for name in one.lacks if name not in ("arguments", "hosts"))
+            self.found[number] = replace(one, request=request, lacks=lacks)
 
     def _add(
         self, entry: Any, key: str | None, stage: str, resource: str, given: Mapping[str, Json], lacks: tuple[str, ...]
@@ -196,7 +220,7 @@ class _Reader:
         )
         said = in_full(entry.facts.get("gate") or {})
         asks = isinstance(entry, Intent) and is_question(entry.key)
-        yes = self._yes(key) if stage == "capability" and not asks else None
+        yes = self._yes(key) if stage in ("capability", "memory") and not asks else None
         edited = entry.facts.get("edited")
         self.found.append(Question(entry.at, key, request, said, yes, edited, lacks))
 
@@ -213,6 +237,11 @@ class _Reader:
             digest=str(intent.facts.get("digest")),
             policy_digest=str(intent.facts.get("policy_digest")),
         )
+
+
+def of_memory(facts: Mapping[str, Json]) -> bool:
+    """True of the facts of a question about a memory: what was asked stands in a record of its own."""
+    return (facts.get(ASKED) or {}).get("stage") == "memory"
 
 
 def questions(frames: Iterable[Frame]) -> Iterator[Question]:

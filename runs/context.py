@@ -25,6 +25,7 @@ from retinue.runs.errors import (
 from retinue.runs.executor import Executor
 from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import Outcome
+from retinue.runs.outputs import Check
 from retinue.runs.patience import Duration, patience
 from retinue.runs.remembering import Remembers
 from retinue.runs.sources import Source
@@ -40,6 +41,7 @@ class Context(Remembers):
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._random: random.Random | None = None
+        self.checks: tuple[Check, ...] = ()
 
     @property
     def request(self) -> RunRequest:
@@ -241,6 +243,15 @@ class Context(Remembers):
         if self._random is None:
             self._random = random.Random(self.request.seed or self.request.run_id)
         return self._random
+
+    def check(self, name: str, good: float, of: int) -> None:
+        """Say how much of something this function has looked at was good, such as ("agreement", 2, 3).
+
+        What it returns is as sure as the weakest of its checks since the newest checkpoint (`min_confidence`).
+        """
+        if not 0 <= good <= of or of < 1:
+            raise InvalidInput(f"ctx.check({name!r}, {good}, {of}): give how many were good, and of how many")
+        self.checks = (*self.checks, Check(name, good, of))
 
     def record(self, topic: str, content: Json = None, /, **facts: Json) -> None:
         """Write something worth knowing into the journal, for traces. Facts are plain, content is sealed."""

@@ -119,6 +119,8 @@ class Workflow:
     boundaries: tuple[tuple[str, str], ...] = ()
     queue: str = ""
     needs: Resources | None = None
+    rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
     kind: ClassVar[Literal["workflow"]] = "workflow"
     stage: ClassVar[Literal["full"]] = "full"
 
@@ -130,7 +132,14 @@ class Workflow:
     def version(self) -> str:
         """The explicit version, or `~` and a digest of the code."""
         code = self.function.__code__
-        return self.explicit_version or version_of(f"{self.name}{code.co_code.hex()}{code.co_names}")
+        held = "".join(map(repr, version_part(self.rules, self.min_confidence)))
+        return self.explicit_version or version_of(f"{self.name}{code.co_code.hex()}{code.co_names}{held}")
+
+    @property
+    def terms(self) -> Terms:
+        """What its output has to be."""
+        declared = type_of(self.output)
+        return Terms(None if declared is Any else declared, self.rules, self.min_confidence)
 
 
 Definition = AgentSpec | Workflow
@@ -187,7 +196,8 @@ def workflow(function: None = None, **options: Any) -> Callable[[Callable[..., A
 def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: Any) -> Any:
     """Define a workflow: `async def name(ctx, input) -> Output`, or with a third parameter `state` that
     `ctx.checkpoint` passes on. Options: `name`, `version`, `budget`, `follow_ups`, `queue`, `needs` (as for agents),
-    `boundaries` (name and meaning of its checkpoints). InvalidInput when the function is not async or uses time,
+    `boundaries` (name and meaning of its checkpoints), `rules` and `min_confidence` (as for agents; what a rule refuses
+    ends the run as `output_rejected`). InvalidInput when the function is not async or uses time,
     randomness or I/O directly.
     """
 
@@ -211,6 +221,7 @@ def workflow(function: Callable[..., Awaitable[Any]] | None = None, **options: A
             boundaries=tuple((name, meaning) for name, meaning in options.get("boundaries", ())),
             queue=options.get("queue", ""),
             needs=options.get("needs"),
+            **read_terms(f"workflow {name!r}", options),
         )
 
     return define if function is None else define(function)

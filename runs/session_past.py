@@ -106,6 +106,8 @@ def _continued(known: Continuation, entry: Record) -> Continuation:
         case "resumed":
             token = None if facts.get("once") else known.token
             return replace(known, token=token, paused=False, deadline=int(facts["deadline"]))
+        case "unsent":
+            return replace(known, token=_token(facts, content), paused=bool(known.asked))
         case "kept":
             return replace(known, session_id=facts["session_id"], token=_token(facts, content), asked=())
         case _:

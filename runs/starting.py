@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from retinue.runs.agent_state import AgentState
+from retinue.runs.checking import checked
 from retinue.runs.context import Context
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import AgentSpec, Definition, Workflow, parse_as
@@ -33,6 +34,5 @@ async def _agent(spec: AgentSpec, ctx: AgentContext, input: Json, state: Json) -
 
 async def _workflow(definition: Workflow, ctx: Context, input: Json, state: Json) -> Any:
     value = parse_as(definition.input, input, f"input of {definition.name}")
-    if definition.takes_state:
-        return await definition.function(ctx, value, state)
-    return await definition.function(ctx, value)
+    given = (ctx, value, state) if definition.takes_state else (ctx, value)
+    return await checked(ctx, definition, await definition.function(*given))

@@ -1,6 +1,7 @@
 """Requests of runs as forms that a client shows its user, and what the user said as an answer.
 
-Pure but for `give`, which resolves. Knows no run but through the client.
+What a server far away asks a run is passed on as it came: a form, or an address to open. Pure but for `give`, which
+resolves. Knows no run but through the client.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mcp_types import ClientCapabilities, ElicitRequest, ElicitRequestFormParams
+from mcp_types import ClientCapabilities, ElicitRequest, ElicitRequestFormParams, ElicitRequestURLParams
 
 from retinue.ingress.client import Client
 from retinue.ingress.mcp.rights import Rights
+from retinue.runs import forms
 from retinue.runs.contracts import Json, PendingRequest
 from retinue.runs.errors import InvalidInput
 
@@ -19,22 +21,26 @@ _ANSWER = "answer"
 _APPROVED = "approved"
 _WHY = "why"
 _IN_DOUBT = ("happened", "absent", "fail")
-_PLAIN = {"string", "number", "integer", "boolean"}
+_PLAIN = {"string", "number", "integer", "boolean", "array"}
+Reply = tuple[str, dict[str, Json]]
+"""What a user did with a form, and what is in it."""
 
 
-def shows_forms(capabilities: ClientCapabilities | None) -> bool:
-    """Whether a client can ask its user with a form; one that names no mode means forms."""
-    asked = capabilities.elicitation if capabilities is not None else None
-    return asked is not None and (asked.form is not None or asked.url is None)
-
-
-def forms(requests: Iterable[PendingRequest]) -> dict[str, ElicitRequest]:
-    """A form for each request that can be asked with one, by request id."""
-    return {one.request_id: _form(one, schema) for one in requests if (schema := _schema(one)) is not None}
-
-
-def _form(request: PendingRequest, schema: dict[str, Json]) -> ElicitRequest:
-    return ElicitRequest(params=ElicitRequestFormParams(message=request.prompt, requested_schema=schema))
+def shown(requests: Iterable[PendingRequest], capabilities: ClientCapabilities | None) -> dict[str, ElicitRequest]:
+    """What a client can ask its user, by request id: of these requests those that it has a way to show."""
+    can = capabilities.elicitation if capabilities is not None else None
+    if can is None:
+        return {}
+    found: dict[str, ElicitRequest] = {}
+    for one in requests:
+        if one.asked.get("kind") == "url":
+            if can.url is not None:
+                address = ElicitRequestURLParams(message=one.prompt, url=str(one.asked.get("url", "")))
+                found[one.request_id] = ElicitRequest(params=address)
+        elif (can.form is not None or can.url is None) and (schema := _schema(one)) is not None:
+            form = ElicitRequestFormParams(message=one.prompt, requested_schema=schema)
+            found[one.request_id] = ElicitRequest(params=form)
+    return found
 
 
 def _schema(request: PendingRequest) -> dict[str, Json] | None:
@@ -43,10 +49,15 @@ def _schema(request: PendingRequest) -> dict[str, Json] | None:
         return _object({_ANSWER: {"type": "string", "enum": list(_IN_DOUBT)}}, [_ANSWER])
     if request.kind == "approval":
         return _object({_APPROVED: {"type": "boolean"}, _WHY: {"type": "string"}}, [_APPROVED])
-    own = request.facts.get("schema")
+    own = _own_schema(request)
     if own is None:
         return _object({_ANSWER: {"type": "string"}}, [_ANSWER])
     return own if _is_flat(own) else None
+
+
+def _own_schema(request: PendingRequest) -> Json:
+    """The form that a server asks with, or that a workflow gave with its question."""
+    return request.asked.get("schema") or request.facts.get("schema")
 
 
 def _object(properties: dict[str, Json], required: list[str]) -> dict[str, Json]:
@@ -54,18 +65,17 @@ def _object(properties: dict[str, Json], required: list[str]) -> dict[str, Json]
 
 
 def _is_flat(schema: Json) -> bool:
-    """Whether a form can ask for it: an object of plain values (or a list of choices)."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict) or schema.get("type") != "object":
+    """Whether a form can ask for it: an object of plain values, or lists of them."""
+    if not isinstance(schema, dict) or schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
         return False
-    return all(isinstance(one, dict) and (one.get("type") in _PLAIN | {"array"}) for one in properties.values())
+    return all(isinstance(one, dict) and one.get("type") in _PLAIN for one in schema["properties"].values())
 
 
 async def give(client: Client, rights: Rights, open_ones: Iterable[PendingRequest], said: Mapping[str, Json]) -> None:
     """Resolve those of the open requests that something was said to; what is said of any other is ignored.
 
-    One that somebody else resolved meanwhile is left as it is. A user who declined an approval said no; who declined or
-    closed any other form said nothing, and the request stays open.
+    One that somebody else resolved meanwhile is left as it is. A user who declined an approval said no, and who
+    declined what a server asks declined it; who did so with a run's own question said nothing, and it stays open.
     """
     for request in open_ones:
         reply = _reply(said.get(request.request_id))
@@ -78,22 +88,37 @@ async def give(client: Client, rights: Rights, open_ones: Iterable[PendingReques
                 raise
 
 
-async def _give(client: Client, by: str, request: PendingRequest, reply: tuple[str, dict[str, Json]]) -> None:
+async def _give(client: Client, by: str, request: PendingRequest, reply: Reply) -> None:
     action, content = reply
     if request.kind == "approval":
-        if action == "accept" and content.get(_APPROVED) is True:
-            await client.approve(request.request_id, by)
-        elif action == "decline" or (action == "accept" and content.get(_APPROVED) is False):
-            await client.deny(request.request_id, by, str(content.get(_WHY) or ""))
+        await _decide(client, by, request, reply)
     elif action == "accept":
-        own = request.facts.get("schema") is not None and "doubt" not in request.facts
-        if not own and _ANSWER not in content:
+        await client.answer(request.request_id, _value(request, content), by)
+    elif action == "decline" and request.asked:
+        await client.decline(request.request_id, by)
+
+
+async def _decide(client: Client, by: str, request: PendingRequest, reply: Reply) -> None:
+    action, content = reply
+    if action == "accept" and content.get(_APPROVED) is True:
+        await client.approve(request.request_id, by)
+    elif action == "decline" or (action == "accept" and content.get(_APPROVED) is False):
+        await client.deny(request.request_id, by, str(content.get(_WHY) or ""))
+
+
+def _value(request: PendingRequest, content: dict[str, Json]) -> Json:
+    """The answer in a form that was filled. InvalidInput names the field."""
+    if request.asked.get("kind") == "url":
+        return "done"
+    if "doubt" in request.facts or _own_schema(request) is None:
+        if _ANSWER not in content:
             raise InvalidInput(f"the reply to request {request.request_id} has no field {_ANSWER!r}: fill the form")
-        await client.answer(request.request_id, content if own else content[_ANSWER], by)
+        return content[_ANSWER]
+    return content if request.asked else forms.check(_own_schema(request), content)
 
 
-def _reply(said: Any) -> tuple[str, dict[str, Json]] | None:
-    """(action, content) of an elicitation's result; None for what is none."""
+def _reply(said: Any) -> Reply | None:
+    """The action and content of an elicitation's result; None for what is none."""
     if hasattr(said, "model_dump"):
         said = said.model_dump(mode="json", by_alias=True)
     if not isinstance(said, dict) or not isinstance(said.get("action"), str):

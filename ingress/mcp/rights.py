@@ -6,8 +6,10 @@ for it cannot approve, whatever it was allowed besides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from retinue.ingress.approving import check_approver
 from retinue.runs.contracts import PendingRequest, RunRecord
 from retinue.runs.errors import InvalidInput, UnknownName
 
@@ -17,7 +19,7 @@ class Rights:
     """The identity of whoever is connected. It sees the runs of its tenant and acts on those it asked for.
 
     `others`: acts on what others of the tenant asked for too; `approvals`: decides what others asked for; `traces`: may
-    ask the trace tables, which hold all tenants.
+    ask the trace tables, which hold all tenants. `roles` says who has which, where a rule wants one of an approver.
     """
 
     principal: str
@@ -25,6 +27,7 @@ class Rights:
     others: bool = False
     approvals: bool = False
     traces: bool = True
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def check_seen(rights: Rights, record: RunRecord, given: str) -> None:
@@ -61,10 +64,18 @@ def refusal(rights: Rights, request: PendingRequest) -> str | None:
             return "a person decides this: `retinue inbox` shows it (`retinue mcp --approvals` lets this principal)"
         if own:
             return f"{rights.principal!r} asked for it and cannot decide it: another principal has to"
-        return None
+        return _without_role(rights, request)
     if own or rights.others:
         return None
     return f"it was asked for {requester!r}: `retinue answer {request.request_id}` (or `retinue mcp --others`)"
+
+
+def _without_role(rights: Rights, request: PendingRequest) -> str | None:
+    try:
+        check_approver(request, rights.principal, rights.roles)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def check_resolves(rights: Rights, request: PendingRequest) -> None:

@@ -29,7 +29,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
-from retinue.ingress.mcp.questions import forms, give, shows_forms
+from retinue.ingress.mcp.questions import give, shown
 from retinue.ingress.mcp.targets import TargetTool
 from retinue.ingress.mcp.tasks import created, serve_tasks, wants_tasks
 from retinue.ingress.mcp.telling import told_result
@@ -187,11 +187,11 @@ async def _answered(face: Face, record: RunRecord, asked: CallToolRequestParams)
 
 async def _question(face: Face, record: RunRecord, context: Context) -> InputRequiredResult | None:
     """What the run asks, for the client's user, where the client can show it."""
-    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS or not shows_forms(context.session.client_capabilities):
+    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         return None
-    client = await face.client()
-    shown = forms(for_me(face, await asks(face, client, record)))
-    return InputRequiredResult(input_requests=dict(shown), request_state=record.run_id) if shown else None
+    requests = for_me(face, await asks(face, await face.client(), record))
+    found = shown(requests, context.session.client_capabilities)
+    return InputRequiredResult(input_requests=dict(found), request_state=record.run_id) if found else None
 
 
 def shape_result(told: dict[str, Json], is_error: bool = False) -> Json:

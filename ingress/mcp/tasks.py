@@ -19,7 +19,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from retinue.ingress.client import Client
-from retinue.ingress.mcp.questions import forms, give, shows_forms
+from retinue.ingress.mcp.questions import give, shown
 from retinue.ingress.mcp.telling import iso, told_result
 from retinue.ingress.mcp.tools import Face, asks, for_me, seen
 from retinue.runs.contracts import Json, PendingRequest, RunRecord, Status
@@ -93,9 +93,9 @@ async def told_task(face: Face, client: Client, record: RunRecord, context: Cont
         told = _told(record, "completed", _WORKING_MS, f"{record.status.value} ({result['stop_reason']})")
         return told | {"result": shape(result, record.status is Status.failed)}
     requests = await asks(face, client, record)
-    shown = forms(for_me(face, requests)) if shows_forms(context.session.client_capabilities) else {}
-    if shown:
-        asked = {name: one.model_dump(mode="json", by_alias=True, exclude_none=True) for name, one in shown.items()}
+    found = shown(for_me(face, requests), context.session.client_capabilities)
+    if found:
+        asked = {name: one.model_dump(mode="json", by_alias=True, exclude_none=True) for name, one in found.items()}
         return _told(record, "input_required", _WAITING_MS, "asks for input") | {"inputRequests": asked}
     if requests:
         return _told(record, "working", _WAITING_MS, _waits(requests))
@@ -133,7 +133,7 @@ async def _task(face: Face, context: Context, asked: TaskAsked) -> tuple[Client,
 
 async def _owned(face: Face, client: Client, task_id: str) -> RunRecord:
     record = await seen(face, client, task_id)
-    if record.run_id != task_id or (await client.request(task_id)).principal_id != face.rights.principal:
+    if record.run_id != task_id or (await client.accepted(task_id)).principal_id != face.rights.principal:
         raise UnknownName(f"there is no task {task_id!r}")
     return record
 

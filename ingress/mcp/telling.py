@@ -66,7 +66,7 @@ def told_result(branch: Branch) -> dict[str, Json]:
 
 def told_request(request: PendingRequest, refused: str | None) -> dict[str, Json]:
     """What a run asks, and (`refused`) why whoever is connected cannot answer it."""
-    own = {"requester", "schema"}
+    own = {"requester", "schema", "approver"}
     return {
         "request_id": request.request_id,
         "run_id": request.run_id,
@@ -74,7 +74,8 @@ def told_request(request: PendingRequest, refused: str | None) -> dict[str, Json
         "kind": "doubt" if "doubt" in request.facts else request.kind,
         "prompt": request.prompt,
         "facts": {name: value for name, value in request.facts.items() if name not in own},
-        "schema": request.facts.get("schema"),
+        "schema": request.asked.get("schema") or request.facts.get("schema"),
+        "url": request.asked.get("url"),
         "requester": request.facts.get("requester"),
         "assignee": request.assignee,
         "created_at": moment(request.created_at),

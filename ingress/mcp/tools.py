@@ -100,7 +100,8 @@ class DenyRun(OneRequest):
 class Answer(OneRequest):
     """What `answer` takes."""
 
-    value: Json = Field(description="The answer: text, or JSON as the request's schema says.")
+    value: Json = Field(default=None, description="The answer: text, or JSON as the request's schema says.")
+    decline: bool = Field(default=False, description="Decline instead; only what a server asks can be declined.")
 
 
 class SignalRun(OneRun):
@@ -242,6 +243,8 @@ async def answer(face: Face, asked: Answer) -> Json:
     """Answer a question that a run asks."""
     client = await face.client()
     request = await resolvable(face, client, asked.request_id, "input")
+    if asked.decline:
+        return _resolved(await client.decline(request.request_id, face.rights.principal))
     return _resolved(await client.answer(request.request_id, asked.value, face.rights.principal))
 
 
@@ -261,7 +264,7 @@ async def seen(face: Face, client: Client, given: str) -> RunRecord:
 async def own(face: Face, client: Client, given: str, what: str) -> RunRecord:
     """A run that may be acted on. UnknownName, InvalidInput."""
     record = await seen(face, client, given)
-    check_acts(face.rights, record, (await client.request(record.run_id)).principal_id, what)
+    check_acts(face.rights, record, (await client.accepted(record.run_id)).principal_id, what)
     return record
 
 
@@ -269,10 +272,10 @@ async def resolvable(face: Face, client: Client, request_id: str, kind: Literal[
     """An open request of the tenant that these rights can resolve. UnknownName, InvalidInput."""
     for request in await client.inbox():
         if request.request_id == request_id and request.tenant_id == face.rights.tenant:
-            check_resolves(face.rights, request)
             if request.kind != kind:
                 verb = "approve_run or deny_run" if request.kind == "approval" else "answer"
                 raise InvalidInput(f"request {request_id} is an {request.kind}: use {verb}")
+            check_resolves(face.rights, request)
             return request
     raise UnknownName(f"there is no open request {request_id!r}: `list_requests` shows those there are")
 

@@ -69,6 +69,7 @@ def _rights(settings: Settings, options: dict[str, Any]) -> Rights:
         others=options["others"],
         approvals=options["approvals"],
         traces=options["tenant"] is None if traces is None else traces,
+        roles=settings.roles,
     )
 
 

@@ -7,53 +7,64 @@ changes nothing, so it is never in doubt. A read rides with the next commit; rep
 from __future__ import annotations
 
 from retinue.runs.asked import ASKED, asked_at_stage
-from retinue.runs.capabilities import Capability, Prepared
-from retinue.runs.contracts import ErrorInfo, Json
-from retinue.runs.effects import asking
+from retinue.runs.capabilities import Capability, Prepared, SideEffect
+from retinue.runs.contracts import NOTHING, ErrorInfo, Json
+from retinue.runs.effects import asking, doubts, retrying
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import PermanentError
+from retinue.runs.errors import Fenced, PermanentError, StoreError, StoreUnreachable, TransientError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import Approval, GateDecision, GateRequest
-from retinue.runs.identity import effect_key
-from retinue.runs.journal import Record
+from retinue.runs.identity import digest_of, effect_key
+from retinue.runs.journal import Intent, Record
 from retinue.runs.memories import Memories, Memory, Recall, Space, problem_of
-from retinue.runs.steps import Command, Done, Wait, intent_of
+from retinue.runs.steps import EDITED, Command, Done, Wait, intent_of
 
 _SECOND = 1_000_000_000
 
 
-async def remember(run: Run, command: Command) -> Done | Wait:
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Remember, recall or forget; what the store cannot do now is tried again, since it changes nothing twice."""
+    waiting = retrying.due(run, command)
+    if waiting is not None:
+        return waiting
+    try:
+        return await _PERFORMERS[command.effect](run, command)
+    except (Fenced, StoreUnreachable):
+        raise
+    except StoreError as error:
+        return retrying.after(run, command, TransientError(str(error), code="store"))
+
+
+async def _remember(run: Run, command: Command) -> Done | Wait:
     """Keep a memory."""
-    given = command.arguments
-    problem = given.get("problem") or problem_of(given["content"], given["key"], tuple(given["tags"]))
+    problem = _problem(command.arguments)
     if problem is not None:
         raise PermanentError(f"nothing was remembered: {problem}", code="invalid_arguments")
-    refused = await _permitted(run, command)
-    if refused is not None:
-        return refused
-    memory = _memory(run, command)
+    given = await _permitted(run, command)
+    if not isinstance(given, dict):
+        return given
+    memory = _memory(run, command, given)
     await _port(run).remember(run.request.tenant_id, memory, run.leased.epoch)
     facts: dict[str, Json] = {"memory_id": memory.memory_id, "expires_at": memory.expires_at}
     return Done(value={"memory_id": memory.memory_id}, facts=facts)
 
 
-async def forget(run: Run, command: Command) -> Done | Wait:
+async def _forget(run: Run, command: Command) -> Done | Wait:
     """Forget a memory."""
-    refused = await _permitted(run, command)
-    if refused is not None:
-        return refused
-    given, by = command.arguments, effect_key(run.request.effect_scope, command.key)
-    now = run.services.now_ns()
+    given = await _permitted(run, command)
+    if not isinstance(given, dict):
+        return given
+    by, now = effect_key(run.request.effect_scope, command.key), run.services.now_ns()
     count = await _port(run).forget(run.request.tenant_id, _space(given), str(given["name"]), by, now)
     return Done(value={"forgotten": count}, facts={"forgotten": count})
 
 
-async def recall(run: Run, command: Command) -> Done | Wait:
+async def _recall(run: Run, command: Command) -> Done | Wait:
     """Look for memories; every space that is looked in has to be permitted."""
     given = command.arguments
     spaces = tuple(Space.model_validate(space) for space in given["spaces"])
     for space in spaces:
-        asked: dict[str, Json] = {"query": given["query"], "k": given["k"]}
+        asked = Prepared(_RECALL, {"query": given["query"], "k": given["k"]}, command.digest)
         decision = _decide(run, command, space, "read", asked)
         if decision.outcome != "allow":
             return _refused(f"the memory of {space} may not be read: {decision.reason}")
@@ -72,40 +83,97 @@ async def recall(run: Run, command: Command) -> Done | Wait:
     return Done(value=[memory.model_dump(mode="json") for memory in found], facts=facts, hard=False)
 
 
-async def _permitted(run: Run, command: Command) -> Done | Wait | None:
-    """Ask the gate about a write and put its intent on disk; what ends or parks the step when it may not be made."""
+async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wait:
+    """Ask the gate about a write and put its intent on disk: the arguments to make it with, as an approver may have
+    changed them. Done or Wait when it may not be made, or not yet.
+    """
     _port(run)
-    given = command.arguments
-    space = _space(given)
-    arguments = {name: value for name, value in given.items() if name not in ("scope", "owner")}
-    call = Prepared(_CAPABILITIES[command.effect], given, command.digest)
+    intent = run.history.intents.get(command.key)
+    if intent is not None:
+        return _again(run, command, intent)
+    given, call = command.arguments, _call(command, command.arguments)
     approval = asking.approval(run, command, call)
-    decision = _decide(run, command, space, "write", arguments, approval)
+    decision, record = _ask(run, command, _space(given), "write", call, approval)
     bound = approval is not None and asking.binds(run, approval, call, decision)
     if decision.outcome == "allow" and not bound and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
+    if decision.outcome == "allow":
+        asking.record_yes(run, command)
+    run.note(record)
     if decision.outcome == "approval_required":
-        return await asking.for_approval(run, command, call, decision, {"side_effect": "write"})
+        return await asking.for_approval(run, command, call, decision, {"stage": "memory"})
     if decision.outcome == "deny":
-        return _refused(f"the memory of {space} may not be written: {decision.reason}")
-    asking.record_yes(run, command)
+        return _refused(f"the memory of {_space(given)} may not be written: {decision.reason}")
+    changed = _changed(run, command, call)
+    if isinstance(changed, Done):
+        return changed
+    await run.write(_intent(run, command, call, changed))
+    return changed.arguments
+
+
+def _again(run: Run, command: Command, intent: Intent) -> dict[str, Json] | Done:
+    """Its owner died while it wrote: once more, with the same id, if the gate still allows it."""
+    asked, made = _call(command, command.arguments), _call(command, dict(intent.content))
+    approval = asking.approval(run, command, asked, made if EDITED in intent.facts else None)
+    decision = _decide(run, command, _space(made.arguments), "write", made, approval)
+    if decision.outcome != "allow":
+        text = f"{command.name} may have happened: its owner died before the answer came; not made again: "
+        return doubts.unknown(command.name, text + decision.reason, NOTHING)
     command.interrupted = False
-    if command.key not in run.history.intents:
-        facts: dict[str, Json] = {"side_effect": "write", "scope": space.scope, "owner": space.owner}
-        await run.write(intent_of(command, run.services.now_ns(), facts | _asked_by(command)))
-    return None
+    return made.arguments
+
+
+def _changed(run: Run, command: Command, call: Prepared) -> Prepared | Done:
+    """The write as its approver changed it, if so; the gate is asked about that too."""
+    changes = asking.edit(run, command)
+    if changes is None:
+        return call
+    made = _call(command, {**call.arguments, **{name: changes[name] for name in _CHANGEABLE if name in changes}})
+    problem = _problem(made.arguments)
+    decision = _decide(run, command, _space(made.arguments), "write", made, asking.approval(run, command, call, made))
+    if problem is None and decision.outcome == "allow":
+        return made
+    return _refused(f"its approver changed what is to be remembered, and that: {problem or decision.reason}")
+
+
+def _intent(run: Run, command: Command, call: Prepared, made: Prepared) -> Intent:
+    space = _space(made.arguments)
+    facts: dict[str, Json] = {"side_effect": "write", "scope": space.scope, "owner": space.owner, **_asked_by(command)}
+    if made is not call:
+        given = asking.approval(run, command, call)
+        facts[EDITED] = {"by": given.by if given else "", "asked": call.digest, "called": made.digest}
+    intent = intent_of(command, run.services.now_ns(), facts)
+    return intent if made is call else intent.model_copy(update={"content": made.arguments})
+
+
+def _call(command: Command, arguments: dict[str, Json]) -> Prepared:
+    same = arguments == command.arguments
+    return Prepared(_CAPABILITIES[command.effect], arguments, command.digest if same else digest_of(arguments))
+
+
+def _problem(given: dict[str, Json]) -> str | None:
+    return given.get("problem") or problem_of(given["content"], given["key"], tuple(given["tags"]))
 
 
 def _decide(
     run: Run,
     command: Command,
     space: Space,
-    side_effect: str,
-    arguments: dict[str, Json],
+    side_effect: SideEffect,
+    call: Prepared,
     approval: Approval | None = None,
 ) -> GateDecision:
     """Ask the gate's stage `memory` and put the decision on record."""
+    decision, record = _ask(run, command, space, side_effect, call, approval)
+    run.note(record)
+    return decision
+
+
+def _ask(
+    run: Run, command: Command, space: Space, side_effect: SideEffect, call: Prepared, approval: Approval | None
+) -> tuple[GateDecision, Record]:
+    """What the gate says, and the record of it: a yes that it rests on is noted before."""
     request, now = run.request, run.services.now_ns()
     asked = GateRequest(
         stage="memory",
@@ -118,8 +186,8 @@ def _decide(
         resource=space.scope,
         side_effect=side_effect,
         idempotency="idempotent" if side_effect == "write" else None,
-        digest=command.digest,
-        arguments=arguments,
+        digest=call.digest,
+        arguments={name: value for name, value in call.arguments.items() if name not in ("scope", "owner")},
         budget=run.ledger.remaining(),
         approval=approval,
         rollout="shadow" if request.shadow else "full",
@@ -134,16 +202,15 @@ def _decide(
         "decision": decision.facts,
         ASKED: asked_at_stage(asked, facts=True),
     }
-    run.note(Record(at=now, topic="policy", by="runtime", facts=said))
-    return decision
+    return decision, Record(at=now, topic="policy", by="runtime", facts=said)
 
 
 def _repeats(run: Run, command: Command) -> bool:
     return write_name(command.name, command.digest) in run.request.repeats
 
 
-def _memory(run: Run, command: Command) -> Memory:
-    given, request, intent = command.arguments, run.request, run.history.intents[command.key]
+def _memory(run: Run, command: Command, given: dict[str, Json]) -> Memory:
+    request, intent = run.request, run.history.intents[command.key]
     ttl = given.get("ttl")
     return Memory(
         memory_id=effect_key(request.effect_scope, command.key),
@@ -180,11 +247,13 @@ def _asked_by(command: Command) -> dict[str, Json]:
     return {name: command.options[name] for name in ("call_id", "turn") if command.options.get(name) is not None}
 
 
-def _capability(name: str) -> Capability:
-    return Capability(
-        name=name, description=name, input_schema={}, output_schema=None, side_effect="write", idempotency="idempotent"
-    )
+def _capability(name: str, side_effect: SideEffect) -> Capability:
+    return Capability(name=name, description=name, input_schema={}, side_effect=side_effect, idempotency="idempotent")
 
 
-_CAPABILITIES = {name: _capability(name) for name in ("remember", "forget")}
+_PERFORMERS = {"remember": _remember, "recall": _recall, "forget": _forget}
+_RECALL = _capability("recall", "read")
+_CAPABILITIES = {name: _capability(name, "write") for name in ("remember", "forget")}
 """What an approval of a memory write is asked and given for."""
+_CHANGEABLE = ("content", "key", "tags", "ttl", "name")
+"""What an approver may change of a write; not whose memory it is."""

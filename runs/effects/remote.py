@@ -11,7 +11,7 @@ import asyncio
 import math
 from typing import Literal
 
-from retinue.runs.capabilities import Caller, CallResult, Prepared
+from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import Json, Usage
 from retinue.runs.effects import doubts, questions
 from retinue.runs.effects.run import Run
@@ -69,7 +69,7 @@ class CallLink:
         known = self._run.history.remote.calls.get(self._key)
         if not self.open or (token is None and (known is None or known.token is None)):
             return
-        _note(self._run, self._key, self._server, "dropped" if token is None else "kept", {}, token)
+        _note(self._run, (self._key, self._server), "dropped" if token is None else "kept", token=token)
         await self._run.write()
 
 
@@ -86,7 +86,7 @@ async def resume(run: Run, command: Command, call: Prepared) -> Done | Wait | Re
     if kept is not None and (kept.paused or kept.token is not None) and not run.sessions.is_open(kept.session_id):
         return _closed(run, command, call)
     if kept is not None and kept.token is not None and _expired(run, kept.token):
-        _note(run, command.key, server, "dropped", {"cause": "expired"}, None)
+        _note(run, (command.key, server), "dropped", {"cause": "expired"})
         run.sessions.lost(server, command.key, "expired")
         kept = run.history.remote.calls[command.key]
     if kept is None or not (kept.paused or kept.token is not None):
@@ -124,6 +124,8 @@ async def execute(
         raise PermanentError(f"{command.name}: its session was closed while it ran", code="session_closed") from None
     except EffectError as error:
         ending = error.code
+        if error.code in NOT_MADE and resumption is not None and resumption.token is not None:
+            _note(run, (command.key, server), "unsent", token=resumption.token)
         raise
     finally:
         link.open = False
@@ -158,7 +160,7 @@ def continues(run: Run, command: Command, error: EffectError) -> bool:
 def give_up(run: Run, command: Command, call: Prepared) -> None:
     """What was kept of a call has not helped: it is left to the contract."""
     server = str(call.capability.server)
-    _note(run, command.key, server, "dropped", {"cause": "given up"}, None)
+    _note(run, (command.key, server), "dropped", {"cause": "given up"})
     run.sessions.lost(server, command.key, "given up")
 
 
@@ -218,7 +220,7 @@ async def _send_on(run: Run, command: Command, call: Prepared, replies: dict[str
     deadline = run.services.now_ns() + int(call.capability.timeout * 1e9)
     facts: dict[str, Json] = {"deadline": deadline, "once": token is not None and token.once}
     run.sessions.enter(kept.server, command.key, "active", "answered" if kept.paused else "resumed")
-    _note(run, command.key, kept.server, "resumed", facts, None)
+    _note(run, (command.key, kept.server), "resumed", facts)
     await run.write()
     command.interrupted, command.doubted = False, ""
     return Resumption(token, replies)
@@ -239,29 +241,30 @@ async def _pause(run: Run, command: Command, server: str, pause: Pause, anew: bo
         "kinds": [question.kind for question in pause.questions],
     }
     content = {"questions": [question.model_dump(mode="json") for question in pause.questions]}
-    _note(run, command.key, server, "paused", facts, pause.token, content)
+    _note(run, (command.key, server), "paused", facts, pause.token, content)
     run.sessions.enter(server, command.key, "asking", "asked")
     await run.write()
 
 
 def _note(
     run: Run,
-    key: str,
-    server: str,
+    place: tuple[str, str],
     event: str,
-    facts: dict[str, Json],
-    token: Token | None,
+    facts: dict[str, Json] | None = None,
+    token: Token | None = None,
     content: dict[str, Json] | None = None,
 ) -> None:
+    """Put on record how a call, at (step key, server), stands."""
+    key, server = place
     session = run.sessions.get(server)
     if session is None:
         raise PermanentError(f"the session with {server} was closed", code="session_closed")
-    facts = {"event": event, "key": key, "server": server, "session_id": session.session_id, **facts}
+    told = {"event": event, "key": key, "server": server, "session_id": session.session_id, **(facts or {})}
     if token is not None:
-        facts |= {"once": token.once, "expires_at": token.expires_at}
+        told |= {"once": token.once, "expires_at": token.expires_at}
         content = {**(content or {}), "token": token.content}
     now = run.services.now_ns()
-    run.note(Record(at=now, topic=CONTINUATION, by="runtime", facts=facts, content=content))
+    run.note(Record(at=now, topic=CONTINUATION, by="runtime", facts=told, content=content))
     run.sessions.touch(server)
 
 

@@ -19,7 +19,9 @@ from retinue.runs.determinism import refuse_side_doors
 from retinue.runs.errors import InvalidInput, ReplayMismatch, RunFailed
 from retinue.runs.joins import Join
 from retinue.runs.options import Prompt
+from retinue.runs.outputs import read_terms, version_part
 from retinue.runs.resources import Resources
+from retinue.runs.rules import Check, Rule
 
 Part = Definition | str
 """An agent or workflow, or the name of one."""
@@ -37,6 +39,8 @@ class Options(TypedDict, total=False):
     follow_ups: Sequence[Workflow | str]
     queue: str
     needs: Resources
+    rules: Sequence[Rule | Check]
+    min_confidence: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def compose(name: str, body: Body, shape: Shape, options: Options) -> Workflow:
         raise InvalidInput(f"{shape.kind} {name!r}: unknown option {min(unknown)!r}; besides its own there are {known}")
     for label, part in shape.parts.items():
         check_part(f"{shape.kind} {name!r}: {label!r}", part)
+    terms = read_terms(f"{shape.kind} {name!r}", dict(options))
+    held = version_part(terms["rules"], terms["min_confidence"])
     return Workflow(
         name=name,
         function=body,
@@ -71,11 +77,12 @@ def compose(name: str, body: Body, shape: Shape, options: Options) -> Workflow:
         takes_state=True,
         budget=options.get("budget", NO_LIMITS),
         follow_ups=tuple(options.get("follow_ups", ())),
-        explicit_version=options.get("version") or _version(name, shape),
+        explicit_version=options.get("version") or _version(name, shape, held),
         parts=tuple(shape.parts.values()),
         boundaries=shape.boundaries,
         queue=options.get("queue", ""),
         needs=options.get("needs"),
+        **terms,
     )
 
 
@@ -195,9 +202,9 @@ def _problem(branch: Branch | None) -> dict[str, str]:
     return {"reason": branch.reason.value, "message": branch.problem}
 
 
-def _version(name: str, shape: Shape) -> str:
+def _version(name: str, shape: Shape, held: tuple[Any, ...]) -> str:
     parts = [f"{label}={_part_text(part)}" for label, part in shape.parts.items()]
-    return version_of("\n".join([name, shape.kind, *parts, *map(_text, shape.settings)]))
+    return version_of("\n".join([name, shape.kind, *parts, *map(_text, shape.settings), *map(repr, held)]))
 
 
 def _part_text(part: Part) -> str:

@@ -63,7 +63,7 @@ def vote(
 
     What a branch votes for is its whole output, the field `by` of it, or what the pure function `by` makes of it.
     `vary` gives the k-th judge (from 0) an input of its own. A judge that fails casts no vote; when all fail, so
-    does the run.
+    does the run. The share of those heard that voted for the winner is the check `agreement` of `min_confidence`.
     """
     what = f"vote {name!r}"
     check_count(f"{what}: count", count, 1)
@@ -86,7 +86,9 @@ def vote(
             verdict = _verdict(branches, by, enough, count)
             ctx.record("vote", None, decided=verdict.winner is not None, heard=len(branches), count=count)
             await ctx.checkpoint("counted", verdict.model_dump(mode="json"))
-        return Verdict.model_validate(state)
+        counted = Verdict.model_validate(state)
+        ctx.check("agreement", max(counted.votes.values()), sum(counted.votes.values()) + len(counted.failed))
+        return counted
 
     boundaries = (("counted", "the votes are counted and the verdict is kept; nothing is left to run"),)
     declared = input_of(judge) if vary is None else None

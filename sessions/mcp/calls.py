@@ -143,6 +143,7 @@ class Conversation:
             raise PermanentError(f"{self._order.where} cannot go on: a page that it needs was declined", code="refused")
         responses = None if token.pages else questions.write_responses(requests, replies)
         self._round = token.round
+        _ = self._connection.session
         await self._link.keep(None)
         try:
             outcome = await self._send(responses, token.state)
@@ -155,7 +156,10 @@ class Conversation:
                     f"{self._order.where}: its server does not take the reply any more; the call may have happened."
                 )
                 raise TransientError(problem, code="lost") from None
-            raise self._turns.judge(error) from None
+            judged = self._turns.judge(error)
+            if judged.code == "not_made":
+                await self._link.keep(pack(token))
+            raise judged from None
         return await self._settle(outcome)
 
     async def _read_on(self, token: StreamToken) -> RemoteResult | Pause:
@@ -278,8 +282,11 @@ class Conversation:
     # -- pins --------------------------------------------------------------------------------------------
 
     async def _check(self, pins: Pinned | None) -> None:
-        listing = await self._connection.listed()
-        if pins is not None and not is_pinned(self._order.tool, listing, pins):
+        await self._connection.listed()
+        if pins is not None and not is_pinned(self._order.tool, self._connection.hashes, pins):
+            self._connection.expect_changes()
+            await self._connection.listed()
+        if pins is not None and not is_pinned(self._order.tool, self._connection.hashes, pins):
             self._link.lost("pins_changed")
             name = self._order.server.name
             raise PermanentError(

@@ -236,5 +236,5 @@ async def _read(response: httpx2.Response, most: int) -> bytes | None:
 
 
 async def _drop(response: httpx2.Response) -> None:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError, OSError):
         await response.stream.aclose()  # type: ignore[union-attr]

@@ -14,8 +14,13 @@ from anyio import TASK_STATUS_IGNORED
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
+from mcp_types import PROTOCOL_VERSION_META_KEY
 
 from retinue.sessions.mcp.pending import CALL
+
+
+def _in_new_world(params: Mapping[str, Any] | None) -> bool:
+    return PROTOCOL_VERSION_META_KEY in ((params or {}).get("_meta") or {})
 
 
 class NumberedDispatcher(JSONRPCDispatcher[TransportContext]):
@@ -34,15 +39,21 @@ class NumberedDispatcher(JSONRPCDispatcher[TransportContext]):
         *,
         _related_request_id: str | int | None = None,
     ) -> dict[str, Any]:
-        """As the SDK's, under a number of ours."""
+        """As the SDK's, under a number of ours; a stream that is read on speaks of the number it had before.
+
+        A result of 2026-07-28 that does not say so is complete.
+        """
         options = opts if opts is not None else CallOptions()
-        if "request_id" not in options:
+        call = CALL.get()
+        if call is not None and call.resumed_id is not None:
+            options["request_id"] = call.resumed_id
+        elif "request_id" not in options:
             self._last += 1
             options["request_id"] = self._last
-        call = CALL.get()
         if call is not None:
             call.request_id = options["request_id"]
-        return await super().send_raw_request(method, params, options, _related_request_id=_related_request_id)
+        said = await super().send_raw_request(method, params, options, _related_request_id=_related_request_id)
+        return {"resultType": "complete", **said} if _in_new_world(params) else said
 
     async def run(
         self,

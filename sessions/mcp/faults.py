@@ -37,11 +37,12 @@ UNANSWERED = frozenset({BROKEN, ENDED, CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE
 
 class Forgotten(TransientError):
     """The connection is no longer good, and the request was turned away for that: nothing was made. A new connection
-    may be tried at once.
+    may be tried at once. `connection` is the one that is no longer good, where it is known.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, connection: object = None) -> None:
         super().__init__(message, code="not_made")
+        self.connection = connection
 
 
 MAX_TEXT = 500

@@ -105,7 +105,7 @@ def _ended(turns: Turns, state: tasks.TaskState) -> types.CallToolResult:
             return types.CallToolResult.model_validate(state.result or {}, by_name=False)
         except ValidationError as error:
             raise turns.judge(error) from None
-    said = state.status_message or str((state.error or {}).get("message", ""))
+    said = str((state.error or {}).get("message", "")) or state.status_message or ""
     text = hide(one_line(said, MAX_TEXT), turns.connection.secrets) or "its server does not say why"
     problem = "was cancelled by its server" if state.status == "cancelled" else "failed"
     raise PermanentError(f"{turns.order.where} {problem}: {text}", code="raised")

@@ -7,7 +7,7 @@ the probe of `auto` has a share of it, for a server that answers nothing would o
 from __future__ import annotations
 
 import asyncio
-import json
+from dataclasses import dataclass
 from hashlib import sha256
 
 import mcp_types as types
@@ -22,6 +22,7 @@ from retinue.runs.errors import PermanentError
 from retinue.sessions.connections import Listing, ToolDefinition
 from retinue.sessions.mcp.faults import OURS
 from retinue.sessions.mcp.texts import clean, clean_json, measure
+from retinue.sessions.pins import digest_definition
 
 PROBE = 10.0
 """Seconds for the probe of `auto`, and at most this share of the time for the connection:"""
@@ -137,25 +138,20 @@ async def list_all(session: ClientSession) -> Listing:
     raise PermanentError(f"its list does not end: more than {MAX_PAGES} pages", code="protocol")
 
 
-def fingerprint(listing: Listing) -> str:
-    """Of all definitions that were found, for the record of the connection."""
-    digest = sha256()
-    for tool in sorted(listing.tools, key=lambda tool: tool.name):
-        digest.update(definition_digest(tool).encode())
-    return digest.hexdigest()
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """The hashes of a list: of each tool's definition by its name, and of all of them."""
+
+    listing: Listing
+    tools: dict[str, str]
+    whole: str
 
 
-def definition_digest(tool: ToolDefinition) -> str:
-    """SHA-256 of a definition as canonical JSON."""
-    found = {
-        "name": tool.name,
-        "description": tool.description,
-        "inputSchema": tool.input_schema,
-        "outputSchema": tool.output_schema,
-        "annotations": tool.annotations,
-    }
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256(text.encode(errors="surrogatepass")).hexdigest()
+def hashes_of(listing: Listing) -> Hashes:
+    """Made once for each list: a call looks at them, and a list may be long."""
+    tools = {tool.name: digest_definition(tool) for tool in listing.tools}
+    whole = sha256("".join(tools[name] for name in sorted(tools)).encode()).hexdigest()
+    return Hashes(listing, tools, whole)
 
 
 def _define(tool: types.Tool, weight: int) -> ToolDefinition | None:

@@ -58,6 +58,11 @@ class Inquiries:
             del self._calls[call.key]
         self._move()
 
+    async def quiet(self) -> None:
+        """Return when no call is under way any more."""
+        while self._calls:
+            await self._wait_for_a_move()
+
     async def elicit(
         self, context: ClientRequestContext, params: types.ElicitRequestParams
     ) -> types.ElicitResult | types.ErrorData:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 import mcp_types as types
@@ -42,6 +42,9 @@ CLOSE_ALL = 8.0
 
 SWEEP = 15.0
 """Seconds between looks for idle connections, at most."""
+
+DRAIN = 600.0
+"""Seconds that calls have to end on a connection that is given to no further ones."""
 
 READ_ON_AGAIN = 1.0
 """Seconds before a stream that ended early is read on."""
@@ -112,7 +115,7 @@ class McpConnections:
         """What only this run used is closed when it ended, else when it is idle."""
         if not ended:
             return
-        for connection in self._all():
+        for connection in self.connections:
             for pending in connection.inquiries.calls:
                 if pending.run_id == run_id and pending.link is None:
                     await pending.stop()
@@ -132,7 +135,9 @@ class McpConnections:
             self._shut(connection, keep_session=True)
         self._streams.clear()
         if self._closing:
-            await asyncio.wait(self._closing, timeout=CLOSE_ALL)
+            _, late = await asyncio.wait(self._closing, timeout=CLOSE_ALL)
+            for task in late:
+                task.cancel()
         await self._guardian.close()
 
     # -- calls -------------------------------------------------------------------------------------------
@@ -141,10 +146,11 @@ class McpConnections:
         for again in (True, False):
             try:
                 return await self._on_lease(order, lambda on: Conversation(on, order, link).begin(pins))
-            except Forgotten:
+            except Forgotten as error:
                 link.lost("expired")
                 if not again:
                     raise
+                self._replace(order, error.connection)
         raise AssertionError("the second try returns or raises")
 
     async def _go_on(self, order: Order, link: Link, resumption: Resumption) -> RemoteResult | Pause:
@@ -200,13 +206,15 @@ class McpConnections:
                     self._shut(self._streams.pop(key), keep_session=True)
 
     def _find(self, order: Order) -> tuple[Connection, Pending] | None:
-        for connection in self._all():
+        for connection in self.connections:
             pending = connection.inquiries.find(order.caller.key) if connection.alive else None
             if pending is not None and connection.server.name == order.server.name:
                 return connection, pending
         return None
 
-    def _all(self) -> list[Connection]:
+    @property
+    def connections(self) -> list[Connection]:
+        """All that are open."""
         leased = [slot.connection for slot in self._slots.values() if slot.connection is not None]
         return [*leased, *self._streams.values()]
 
@@ -299,6 +307,19 @@ class McpConnections:
         if self._closed or slot.idle:
             self._shut_slot(slot)
 
+    def _replace(self, order: Order, connection: object) -> None:
+        """Another connection is made for the next call; calls that are under way on this one may end there."""
+        slot = self._slots.get(self._key(order))
+        if slot is not None and slot.connection is not None and slot.connection is connection:
+            old, slot.connection = slot.connection, None
+            self._track(self._drain(old))
+
+    async def _drain(self, connection: Connection) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN):
+                await connection.inquiries.quiet()
+        await connection.close()
+
     def _shut_slot(self, slot: Slot) -> None:
         if slot.opening is not None:
             slot.opening.cancel()
@@ -307,7 +328,10 @@ class McpConnections:
             self._shut(connection, keep_session=_can_be_read_on(connection))
 
     def _shut(self, connection: Connection, *, keep_session: bool = False) -> None:
-        task = asyncio.create_task(connection.close(keep_session=keep_session))
+        self._track(connection.close(keep_session=keep_session))
+
+    def _track(self, way: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(way)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from retinue.runs.errors import EffectError, TransientError
 from retinue.runs.sessions import Link, Token
 from retinue.sessions.mcp.connection import Connection
-from retinue.sessions.mcp.faults import TOO_LARGE, UNANSWERED, judge
+from retinue.sessions.mcp.faults import TOO_LARGE, UNANSWERED, Forgotten, judge
 from retinue.sessions.mcp.orders import Order
 from retinue.sessions.mcp.pending import Pending
 from retinue.sessions.mcp.pipes import MAX_MESSAGE
@@ -104,6 +104,8 @@ class Turns:
         if isinstance(error, MCPError) and error.code in UNANSWERED:
             gone = error.code == CONNECTION_CLOSED and self.order.server.transport == "stdio"
             return self.lost(f"{judged} {self.connection.trouble}" if gone else str(judged), closed=gone)
+        if isinstance(judged, Forgotten):
+            judged.connection = self.connection
         return judged
 
     def lost(self, problem: str, *, closed: bool = False) -> TransientError:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
 BOUND = 110
+ASKING = """
+import contextlib, io, json, sys
+from retinue.ingress.cli import main
+for line in sys.stdin:
+    said, code = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(said):
+            main(json.loads(line))
+    except SystemExit as end:
+        code = end.code
+    print("asked", json.dumps([code, said.getvalue()]), flush=True)
+"""
 
 
 @dataclass
@@ -25,6 +38,7 @@ class CommandLine:
 
     folder: Path
     environ: dict[str, str]
+    asked: subprocess.Popen[str] | None = None
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command; the caller waits for it or kills it."""
@@ -49,14 +63,52 @@ class CommandLine:
         """The JSON a command prints with --json."""
         return json.loads(self.run(*words, "--json"))
 
+    def ask(self, *words: str) -> Any:
+        """The same of a command that is asked again and again: by one process, since most of a command is its start."""
+        if self.asked is None:
+            self.asked = subprocess.Popen(
+                [sys.executable, "-c", ASKING],
+                cwd=self.folder,
+                env=self.environ,
+                text=True,
+                stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE,
+            )
+        assert self.asked.stdin is not None and self.asked.stdout is not None
+        self.asked.stdin.write(json.dumps([*words, "--json"]) + "\n")
+        self.asked.stdin.flush()
+        told = next((line for line in self.asked.stdout if line.startswith("asked ")), "")  # Ray may speak too
+        code, said = json.loads(told.removeprefix("asked "))
+        assert code == 0, f"{words}: exit code {code}\n{said}"
+        return json.loads(said)
 
-@pytest.fixture
-def research(tmp_path: Path) -> Iterator[CommandLine]:
+    def close(self) -> None:
+        """Stop what is running, and what is asked."""
+        self.start("down").communicate(timeout=BOUND)
+        if self.asked is not None:
+            self.asked.communicate(timeout=BOUND)
+
+
+@contextmanager
+def research_in(folder: Path) -> Iterator[CommandLine]:
     """A copy of the research example with a data folder of its own, and no runtime left behind."""
-    folder = tmp_path / "research"
     shutil.copytree(ROOT / "examples" / "research", folder, ignore=shutil.ignore_patterns(".retinue", "out"))
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RETINUE_ACTORS__WORKERS": "2"}
     environ.pop("RAY_ADDRESS", None)
     line = CommandLine(folder, environ)
     yield line
-    line.start("down").communicate(timeout=BOUND)
+    line.close()
+
+
+@pytest.fixture
+def research(tmp_path: Path) -> Iterator[CommandLine]:
+    """The research example of one test."""
+    with research_in(tmp_path / "research") as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """The research example of a module: each test says `up`, which starts a runtime or finds that of the one before."""
+    with research_in(tmp_path_factory.mktemp("standing") / "research") as line:
+        yield line

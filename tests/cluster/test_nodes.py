@@ -19,13 +19,13 @@ from retinue.store.sqlite import SqliteStore
 QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
 
 
-@pytest.fixture
-def nodes(research: CommandLine) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def nodes(standing: CommandLine) -> Iterator[Nodes]:
     """Three nodes; the runtime on them is stopped first, since `down` needs them."""
     with three_nodes() as nodes:
-        research.environ |= {**ENVIRONMENT, "RAY_ADDRESS": nodes.address}
+        standing.environ |= {**ENVIRONMENT, "RAY_ADDRESS": nodes.address}
         yield nodes
-        research.run("down")
+        standing.run("down")
 
 
 def parent(pid: int) -> int:
@@ -60,10 +60,10 @@ async def three_hosts(folder: Path, raylets: list[int]) -> dict[str, int]:
 @pytest.mark.promise("B3", "C3")
 @pytest.mark.rule("R8")
 def test_actors_live_on_every_node_of_the_machine_and_survive_the_loss_of_two(
-    research: CommandLine, nodes: Nodes
+    standing: CommandLine, nodes: Nodes
 ) -> None:
-    research.run("up")
-    folder = research.folder / ".retinue"
+    standing.run("up")
+    folder = standing.folder / ".retinue"
     spread = asyncio.run(three_hosts(folder, nodes.raylets()))
     assert len(set(spread.values())) == 3, "one actor on each node"
 
@@ -71,18 +71,18 @@ def test_actors_live_on_every_node_of_the_machine_and_survive_the_loss_of_two(
         nodes.lose(index)
         found = asyncio.run(three_hosts(folder, nodes.raylets()))
         assert not set(found.values()) - set(nodes.raylets())
-    assert "72" in research.run("run", "researcher", QUESTION)
+    assert "72" in standing.run("run", "researcher", QUESTION)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.promise("A7", "B3")
 def test_a_command_that_meets_a_supervisor_on_its_way_back_does_not_stop_the_runtime(
-    research: CommandLine, nodes: Nodes
+    standing: CommandLine, nodes: Nodes
 ) -> None:
-    research.run("up")
-    folder = research.folder / ".retinue"
+    standing.run("up")
+    folder = standing.folder / ".retinue"
     runtime = find_runtime(folder)
     assert runtime is not None
     os.kill(runtime.pid, signal.SIGKILL)
-    assert "72" in research.run("run", "researcher", QUESTION)
+    assert "72" in standing.run("run", "researcher", QUESTION)
     assert find_runtime(folder) is not None

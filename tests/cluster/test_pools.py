@@ -42,7 +42,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CommandLine
         line = CommandLine(folder, environ | {**ENVIRONMENT, "RAY_ADDRESS": nodes.address})
         line.run("up")
         yield line, nodes
-        line.run("down")
+        line.close()
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def told(line: CommandLine) -> list[tuple[str, int]]:
 
 def pool_of(line: CommandLine, prefix: str) -> dict[str, Any]:
     """What `retinue status` says of a pool; nothing before the hosts have said that there is one."""
-    return next((dict(pool) for pool in line.json("status")["pools"] if pool["name"].startswith(prefix)), {})
+    return next((dict(pool) for pool in line.ask("status")["pools"] if pool["name"].startswith(prefix)), {})
 
 
 def until(right: Callable[[], Any], what: str) -> Any:
@@ -117,10 +117,10 @@ def test_a_pool_grows_from_nothing_as_far_as_there_are_cranes_and_goes_back_to_n
     full = pool_of(line, "crane1-")
     assert (full["serving"], full["starting"], full["queued"]) == (2, 1, 1)
     assert "until a node has room" in full["note"]
-    os.kill(line.json("status")["pid"], signal.SIGKILL)
+    os.kill(line.ask("status")["pid"], signal.SIGKILL)
     line.run("up")
     until(lambda: pool_of(line, "crane1-").get("serving") == 2, "a new supervisor has adopted them")
-    assert {actor.get("pid") for actor in line.json("status")["actors"] if actor["name"].startswith("crane1-")} >= pids
+    assert {actor.get("pid") for actor in line.ask("status")["actors"] if actor["name"].startswith("crane1-")} >= pids
     (line.folder / "open").touch()
     assert [branch.value for branch in wait(line, *runs)] == [[f"{name}-first", f"{name}-second"] for name in "abc"]
     until(lambda: not any(pool_of(line, "crane1-")[state] for state in ("serving", "starting", "leaving")), "emptied")
@@ -134,7 +134,7 @@ def test_a_drained_actor_loses_no_step_and_repeats_none(yard: tuple[CommandLine,
     [run_id] = submit(line, "lift", "d")
     [(_, pid)] = begin(line, 1)
     [name] = until(
-        lambda: [actor["name"] for actor in line.json("status")["actors"] if actor.get("pid") == pid], "it is known"
+        lambda: [actor["name"] for actor in line.ask("status")["actors"] if actor.get("pid") == pid], "it is known"
     )
     assert line.json("drain", name)["draining"] == [name]
     until(lambda: pool_of(line, "crane1-")["leaving"], "it takes no run any more")

@@ -37,12 +37,12 @@ def shared(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> I
             monkeypatch.setenv("RAY_ADDRESS", nodes.address)
             line = CommandLine(tmp_path, environ)
             yield line, nodes
-            line.run("down")
+            line.close()
 
 
 def raylets_of(line: CommandLine) -> dict[str, int]:
     """The raylet above each living host and the supervisor."""
-    said = line.json("status")
+    said = line.ask("status")
     pids = {actor["name"]: actor["pid"] for actor in said["actors"] if actor["state"] == "serving"}
     found = {}
     for name, pid in (pids | {"supervisor": said["pid"]}).items():
@@ -56,7 +56,7 @@ def raylets_of(line: CommandLine) -> dict[str, int]:
 def lose_supervisor(line: CommandLine, nodes: Nodes, raylet: int) -> None:
     """A node is lost: the supervisor's, or, where that has Ray's head or the crane, another and the supervisor's
     process."""
-    supervisor = line.json("status")["pid"]
+    supervisor = line.ask("status")["pid"]
     places = [index for index in (0, 1) if nodes.raylets()[1 + index] == raylet]
     nodes.lose(places[0] if places else 0)
     if not places:
@@ -77,7 +77,7 @@ def test_a_runtime_on_a_shared_store_outlives_its_supervisor_and_a_node(shared: 
 
     crane = nodes.raylets()[3]  # what is lifted below needs that node
     drained = next(name for name in ("worker-0", "worker-1") if where[name] != crane)
-    [worker] = [actor for actor in line.json("status")["actors"] if actor["name"] == drained]
+    [worker] = [actor for actor in line.ask("status")["actors"] if actor["name"] == drained]
     leaving = line.json("drain", worker["node_id"][:12])["draining"]
     assert drained in leaving
     until(lambda: not psutil.pid_exists(worker["pid"]), "the drained actor is gone")

@@ -4,8 +4,9 @@ A point is a place in the code where an operation on the durable state is called
 
 - `port`: outside of the store, a call of a method of the port `Journal`, or of a method of `Store` that
   submits to its writer, on something named `store`, `_store`, `journal` or `_journal`; and in `runs/` every call
-  of a method `write`. A function that is itself named `write` only passes on what its callers write: they are
-  the points. `note` is none: it keeps entries in memory until one of the others flushes them.
+  of a method `write`, and of `remember` or `forget` on something named `memories`. A function that is itself named
+  `write` only passes on what its callers write: they are the points. `note` is none: it keeps entries in memory until
+  one of the others flushes them.
 - `facade`: a call of the writer's `submit` in `store/store.py`: between the store's caller and group commit.
 - `transaction`: a statement in `store/sqlite_pen.py` that begins, ends or divides a transaction; of PostgreSQL every
   statement in `store/postgres/pen.py` and `bulk.py`, whose transactions are made of a few.
@@ -35,6 +36,8 @@ Kind = Literal["port", "facade", "transaction"]
 MOMENTS = ("before", "after")
 _ROOMS = ("actors", "host", "inference", "ingress", "memory", "policy", "runs", "sessions", "store", "traces")
 _STORES = {"store", "_store", "journal", "_journal"}
+MEMORY = ("remember", "forget")
+"""What changes memories."""
 _WORDS = {"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}
 _PENS = {"store.sqlite_pen": "sqlite", "store.postgres.pen": "postgres", "store.postgres.bulk": "postgres"}
 _STATEMENTS = {"run", "execute", "executemany"}
@@ -144,7 +147,8 @@ def _operation(module: str, function: str, call: ast.Call) -> tuple[Kind, str] |
         return ("transaction", said) if said in _WORDS or (said and _PENS[module] == "postgres") else None
     if module.startswith("store.") or function == "write":
         return None
-    writes = called == "write" and module.startswith("runs.")
+    ours = called == "write" or (called in MEMORY and receiver == "memories")
+    writes = ours and module.startswith("runs.")
     if writes or (called in operations() and receiver in _STORES):
         return "port", called
     return None

@@ -336,6 +336,24 @@ async def unheard(ctx: Context, text: str) -> list[Any]:
     return [await ctx.call(deafen, text=text), await ctx.run(item, 4)]
 
 
+@workflow
+async def memoirs(ctx: Context, text: str) -> list[Any]:
+    """Memories that are kept, kept anew under a key, recalled, and forgotten; one needs a yes."""
+    await ctx.remember(f"{text} is blue", key="color")
+    await ctx.remember(f"{text} is old", scope="tenant")
+    await ctx.sleep(LONG)
+    await ctx.remember(f"{text} is green", key="color")
+    seen = await ctx.recall("what color is it: green or blue?", scope=["agent", "tenant"], fill=True)
+    gone = [await ctx.forget("color"), await ctx.forget("color")]
+    left = await ctx.recall(scope=["agent", "tenant"])
+    return [
+        [memory.content for memory in seen],
+        gone,
+        [memory.content for memory in left],
+        await ctx.call(put, text=text),
+    ]
+
+
 @workflow(budget=Budget(usd="1.00"))
 async def visits(ctx: Context, text: str) -> list[Any]:
     """Calls to a server: it asks people twice, has a task, asks a model, and one of its tools needs a yes."""
@@ -356,4 +374,5 @@ async def shown_out(ctx: Context, text: str) -> list[Any]:
 
 paid = agent("paid", "Look, put, answer.", tools=[get, put], max_tokens=50, budget=Budget(usd="1.00"))
 free = agent("free", "Look, ask, hand over.", tools=[get, put], asks=True, handoffs=["second"])
+unsure = agent("unsure", "Look, answer.", tools=[get], min_confidence=0.9)
 second = agent("second", "Answer.", tools=[get, put])

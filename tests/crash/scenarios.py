@@ -30,6 +30,9 @@ ROWS = "rows.jsonl"
 POLICY = (
     ALLOW_ALL + '@id("ask") @outcome("approval") @reason("mails need a yes")'
     ' forbid (principal, action == Action::"capability", resource == Capability::"mail");'
+    '@id("ask.memory") @outcome("approval") @reason("the memory of all needs a yes")'
+    ' forbid (principal, action == Action::"memory", resource == Memory::"tenant")'
+    ' when { context.side_effect == "write" };'
     '@id("notes") @outcome("approval") @reason("notes need a yes")'
     ' forbid (principal, action == Action::"capability", resource == Capability::"desk__note");'
 )
@@ -119,6 +122,15 @@ async def show_out(client: Client, records: list[RunRecord]) -> bool:
     return bool(found)
 
 
+async def decide(client: Client, records: list[RunRecord]) -> bool:
+    """Reject an answer that the checks are not sure of, then edit the next one."""
+    requests = await client.inbox()
+    for request in requests:
+        said = {"edit": "It is green."} if "It is red." in request.prompt else {"reject": "no"}
+        await client.answer(request.request_id, said, by="bob")
+    return bool(requests)
+
+
 async def leave(client: Client, records: list[RunRecord]) -> bool:
     """Nobody is there: only time passes."""
     return False
@@ -189,6 +201,7 @@ _FREE = decides(_LOOK, _PUT, {"ask_human": "Which?"}, {"handoff": "second", "art
 _GUEST = decides(costs({"answer": "It is said."}, "0.01"))
 _THOUGHT = decides(costs({"answer": "It is blue."}, "0.01"))
 _FAULT = {"kind": "transient", "retry_after": 30, "times": 1}
+_UNSURE = decides(_LOOK, {"answer": "It is blue."}, {"answer": "It is red."}, agent="unsure")
 _SECOND = decides(_PUT, {"answer": "done", "fault": _FAULT}, agent="second")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -219,5 +232,7 @@ SCENARIOS: dict[str, Scenario] = {
     "paid": Scenario("paid", "Do it.", [_PAID], stream=True, most=1_000_000),
     "visits": Scenario("visits", "a cup", [_THOUGHT], most=1_000_000),
     "shown out": Scenario("shown_out", "a cup", act=show_out),
+    "memoirs": Scenario("memoirs", "the lamp"),
+    "unsure": Scenario("unsure", "Is it blue?", [_UNSURE], act=decide),
     "free": Scenario("free", "Do it.", [_FREE, _SECOND]),
 }

@@ -150,7 +150,14 @@ def _steps(story: Story, run: Run) -> dict[str, Entry]:
     """The outcomes by key, but for what was stopped in flight by the end, and for questions about a doubt."""
     outcomes = [e for e in run.of("outcome") if e["result"] != "canceled" and not e["key"].endswith("!doubt")]
     counts = {entry["key"]: {name: entry.get("facts", {}).get(name) for name in COUNTS} for entry in outcomes}
-    return {e["key"]: e | {"content": story.plain(e["content"]), "facts": counts[e["key"]]} for e in outcomes}
+    return {e["key"]: e | {"content": story.plain(_said(e)), "facts": counts[e["key"]]} for e in outcomes}
+
+
+def _said(outcome: Entry) -> Json:
+    """What a step came to; of memories what they say, since ids and times are those of one run."""
+    if outcome["effect"] == "remember":
+        return None
+    return [memory["content"] for memory in outcome["content"]] if outcome["effect"] == "recall" else outcome["content"]
 
 
 def _may_be_unknown(story: Story, run: Run, outcome: Entry) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 import apsw
 import psycopg
 from tests.crash.outside import OUTSIDE
-from tests.crash.points import Finder, operations
+from tests.crash.points import MEMORY, Finder, operations
 from tests.doubles.processes import ROOT
 
 from retinue.host.opening import open_store
@@ -93,9 +93,22 @@ class WatchedStore:
             method = getattr(store, name)
             wrap = _awaited if inspect.iscoroutinefunction(method) else _submitted
             setattr(self, name, wrap(method, watch))
+        self.memories = _WatchedMemories(store.memories, watch)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._watched, name)
+
+
+class _WatchedMemories:
+    """The store's memories as a host sees them."""
+
+    def __init__(self, memories: Any, watch: Watch) -> None:
+        self._memories = memories
+        for name in MEMORY:
+            setattr(self, name, _awaited(getattr(memories, name), watch))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memories, name)
 
 
 class _WatchedWriter:

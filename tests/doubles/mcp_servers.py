@@ -10,11 +10,15 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.doubles.postgres import free_port
 
 NPM = {"everything": "2026.8.31", "filesystem": "2026.8.31", "memory": "2026.8.31"}
 """Packages `@modelcontextprotocol/server-NAME` and their versions."""
@@ -24,9 +28,10 @@ PYPI = {
     "time": ("mcp-server-time==2026.10.19",),
     "sqlite": ("mcp-server-sqlite==2025.4.25", "mcp<2"),
 }
-"""What is installed for `mcp_server_NAME`, each in an environment of its own."""
+"""What is installed for `mcp-server-NAME`, each in an environment of its own."""
 
 _BOUND = 240.0
+_START = 30.0
 _OLDEST = 18
 _READY = ".ready"
 
@@ -70,7 +75,31 @@ def pypi_server(name: str, *arguments: str) -> list[str]:
 
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"
     folder = _installed(f"{wanted[0].replace('==', '-')}-{version}", install)
-    return [str(folder / "venv" / "bin" / "python"), "-m", f"mcp_server_{name}", *arguments]
+    return [str(folder / "venv" / "bin" / f"mcp-server-{name}"), *arguments]
+
+
+@contextmanager
+def everything_over_http() -> Iterator[str]:
+    """The address of the server `everything`, which speaks HTTP until the end."""
+    port = free_port()
+    command = npm_server("everything", "streamableHttp")
+    environ = {**os.environ, "PORT": str(port)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_until_it_listens(server, port)
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            server.kill()
+
+
+def _wait_until_it_listens(server: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + _START
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if server.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"the server on port {port} ended with {server.poll()} or does not listen")
+        time.sleep(0.05)
 
 
 def _installed(name: str, install: Callable[[Path], None]) -> Path:

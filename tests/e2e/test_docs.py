@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"<!-- file: (?P<name>[\w./]+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^retinue (?P<words>.+?)(?: {2,}#.*)?$", re.MULTILINE)
 MAIN = "import sys; from retinue.ingress.cli import main; sys.exit(main())"
+REFUSED = "SELECT stage, rules, count(*) AS n FROM validations WHERE what = 'output' AND NOT ok GROUP BY ALL"
 QUESTION = {"id": "q1", "question": "When is the library open?"}
 
 
@@ -114,6 +115,29 @@ def test_the_example_of_the_context_page_does_what_it_says(tmp_path: Path) -> No
     assert set(files) == {"retinue.yaml", "readers.py", "main.py"}
     assert files["main.py"].count("assert ") == 7
     typed(tmp_path, "main.py")
+
+
+@pytest.mark.promise("F5")
+def test_the_example_of_the_output_page_does_what_it_says(tmp_path: Path) -> None:
+    files = write_files(ROOT / "docs/output.md", tmp_path)
+    assert set(files) == {"retinue.yaml", "finders.py", "main.py"}
+    assert files["main.py"].count("assert ") == 3
+    typed(tmp_path, "main.py")
+    [checked] = json.loads(typed(tmp_path, "-c", MAIN, "sql", "--json", REFUSED))
+    assert checked == {"stage": "rules", "rules": ["short"], "n": 1}
+
+
+@pytest.mark.promise("G2", "A11")
+def test_the_example_of_the_memory_page_does_what_it_says(tmp_path: Path) -> None:
+    files = write_files(ROOT / "docs/memory.md", tmp_path)
+    assert set(files) == {"retinue.yaml", "policy/rules.cedar", "hosts.py", "main.py"}
+    assert files["main.py"].count("assert ") == 5
+    typed(tmp_path, "main.py")
+    written = json.loads(typed(tmp_path, "-c", MAIN, "memory", "list", "--json"))
+    assert sorted((one["scope"], one["owner"], one["agent"]) for one in written) == [
+        ("agent", "host", "reflect"),
+        ("principal", "ana", "host"),
+    ]
 
 
 @pytest.mark.promise("K4")

@@ -38,7 +38,7 @@ CREATE TABLE continuations (  -- a call on a server was put on record as one tha
     key VARCHAR NOT NULL,               -- the step of the call
     capability_session_id VARCHAR,      -- the session it belongs to
     server VARCHAR,                     -- the server, by its name in the configuration
-    event VARCHAR NOT NULL,             -- paused (it asks), resumed (it was sent on), kept or dropped (a token)
+    event VARCHAR NOT NULL,             -- paused (it asks), resumed (it was sent on), unsent (it was not, after all), kept or dropped (a token)
     issue INTEGER,                      -- of paused: how often the call was begun
     round INTEGER,                      -- of paused: how often it has asked since
     kinds VARCHAR[],                    -- of paused: form, url or sampling, for each question

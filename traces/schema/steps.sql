@@ -9,7 +9,7 @@ CREATE TABLE intents (  -- an effect was about to happen; its end is a row of sp
     tenant_id VARCHAR NOT NULL,         -- whose run it is
     agent VARCHAR,                      -- the agent or workflow that runs
     key VARCHAR NOT NULL,               -- the step's key within the run
-    effect VARCHAR NOT NULL,            -- model, call, children, timer, approval, input, event, step, adopt, recall or gate
+    effect VARCHAR NOT NULL,            -- model, call, children, timer, approval, input, event, step, adopt, remember, recall, forget or gate
     name VARCHAR NOT NULL,              -- the model, capability, agent, ... concerned
     digest VARCHAR,                     -- hash of the arguments
     reserved_tokens BIGINT,             -- tokens held in reserve until it ends

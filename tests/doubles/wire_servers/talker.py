@@ -151,6 +151,7 @@ async def grow(context: Context, name: str) -> str:
         server.remove_tool(name)
     server.add_tool(extra, name=name, description=f"grown for {context.request_id}")
     await context.request_context.session.send_tool_list_changed()
+    await context.notify_tools_changed()
     return name
 
 

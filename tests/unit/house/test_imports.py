@@ -22,8 +22,12 @@ HOMES = {
     "duckdb": ["retinue.traces"],
     "apsw": ["retinue.store", "retinue.memory"],
     "jsonschema": ["retinue.sessions.schemas"],
+    "mcp": ["retinue.sessions.mcp", "retinue.ingress.mcp"],
+    "mcp_types": ["retinue.sessions.mcp", "retinue.ingress.mcp"],
+    "httpx2": ["retinue.sessions.mcp"],
     "psycopg": ["retinue.store.postgres"],
     "psycopg_pool": ["retinue.store.postgres"],
+    "anyio": ["retinue.sessions.mcp"],
 }
 
 # Imports everything it is told in a fresh interpreter; prints what the second batch did besides.

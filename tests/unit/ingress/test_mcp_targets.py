@@ -45,7 +45,7 @@ async def test_a_call_is_a_run_and_its_result_the_answer(office: Office, mode: s
     async with office.agent(mode, targets=TARGETS) as agent:
         said, told, failed = await call(agent, "plain", input="why?")
         assert (said, failed) == ("42", False)
-        request = await office.client.request(told["run_id"])
+        request = await office.client.accepted(told["run_id"])
         assert (request.target, request.route, request.principal_id) == ("plain", "mcp", "mcp:ana")
         assert (await call(agent, "recite", input=2))[0] == "word word "
         said, told, failed = await call(agent, "lose", input=None)

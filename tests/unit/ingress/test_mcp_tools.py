@@ -59,7 +59,7 @@ async def test_what_arrives_by_mcp_is_the_request_that_the_client_makes(office: 
         budget=Budget.model_validate(limits),
         deadline=600,
     )
-    mine, theirs = [await office.client.request(run_id) for run_id in (here.run_id, begun["run_id"])]
+    mine, theirs = [await office.client.accepted(run_id) for run_id in (here.run_id, begun["run_id"])]
     own = {"run_id", "trace_id", "span_id", "root_run_id", "effect_scope", "deadline", "route"}
     assert theirs.model_dump(exclude=own) == mine.model_dump(exclude=own)
     assert (mine.route, theirs.route) == ("api", "mcp")

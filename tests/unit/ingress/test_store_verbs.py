@@ -17,6 +17,7 @@ from retinue.host import opening
 from retinue.ingress.exits import Exit
 from retinue.runs.control import RunQuery
 from retinue.store.postgres.copying import postgres_target
+from retinue.store.postgres.dialect import migrations
 
 pytestmark = pytest.mark.rule("R16")
 
@@ -63,7 +64,7 @@ def test_a_store_moves_to_a_server_and_back(retinue: Command, shared: Place, fol
     assert asyncio.run(records(shared)) == HELD
     again = retinue("store", "copy", "--from", "sqlite:data", "--to", shared.url)
     assert again.code == Exit.done and "was copied before and is the same; 2 runs held in it" in again.out
-    assert f"runs          3     {tables['runs']['hash'][:16]}\n" in again.out
+    assert f"runs 3 {tables['runs']['hash'][:16]}" in [" ".join(line.split()) for line in again.out.splitlines()]
     back = retinue("store", "copy", "--from", shared.url, "--to", "sqlite:back/data")
     assert back.code == Exit.done, back.err
     assert asyncio.run(records(Place("sqlite", folder / "back"))) == HELD
@@ -140,7 +141,8 @@ def test_doctor_looks_at_the_server(retinue: Command, shared: Place) -> None:
     said = retinue("doctor", "--json")
     assert said.code == Exit.done
     checks = {check["name"]: check for check in said.json["checks"]}
-    assert checks["store"]["said"].startswith("PostgreSQL ") and ", schema 1, clocks 0." in checks["store"]["said"]
+    assert checks["store"]["said"].startswith("PostgreSQL ")
+    assert f", schema {len(migrations())}, clocks 0." in checks["store"]["said"]
     assert checks["store keys"]["said"] == "1 keys, all wrapped with `store_key`"
     assert "are let in by the server, 36 needed" in checks["connections"]["said"]
     areas = {area["name"]: area for area in said.json["readiness"]}
@@ -172,7 +174,7 @@ def test_doctor_tells_of_a_store_that_is_being_filled_or_newer(retinue: Command,
     assert refused.code == Exit.runtime and "a copy into this store has not ended" in refused.err
     with psycopg.connect(shared.url) as connection:
         connection.execute("UPDATE meta SET value = '77' WHERE name = 'schema'")
-    assert "has schema 77, this version knows 1: use the newer Retinue" in retinue("doctor").out
+    assert f"has schema 77, this version knows {len(migrations())}: use the newer Retinue" in retinue("doctor").out
 
 
 @pytest.mark.promise("K3")

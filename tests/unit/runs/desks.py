@@ -162,3 +162,8 @@ def script(world: World) -> None:
         {"match": {"agent": "refunds"}, "decisions": [{"handoff": "boss", "artifact": {"order": 7, "sum": 30}}]},
         {"match": {"agent": "boss"}, "decisions": [{"answer": "granted"}]},
     )
+
+
+@workflow
+async def whole(ctx: Context, given: dict[str, Any]) -> dict[str, Any]:
+    return given

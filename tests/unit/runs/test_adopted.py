@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from tests.doubles.shapes import START
-from tests.doubles.worlds import SECOND, World, costs, ended
+from tests.doubles.worlds import ended
+from tests.unit.runs.adopting import (
+    ASK_FIRST,
+    NO_MODEL,
+    NO_PUT,
+    build,
+    forget,
+    holder,
+    keeps,
+    outside,
+    post,
+    put,
+    say,
+)
 from tests.unit.runs.conftest import Make
-from tests.unit.runs.test_money import Witness, watch
+from tests.unit.runs.test_money import watch
 
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Json, Status
-from retinue.runs.definitions import agent, workflow
+from retinue.runs.definitions import workflow
 from retinue.runs.doors import Doors, DoorsClosed
 from retinue.runs.errors import (
     InvalidInput,
@@ -23,122 +34,17 @@ from retinue.runs.errors import (
     PolicyDenied,
     RunError,
     TransientError,
-    TransientModelError,
     UnknownName,
 )
 from retinue.runs.history import fold
-from retinue.runs.messages import ModelReply, ModelRequest, OnDelta
 from retinue.runs.ports import RetryPolicy
-from retinue.sessions.native import tool
 
 pytestmark = pytest.mark.promise("K4")
-
-ASK_FIRST = """
-@id("all") permit (principal, action, resource);
-@id("ask") @outcome("approval") @reason("ask first") forbid (principal, action, resource == Capability::"put");
-"""
-NO_PUT = """
-@id("all") permit (principal, action, resource);
-@id("no") @reason("not today") forbid (principal, action, resource == Capability::"put");
-"""
-NO_MODEL = """
-@id("all") permit (principal, action, resource);
-@id("no") @reason("no thinking") forbid (principal, action == Action::"model", resource);
-"""
-
-
-class Outside:
-    """What was done outside of the runs, and how often the function was called. `hold` keeps a call from ending."""
-
-    def __init__(self) -> None:
-        self.starts = 0
-        self.written: list[str] = []
-        self.keys: list[str] = []
-        self.tokens: list[str] = []
-        self.hold = False
-        self.leaked: list[Doors] = []
-
-
-outside = Outside()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    outside.__init__()  # type: ignore[misc]
-
-
-@tool(side_effect="write", idempotency="idempotent")
-async def put(text: str, *, key: str) -> str:
-    """Write."""
-    outside.written.append(text)
-    outside.keys.append(key)
-    if outside.hold:
-        await asyncio.Event().wait()
-    return f"put {text}"
-
-
-@tool(side_effect="write", idempotency="at_most_once")
-async def mail(text: str) -> str:
-    """Write, never twice."""
-    outside.written.append(text)
-    if outside.hold:
-        await asyncio.Event().wait()
-    return text
-
-
-async def post(doors: Doors, text: str, token: str | None = None, **more: Json) -> httpx.Response:
-    """A request as a framework makes it."""
-    headers = {"authorization": f"Bearer {doors.api_key if token is None else token}"}
-    body = {"model": doors.model, "messages": [{"role": "user", "content": text}], **more}
-    async with httpx.AsyncClient(trust_env=False) as client:
-        return await client.post(f"{doors.base_url}/chat/completions", json=body, headers=headers, timeout=30)
-
-
-async def say(doors: Doors, text: str) -> str:
-    """The model's answer."""
-    reply = await post(doors, text)
-    assert reply.status_code == 200, reply.text
-    return str(reply.json()["choices"][0]["message"]["content"])
-
-
-class Limited(Witness):
-    """A model that asks for a pause, every time."""
-
-    async def complete(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
-        raise TransientModelError("slow down", code="rate_limited", retry_after=6.2)
-
-
-Body = Callable[[Doors], Any]
-body: list[Body] = []
-
-
-async def function(doors: Doors, *given: Json) -> Json:
-    """What a test says."""
-    outside.starts += 1
-    outside.tokens.append(doors.api_key)
-    outside.leaked.append(doors)
-    return await body[0](doors)
-
-
-@workflow
-async def keeps(ctx: Context, given: Json) -> Json:
-    return await ctx.adopt(function, given)
-
-
-@workflow
-async def hurried(ctx: Context, _: None) -> Json:
-    return await ctx.adopt(function, timeout=0.2)
-
-
-holder = agent("holder", "Holds the tools.", tools=[put, mail])
-
-
-async def build(make: Make, told: Body, **options: Any) -> World:
-    """A world whose adopted function does what is told; its model says 42 and costs a cent."""
-    body[:] = [told]
-    world = await make(keeps, hurried, holder, **options)
-    world.decide(costs({"answer": "42"}, "0.010000"))
-    return world
+    forget()
 
 
 async def test_its_requests_are_steps_of_the_run(make_on_each: Make) -> None:
@@ -334,90 +240,6 @@ async def test_two_branches_that_ask_two_people_are_asked_together(make: Make) -
     await world.store.resolve(first.request_id, "approved", "bob", START, None)
     assert (await world.finish(run_id)).value == ["put a", "put b"]
     assert sorted(outside.written) == ["a", "b"]
-
-
-async def test_a_long_pause_before_a_retry_parks_the_run(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        return await say(doors, "why?")
-
-    world = await build(make, told)
-    fault = {"kind": "transient", "retry_after": 90, "times": 1}
-    world.decide({"answer": "42", "fault": fault})
-    run_id = await world.submit(keeps)
-    await world.settle()
-    record = await world.store.get(run_id)
-    assert record.wake_at is not None and record.wake_at - world.clock.now > 80 * SECOND and world.active == {}
-    assert (await world.finish(run_id)).value == "42" and outside.starts == 2
-
-
-async def test_a_short_pause_is_waited_out_in_memory(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        return await say(doors, "why?")
-
-    world = await build(make, told)
-    world.clock.step = SECOND // 100
-    world.use(retry=RetryPolicy(in_memory=5.0))
-    world.decide({"answer": "42", "fault": {"kind": "transient", "retry_after": 0.03, "times": 2}})
-    assert (await world.run(keeps)).value == "42" and outside.starts == 1
-
-
-async def test_a_limit_that_outlasts_the_retries_is_a_429_that_says_when(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        refused = await post(doors, "why?")
-        return [refused.status_code, refused.headers.get("retry-after"), refused.json()["error"]["type"]]
-
-    world = await build(make, told)
-    world.use(models=Limited(world.services.models, world))
-    assert (await world.run(keeps)).value == [429, "7", "rate_limit_error"]
-
-
-async def test_a_failing_model_is_a_503_and_not_to_be_tried_again(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        refused = await post(doors, "why?")
-        return [refused.status_code, refused.headers["x-should-retry"]]
-
-    world = await build(make, told)
-    world.decide({"fault": {"kind": "transient"}})
-    assert (await world.run(keeps)).value == [503, "false"]
-
-
-async def test_what_it_raises_is_its_outcome(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        raise {1: ValueError("no"), 2: PermanentError("no", code="mine"), 3: SystemExit(3)}[outside.starts]
-
-    world = await build(make, told)
-    results = [await world.run(keeps) for _ in range(3)]
-    assert [ended(result)[1] for result in results] == ["tool_failure"] * 3
-    said = [result.error.message for result in results if result.error is not None]
-    assert said == ["function raised ValueError: no", "no", "function called exit(3)"]
-
-
-async def test_a_transient_failure_of_its_own_is_tried_again_from_the_journal(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        said = await say(doors, "why?")
-        if outside.starts < 3:
-            raise TransientError("the other side is away")
-        return said
-
-    world = await build(make, told)
-    result = await world.run(keeps)
-    assert (result.value, outside.starts, result.usage.micros) == ("42", 3, 10_000)
-
-
-async def test_what_is_no_json_is_refused(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        return doors
-
-    result = await (await build(make, told)).run(keeps)
-    assert result.error is not None and "not JSON" in result.error.message
-
-
-async def test_a_function_that_takes_too_long_is_stopped(make: Make) -> None:
-    async def told(doors: Doors) -> Json:
-        await asyncio.Event().wait()
-
-    result = await (await build(make, told)).run(hurried)
-    assert result.error is not None and "stopped after 0.2 s" in result.error.message
 
 
 @pytest.mark.rule("R14")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
+from tests.doubles.processes import ROOT
 from tests.doubles.worlds import calls, ended
 from tests.unit.runs.conftest import Make
 
 from retinue.inference.dialect import read_call
+from retinue.runs.context import Context
 from retinue.runs.contracts import Status
 from retinue.runs.decisions import Invalid, decide
-from retinue.runs.definitions import agent
+from retinue.runs.definitions import agent, workflow
 from retinue.runs.errors import InvalidInput
 from retinue.runs.messages import ModelReply
 from retinue.runs.outputs import Check, Terms, confidence_of, validate, validate_value
+from retinue.runs.patterns.vote import vote
 from retinue.runs.rules import rule
 from retinue.sessions.native import tool
 
@@ -125,6 +131,23 @@ def test_rules_are_part_of_a_version_and_an_agent_without_any_keeps_its_own() ->
     assert len({plain.version, ruled.version, agent("a", "b", min_confidence=0.5).version}) == 3
 
 
+SAME = """
+from retinue.runs.definitions import agent
+def rule(answer):
+    return next((word for word in answer.split() if word in {"no", "never", "nobody"}), None)
+print(agent("a", "b", rules=[rule]).version)
+"""
+
+
+def test_a_rule_gives_the_same_version_in_every_process() -> None:
+    said = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run([sys.executable, "-c", SAME], env=environment, capture_output=True, text=True, timeout=60)
+        said.add(done.stdout + done.stderr)
+    assert len(said) == 1 and said.pop().startswith("~")
+
+
 @pytest.mark.promise("F5")
 async def test_a_rejection_goes_back_with_the_reason_a_bounded_number_of_times(make_on_each: Make) -> None:
     seller = agent("seller", "Sell.", output=Offer, corrections=1)
@@ -152,6 +175,52 @@ async def test_a_rule_about_arguments_stops_the_call_and_tells_the_model(make: M
     checks = [entry.facts for entry in await world.entries(result.run_id) if entry.kind == "record"]
     [refused] = [facts for facts in checks if facts.get("what") == "arguments of refund"]
     assert refused["errors"] == ["refund at most 50.00 at once"] and refused["rules"] == ["small"]
+
+
+@workflow(rules=[rule(lambda total: "no debts" if total < 0 else None, name="no debts")], min_confidence=0.7)
+async def add(ctx: Context, given: dict[str, Any]) -> int:
+    """A workflow that says how sure it is of its sum."""
+    ctx.check("samples", given["good"], 4)
+    return sum(given["numbers"])
+
+
+@workflow
+async def coin(ctx: Context, number: int) -> str:
+    """The second one of three says otherwise."""
+    return "tails" if number == 1 else "heads"
+
+
+jury = vote("jury", coin, count=3, need=3, vary=lambda given, index: index, min_confidence=0.9)
+
+
+@pytest.mark.promise("F5")
+async def test_what_a_workflow_returns_is_checked_too(make_on_each: Make) -> None:
+    world = await make_on_each(add)
+    sure = await world.run(add, {"numbers": [1, 2], "good": 3})
+    assert sure.value == 3 and sure.facts["confidence"] == 0.75
+    refused = await world.run(add, {"numbers": [1, -2], "good": 4})
+    assert ended(refused) == (Status.failed, "output_rejected")
+    assert refused.error is not None and "no debts" in refused.error.message
+    run_id = await world.submit(add, {"numbers": [1, 2], "good": 1})
+    assert "confidence 0.25, below 0.7: samples 1/4" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, {"edit": "four"})
+    assert "the edited answer does not fit" in (await world.asked(run_id)).prompt
+    await world.answer(run_id, {"edit": 4})
+    assert (await world.finish(run_id)).value == 4
+    run_id = await world.submit(add, {"numbers": [1, 2], "good": 1})
+    await world.answer(run_id, {"reject": "wrong"})
+    assert ended(await world.finish(run_id)) == (Status.failed, "output_rejected")
+
+
+@pytest.mark.promise("F5")
+async def test_the_agreement_of_samples_is_a_check(make: Make) -> None:
+    world = await make(jury)
+    run_id = await world.submit(jury, "toss")
+    request = await world.asked(run_id)
+    assert "agreement 2/3" in request.prompt and request.facts["weak"] == ["agreement"]
+    await world.answer(run_id, "approve")
+    done = await world.finish(run_id)
+    assert done.value["votes"] == {"heads": 2, "tails": 1} and done.facts["reviewed"] == "approved"
 
 
 MENDABLE = (

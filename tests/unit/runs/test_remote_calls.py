@@ -192,12 +192,79 @@ async def test_a_call_that_was_lost_is_told_again_what_was_answered(make_on_each
     assert ("in_progress", "reinitialize_required") in await moves(world, run_id)
 
 
-async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_each: Make, tmp_path: Path) -> None:
+async def test_a_call_that_was_not_gone_on_with_keeps_what_it_goes_on_with(make_on_each: Make, tmp_path: Path) -> None:
+    """The token is for one use and off the journal when the server cannot be reached: nothing was sent."""
+    refused: list[str] = []
+
+    async def unreachable(arguments: Any, caller: Any, link: Any) -> object:
+        if link.resumption is not None and len(refused) < 2:
+            refused.append("no connection")
+            raise desk.TransientError("no connection", code="not_made")
+        return await desk.order(arguments, caller, link)
+
+    tool = desk.remote("desk__order", unreachable)
+    world = await world_with_desk(make_on_each, tmp_path, tool)
+    run_id = await world.submit(orders, "a cup")
+    value = await answer_all(world, run_id, crash=True)
+    assert value["said"]["size"] == {"size": 3, "gift": True} and len(refused) == 2
+    assert len(await world.store.requests(open_only=False)) == 3
+    assert [line.text for line in read(tmp_path) if line.what == "used"] == ["", ""]
+
+
+async def test_a_state_that_runs_out_moves_the_session_and_costs_no_answer(make_on_each: Make, tmp_path: Path) -> None:
+    """Expiry is a move of its own while the question waits; the answer is given to the call that is begun anew."""
+    begun: list[str] = []
+
+    async def short(arguments: Any, caller: Any, link: Any) -> object:
+        result = await desk.order(arguments, caller, link)
+        if isinstance(result, desk.Pause) and link.resumption is None:
+            begun.append(caller.key)
+            assert result.token is not None
+            expires = world.clock.now + 60 * 10**9 if len(begun) == 1 else None
+            return desk.Pause(result.questions, desk.Token(result.token.content, once=True, expires_at=expires))
+        return result
+
+    tool = desk.remote("desk__order", short, idempotency="idempotent")
+    world = await world_with_desk(make_on_each, tmp_path, tool)
+    run_id = await world.submit(orders, "a cup")
+    assert len(await asked(world)) == 2
+    assert await world.wait_out()
+    await world.settle()
+    found = await session_of(world)
+    assert (found.status, found.cause, found.resumable) == (SessionStatus.reinitialize_required, "expired", False)
+    assert len(await asked(world)) == 2, "the questions stay"
+    await world.crash()
+    value = await answer_all(world, run_id, crash=False)
+    assert value["said"]["size"] == {"size": 3, "gift": True} and len(begun) == 2
+    assert len(await world.store.requests(open_only=False)) == 3
+
+
+async def test_a_retried_run_asks_anew_in_a_session_of_its_own(make_on_each: Make, tmp_path: Path) -> None:
     world = await world_with_desk(make_on_each, tmp_path)
+    run_id = await world.submit(orders, "a cup", deadline=world.clock.now + 60 * 10**9)
+    assert len(await asked(world)) == 2
+    assert await world.wait_out()
+    assert (await world.finish(run_id)).reason == "deadline_exceeded"
+    await world.retry(run_id)
+    value = await answer_all(world, run_id, crash=True)
+    assert value["said"]["size"] == {"size": 3, "gift": True}
+    assert [one.number for one in await world.store.sessions(SessionQuery())] == [1, 0]
+
+
+async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_each: Make, tmp_path: Path) -> None:
+    async def brew(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        if link.resumption is None:
+            desk.OUTSIDE.say("filed", caller.key, "desk__brew")
+            await link.keep(desk.Token({"kind": "task", "task_id": "t1"}))
+            await asyncio.Event().wait()
+        return f"brewed by {link.resumption.token.content['task_id']}"
+
+    world = await world_with_desk(make_on_each, tmp_path, desk.remote("desk__brew", brew))
     run_id = await world.submit(works, ["brew"])
     await world.until_journaled(run_id, lambda entries: any(is_kept(entry) for entry in entries))
     await world.crash()
-    assert (await world.finish(run_id)).value == ["brewed it"]
+    assert (await world.finish(run_id)).value == ["brewed by t1"]
     assert sum(line.what == "filed" for line in read(tmp_path)) == 1
     assert (await moves(world, run_id))[1:3] == [("in_progress", "resumable"), ("resumable", "in_progress")]
 
