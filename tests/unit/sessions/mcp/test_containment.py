@@ -158,7 +158,8 @@ def test_a_stream_is_followed_to_the_event_before_each_question() -> None:
     mention = json.dumps(
         {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "elicitation/create"}}
     )
-    text = f"id: a\ndata:\n\nid: b\r\ndata: {mention}\r\n\r\n: comment\n\nid: c\r\ndata: {question}\r\n\r\nid: d\ndata: {{}}\n\n"
+    text = f"id: a\ndata:\n\nid: b\r\ndata: {mention}\r\n\r\n: comment\n\n"
+    text += f"id: c\r\ndata: {question}\r\n\r\nid: d\ndata: {{}}\n\n"
     for size in (1, 2, 7, 1000):
         trail = Trail()
         scanner = EventScanner(trail)
