@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,9 @@ DRAIN = 600.0
 READ_ON_AGAIN = 1.0
 """Seconds before a stream that ended early is read on."""
 
+LIBRARY_LOGS = ("client", "mcp.client", "mcp.shared")
+"""Logs of the SDK's client: they hold what servers wrote and the ends of connections, which are told as errors here."""
+
 Key = tuple[str, ...]
 
 
@@ -77,6 +81,8 @@ class McpConnections:
     """The connections of one process and event loop. `environ` is where references to secrets are looked up."""
 
     def __init__(self, environ: Mapping[str, str], *, most: int = MAX_CONNECTIONS) -> None:
+        for name in LIBRARY_LOGS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._environ = environ
         self._most = most
         self._slots: dict[Key, Slot] = {}

@@ -54,7 +54,7 @@ class Fleet:
         return [server for server in self.servers() if server.url is not None and f":{port}/" in server.url]
 
     def note_children(self) -> list[psutil.Process]:
-        children = [child for child in psutil.Process().children() if any("stdio" in word for word in child.cmdline())]
+        children = [child for child in psutil.Process().children() if "stdio" in _words(child)]
         self.pids |= {child.pid for child in children}
         return children
 
@@ -116,7 +116,7 @@ async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
                 ships.died[server.name] = time.monotonic()
         elif children:
             child = random.choice(children)
-            ships.died[f"stdio-{child.cmdline()[-1][1:]}"] = time.monotonic()
+            ships.died[f"stdio-{(_words(child) or ['n?'])[-1][1:]}"] = time.monotonic()
             child.kill()
         ships.deaths += 1
 
@@ -161,6 +161,13 @@ async def soak(sessions: int, seconds: float, every: float, processes: int) -> l
     assert left == [] and not [child for child in mine.children() if VARIABLE in _environment(child)]
     assert ships.deaths >= 2 and sum(ships.made.values()) > sessions
     return rss
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
