@@ -44,7 +44,14 @@ class Fleet:
     def servers(self) -> list[Server]:
         ways = [(protocol, scope) for protocol in ("legacy", "auto") for scope in ("run", "worker")]
         over_http = [
-            http(port, name=f"http-{number}-{protocol}-{scope}", protocol=protocol, scope=scope, timeout=20.0)
+            http(
+                port,
+                name=f"http-{number}-{protocol}-{scope}",
+                protocol=protocol,
+                scope=scope,
+                timeout=60.0,
+                connect_seconds=60.0,
+            )
             for number, port in enumerate(self.ports)
             for protocol, scope in ways
         ]
@@ -54,7 +61,7 @@ class Fleet:
         return [server for server in self.servers() if server.url is not None and f":{port}/" in server.url]
 
     def note_children(self) -> list[psutil.Process]:
-        children = [child for child in psutil.Process().children() if "stdio" in _words(child)]
+        children = [child for child in psutil.Process().children() if len(_words(child)) == 4]
         self.pids |= {child.pid for child in children}
         return children
 
@@ -62,7 +69,13 @@ class Fleet:
 def fleet(processes: int) -> Fleet:
     command = (sys.executable, TALKER, "stdio")
     servers = [
-        stdio(name=f"stdio-{n}", command=(*command, f"n{n}"), protocol="legacy" if n % 2 else "auto", timeout=20.0)
+        stdio(
+            name=f"stdio-{n}",
+            command=(*command, f"n{n}"),
+            protocol="legacy" if n % 2 else "auto",
+            timeout=60.0,
+            connect_seconds=60.0,
+        )
         for n in range(processes)
     ]
     made = Fleet(servers)
@@ -72,7 +85,7 @@ def fleet(processes: int) -> Fleet:
     return made
 
 
-async def session(number: int, pool: McpConnections, ships: Fleet, until: float) -> None:
+async def session(number: int, pool: McpConnections, ships: Fleet, pause: float, until: float) -> None:
     """One run that calls one server again and again."""
     servers = ships.servers()
     server, count = servers[number % len(servers)], 0
@@ -84,7 +97,7 @@ async def session(number: int, pool: McpConnections, ships: Fleet, until: float)
         who = caller(f"{number}-{count}", f"run-{number}", f"tenant-{number % 2}")
         began = time.monotonic()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 text = text_of(await pool.call(server, tool, arguments, who, Keeping(), None))
         except EffectError as error:
             ships.failed[error.code] += 1
@@ -96,7 +109,7 @@ async def session(number: int, pool: McpConnections, ships: Fleet, until: float)
         if text != expected:
             ships.unexplained.append(f"{server.name} said {text!r} for {expected!r}")
         ships.made[server.name.rpartition("-")[0]] += 1
-        await asyncio.sleep(random.uniform(0.0, 0.1))
+        await asyncio.sleep(random.uniform(0.0, pause))
 
 
 async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
@@ -116,7 +129,7 @@ async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
                 ships.died[server.name] = time.monotonic()
         elif children:
             child = random.choice(children)
-            ships.died[f"stdio-{(_words(child) or ['n?'])[-1][1:]}"] = time.monotonic()
+            ships.died[f"stdio-{_words(child)[-1][1:]}"] = time.monotonic()
             child.kill()
         ships.deaths += 1
 
@@ -141,7 +154,9 @@ async def soak(sessions: int, seconds: float, every: float, processes: int) -> l
     try:
         async with connections(most=400) as pool:
             killing = asyncio.create_task(kill_at_random(ships, every, until - seconds * 0.1))
-            running = [asyncio.create_task(session(number, pool, ships, until)) for number in range(sessions)]
+            running = [
+                asyncio.create_task(session(number, pool, ships, sessions / 50, until)) for number in range(sessions)
+            ]
             while time.monotonic() < until:
                 await asyncio.sleep(seconds / 20)
                 rss.append(mine.memory_info().rss / 1e6)
