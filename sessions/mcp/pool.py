@@ -32,7 +32,7 @@ from retinue.sessions.servers import Server
 MAX_CONNECTIONS = 256
 """At once in one process."""
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
+BACKOFF_FIRST, BACKOFF_MOST = 0.5, 10.0
 """Seconds before a server that could not be reached is tried again: doubled with each failure."""
 
 SHORT_LIFE = 5.0
@@ -140,11 +140,13 @@ class McpConnections:
         for connection in self._streams.values():
             self._shut(connection, keep_session=True)
         self._streams.clear()
-        if self._closing:
-            _, late = await asyncio.wait(self._closing, timeout=CLOSE_ALL)
-            for task in late:
-                task.cancel()
-        await self._guardian.close()
+        try:
+            if self._closing:
+                _, late = await asyncio.wait(self._closing, timeout=CLOSE_ALL)
+                for task in late:
+                    task.cancel()
+        finally:
+            await self._guardian.close()
 
     # -- calls -------------------------------------------------------------------------------------------
 

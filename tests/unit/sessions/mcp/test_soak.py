@@ -6,6 +6,7 @@ The short one is in the suite; the long one has 200 sessions and two minutes (ma
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import sys
@@ -24,7 +25,7 @@ from retinue.sessions.mcp.guardian import VARIABLE
 from retinue.sessions.mcp.pool import McpConnections
 from retinue.sessions.servers import Server
 
-AFTERMATH = 20.0
+AFTERMATH = 30.0
 """Seconds after a death in which its server may still fail: it starts anew, and is not tried at once."""
 
 
@@ -103,7 +104,7 @@ async def session(number: int, pool: McpConnections, ships: Fleet, pause: float,
             ships.failed[error.code] += 1
             if not any(began - AFTERMATH < moment for moment in [ships.died.get(server.name, -1e9)]):
                 ships.unexplained.append(f"{server.name}: {error.code}: {error}")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(min(2.0, 20 * pause))
             continue
         expected = "done" if slow else str(number * 100_000 + count)
         if text != expected:
@@ -122,15 +123,16 @@ async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
         if number % 5 == 0:
             port, other = random.choice(list(ships.ports.items()))
             for server in ships.of_port(port):
-                ships.died[server.name] = time.monotonic()
+                ships.died[server.name] = math.inf
             _end(other)
             ships.ports[port] = await asyncio.to_thread(_again, port)
             for server in ships.of_port(port):
                 ships.died[server.name] = time.monotonic()
         elif children:
             child = random.choice(children)
-            ships.died[f"stdio-{_words(child)[-1][1:]}"] = time.monotonic()
-            child.kill()
+            if words := _words(child):
+                ships.died[f"stdio-{words[-1][1:]}"] = time.monotonic()
+                child.kill()
         ships.deaths += 1
 
 
