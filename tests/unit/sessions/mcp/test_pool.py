@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,17 +174,14 @@ async def test_a_call_that_takes_too_long_is_cancelled_at_the_server(port: int, 
         await until(lambda: path.read_text().split() == ["begun", "cancelled"])
 
 
-async def think(seconds: float) -> None:
-    """A person takes longer than the call may: real time, since it is the event loop's that must not be counted."""
-    await asyncio.sleep(seconds)
-
-
 @pytest.mark.promise("D5")
 async def test_the_time_of_a_person_is_not_the_time_of_the_call() -> None:
     async with connections() as pool:
         server = stdio(protocol="legacy", timeout=1.0)
         pause = await call(pool, server, "order", subject="tea")
-        await think(1.5)
+        assert isinstance(pause, Pause)
+        asked = time.monotonic()
+        await until(lambda: time.monotonic() - asked > 1.5)
         assert (
             text_of(await call(pool, server, "order", answered(pause, {"euros": 1}), subject="tea"))
             == "ordered tea for 1"
