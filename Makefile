@@ -74,6 +74,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/decisions.py
 
 # The peers have an environment of their own: Retinue needs none of them, and their versions are pinned for the figures.
 $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)

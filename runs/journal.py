@@ -92,10 +92,8 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = (
-    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
-    | Literal["remember", "recall", "forget"]
-)
+_Memo = Literal["remember", "recall", "forget"]
+EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", _Memo, "gate"]
 
 
 class Intent(Entry):
@@ -293,10 +291,8 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the run. `usage` includes the children's; the parent's group and budget are settled with it.
-
-    `below` is how much money (micro-dollars) of `usage` is the children's, as the owner heard; None: it does not tell.
-    """
+    """End the run; the parent's group and budget are settled with it. `usage` includes the children's, `below` tells
+    how much of its money (micro-dollars) that is, as the owner heard; None: it does not tell."""
 
     status: Status
     reason: StopReason

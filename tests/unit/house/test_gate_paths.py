@@ -40,7 +40,13 @@ DOORS: dict[str, set[str]] = {
     },
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
     # The memories of agents: in the steps that ask the gate's stage `memory`; a person may list and forget.
-    "memories": {"runs.effects.memory:_port", "host.composition:services_of"},
+    "memories": {
+        "runs.effects.memory:_port",
+        "host.composition:services_of",
+        "ingress.memories:_find",
+        "ingress.memories:forget",
+        "ingress.memories:remembered",
+    },
 }
 """Attribute to the places that may read it off anything."""
 

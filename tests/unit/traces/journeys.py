@@ -373,7 +373,8 @@ def asking(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[Non
     run.lease(worker)
     yes = run.outcome(question, None, status="approved", by="olga", request_id=f"q-{run_id}", activation=0)
     run.write(yes)
-    run.call(0, "open_ticket", {"subject": "x"}, {"id": 7}, side_effect="write")
+    edited = {"by": "olga", "asked": "a" * 32, "called": "b" * 32}
+    run.call(0, "open_ticket", {"subject": "x"}, {"id": 7}, side_effect="write", edited=edited)
     yield
     signal = run.intent("event", "nudge", "0/event#0")
     run.write(signal, run.outcome(signal, {"hello": "there"}, event=1))
