@@ -20,8 +20,7 @@ from retinue.actors.hosts import RunHost
 from retinue.actors.placement import Node, beside, host_options, names_of, nodes_for, outside, unmet, within
 from retinue.actors.pools import NOBODY, RUNS, WORKERS, Line, Member, Pool, plan, pools_of
 from retinue.host.settings import Settings
-from retinue.runs.journal import guest_pool
-from retinue.runs.resources import Resources
+from retinue.runs.resources import Resources, guest_pool
 
 _LOG = logging.getLogger("retinue.actors")
 _PING_TIMEOUT = 30.0

@@ -19,7 +19,7 @@ from retinue.host.composition import Project, make_host, open_traces
 from retinue.host.hosting import HostShape
 from retinue.host.projecting import project_until
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import guest_pool
+from retinue.runs.resources import guest_pool
 from retinue.store.store import Store
 from retinue.traces.room import Traces
 

@@ -192,7 +192,7 @@ class Client(JobReading):
         record = await self.get(run_id)
         plan = await plan_fork(self._store, record, at, given)
         request = plan.accepted.request
-        definition = self.project.registry.get(request.target)
+        definition = self.project.registry.get(request.target, plan.version)
         if plan.made.at == START:
             self._check(definition, plan.made.input, request.model)
         version = plan.version if pinned else definition.version

@@ -21,9 +21,9 @@ from retinue.host.presence import runtime_of
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.interrupts import run_until_interrupted
-from retinue.ingress.render import short
+from retinue.ingress.render import money, short
 from retinue.ingress.terminal import Terminal
-from retinue.runs.contracts import Budget, Json
+from retinue.runs.contracts import MICROS, Budget, Json
 from retinue.runs.errors import InvalidInput
 from retinue.runs.joins import seconds
 
@@ -114,8 +114,8 @@ def told_share(terminal: Terminal, settings: Settings, tenant: str | None, usd: 
     limit = settings.limits.of_tenant(name)
     if usd is None and settings.budget.usd is None and limit.share is not None:
         terminal.note(
-            f"money limit: {limit.share} USD unless its definition has one, since tenant {name!r} has {limit.usd} USD "
-            f"({limit.per}); --max-cost sets another"
+            f"money limit: {money(int(limit.share * MICROS))} unless its definition has one, since tenant {name!r} has "
+            f"${limit.usd} ({limit.per}); --max-cost sets another"
         )
 
 

@@ -19,7 +19,8 @@ Guarantees of `Journal.append`, whoever implements it:
   - failure case: when the answer is lost, the same append may be submitted again; if the store holds the
     same epoch, position and content, that is success.
 
-Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed.
+Entries have plain *facts* (who, what, when, how much) and *content* (what was said), which is stored sealed
+under the tenant's key. Facts never hold content.
 """
 
 from __future__ import annotations
@@ -91,10 +92,8 @@ class Leased(Entry):
     node: str
 
 
-EffectKind = (
-    Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", "gate"]
-    | Literal["remember", "recall", "forget"]
-)
+_Memo = Literal["remember", "recall", "forget"]
+EffectKind = Literal["model", "call", "children", "timer", "approval", "input", "event", "step", "adopt", _Memo, "gate"]
 
 
 class Intent(Entry):
@@ -292,10 +291,8 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the run. `usage` includes the children's; the parent's group and budget are settled with it.
-
-    `below` is how much money (micro-dollars) of `usage` is the children's, as the owner heard; None: it does not tell.
-    """
+    """End the run; the parent's group and budget are settled with it. `usage` includes the children's, `below` tells
+    how much of its money (micro-dollars) that is, as the owner heard; None: it does not tell."""
 
     status: Status
     reason: StopReason
@@ -358,11 +355,6 @@ class HostInfo:
     boot_id: str
     node: str
     actor_id: str | None = None
-
-
-def guest_pool(host_id: str) -> str:
-    """The pool of a guest: a host that serves only what was submitted through it, until it retires."""
-    return f"guest-{host_id}"
 
 
 class Journal(Protocol):

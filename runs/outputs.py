@@ -46,7 +46,7 @@ def read_terms(what: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def version_part(rules: tuple[Rule, ...], least: float | None) -> tuple[Any, ...]:
     """What rules and the least confidence add to a definition's version; nothing where there are none."""
-    return (tuple(one.print for one in rules), least) if rules or least is not None else ()
+    return (tuple(one.fingerprint for one in rules), least) if rules or least is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

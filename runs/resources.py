@@ -79,6 +79,11 @@ def pool_name(needs: Resources) -> str:
     return f"{readable_name(needs)}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
+def guest_pool(host_id: str) -> str:
+    """The pool of a guest: a host that serves only what was submitted through it, until it retires."""
+    return f"guest-{host_id}"
+
+
 def readable_name(needs: Resources) -> str:
     """The first part of a pool's name, such as `gpu1-cpu2-ssd`; pools that differ in the rest share it."""
     words = ["dedicated"] if needs.dedicated else []

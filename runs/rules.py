@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Literal
 
 from retinue.runs.determinism import refuse_side_doors
@@ -30,11 +31,10 @@ class Rule:
     tool: str | None = None
 
     @property
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         """What a version is told from: changed code is another rule."""
         code = getattr(self.check, "__code__", None)
-        body = "" if code is None else f"{code.co_code.hex()}{code.co_consts!r}{code.co_names}"
-        return f"{self.name}/{self.severity}/{self.tool}/{body}"
+        return f"{self.name}/{self.severity}/{self.tool}/{'' if code is None else _spelled(code)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,16 @@ def read_rules(what: str, listed: Iterable[Rule | Check]) -> tuple[Rule, ...]:
 def ask(rules: Iterable[Rule], value: Any) -> tuple[Finding, ...]:
     """What each rule says of a value. InvalidInput when a rule itself is broken: that is not the model's fault."""
     return tuple(Finding(one, _said(one, value)) for one in rules)
+
+
+def _spelled(code: CodeType) -> str:
+    """Code as text that is the same in every process: functions inside have no address in it."""
+    constants = [_spelled(each) if isinstance(each, CodeType) else _constant(each) for each in code.co_consts]
+    return f"{code.co_code.hex()}{code.co_names}{constants}"
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _said(one: Rule, value: Any) -> str | None:

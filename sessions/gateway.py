@@ -146,7 +146,10 @@ class CapabilityGateway:
 
 
 async def _shaped(tool: Tool, outcome: object) -> CallResult | Pause:
-    """Read an outcome; a large one in a thread, since a megabyte is milliseconds of work."""
+    """Read an outcome; a large one in a thread, since a megabyte is milliseconds of work. A tool far away has read its
+    own already."""
+    if isinstance(outcome, CallResult | Pause):
+        return tool.shape(outcome)
     if weigh(outcome, LARGE) > LARGE:
         return await asyncio.to_thread(tool.shape, outcome)
     return tool.shape(outcome)

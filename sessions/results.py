@@ -86,6 +86,8 @@ def weigh(value: object, cap: int) -> int:
         elif isinstance(part, list | tuple):
             total += 2
             pending.extend(part)
+        elif part is None or isinstance(part, int | float):
+            total += 1
         else:
             total += 1
             pending.extend(_parts(part))

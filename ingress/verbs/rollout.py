@@ -64,8 +64,8 @@ async def list_command(terminal: Terminal) -> Exit:
 
 
 @verb("set")
-@click.argument("name", metavar="NAME[@VERSION]")
-@click.argument("stage", type=click.Choice(["shadow", "canary", "full"]))
+@click.argument("name")
+@click.argument("stage", metavar="STAGE", type=click.Choice(["shadow", "canary", "full"]))
 @click.option("--share", type=Share(), metavar="SHARE", help="Of the runs, for canary: 10% or 0.1. Default: 10%.")
 @click.option("--why", default="", help="The reason, for the record.")
 @click.option("--by", help="Who says it. Default: the configuration's principal.")
@@ -77,14 +77,17 @@ async def set_command(
     why: str,
     by: str | None,
 ) -> Exit:
-    """Let a version out: shadow (its writes are recorded and not made), canary (a share of the runs), full."""
+    """Let NAME or NAME@VERSION out.
+
+    STAGE is shadow (its writes are recorded and not made), canary (a share of the runs gets it), or full.
+    """
     async with _desk(terminal) as (desk, principal):
         moved = await desk.move(name, Change(stage, share, by or principal, why))
     return _tell(terminal, moved)
 
 
 @verb("stop")
-@click.argument("name", metavar="NAME[@VERSION]")
+@click.argument("name")
 @click.option("--why", default="", help="The reason, for the record.")
 @click.option("--by", help="Who says it. Default: the configuration's principal.")
 async def stop_command(terminal: Terminal, name: str, why: str, by: str | None) -> Exit:
@@ -95,7 +98,7 @@ async def stop_command(terminal: Terminal, name: str, why: str, by: str | None) 
 
 
 @verb("check")
-@click.argument("name", metavar="NAME[@VERSION]")
+@click.argument("name")
 @click.option("--failed", required=True, metavar="REASON", help="What has failed.")
 @click.option("--by", help="Who checked. Default: the configuration's principal.")
 async def check_command(terminal: Terminal, name: str, failed: str, by: str | None) -> Exit:

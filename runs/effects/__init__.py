@@ -26,9 +26,9 @@ PERFORMERS: dict[EffectKind, Performer] = {
     "event": waits.take_event,
     "step": plain.perform,
     "adopt": adopted.perform,
-    "remember": memory.remember,
-    "recall": memory.recall,
-    "forget": memory.forget,
+    "remember": memory.perform,
+    "recall": memory.perform,
+    "forget": memory.perform,
 }
 
 

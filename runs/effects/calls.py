@@ -47,7 +47,9 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
             return stopped
         way = await remote.resume(run, command, made)
         if way is not None:
-            return await _execute(run, command, made, way) if isinstance(way, Resumption) else way
+            if not isinstance(way, Resumption):
+                return way
+            return await _execute(run, command, made, _caller(run, command, made), way)
     if intent is not None and _is_write(asked) and (command.interrupted or command.doubted):
         return await _recover(run, command, made, intent)
     command.interrupted = False
@@ -87,7 +89,7 @@ async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
         await intended
     elif command.key not in run.history.intents:
         run.note(_intent(run, command, call, decision, caller))
-    return await _execute(run, command, call)
+    return await _execute(run, command, call, caller)
 
 
 def _weigh(run: Run, command: Command, asked: Prepared, caller: Caller) -> tuple[Prepared, GateDecision]:
@@ -153,8 +155,10 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
 
 
-async def _execute(run: Run, command: Command, call: Prepared, resumption: Resumption | None = None) -> Done | Wait:
-    started, caller = run.services.now_ns(), _caller(run, command, call)
+async def _execute(
+    run: Run, command: Command, call: Prepared, caller: Caller, resumption: Resumption | None = None
+) -> Done | Wait:
+    started = run.services.now_ns()
     try:
         if call.capability.server is None:
             result = await run.services.gateway.execute(call, caller)
@@ -268,7 +272,7 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
     now = run.services.now_ns()
     facts = intent.facts | {"deadline": _deadline(call, now), "gate": decision.facts}
     await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call)
+    return await _execute(run, command, call, caller)
 
 
 def _doubt(command: Command) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from retinue.runs.asked import ASKED, asked_at_stage
 from retinue.runs.capabilities import Capability, Prepared, SideEffect
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json
-from retinue.runs.effects import asking, doubts
+from retinue.runs.effects import asking, doubts, retrying
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import PermanentError
+from retinue.runs.errors import Fenced, PermanentError, StoreError, StoreUnreachable, TransientError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import Approval, GateDecision, GateRequest
 from retinue.runs.identity import digest_of, effect_key
@@ -22,7 +22,20 @@ from retinue.runs.steps import EDITED, Command, Done, Wait, intent_of
 _SECOND = 1_000_000_000
 
 
-async def remember(run: Run, command: Command) -> Done | Wait:
+async def perform(run: Run, command: Command) -> Done | Wait:
+    """Remember, recall or forget; what the store cannot do now is tried again, since it changes nothing twice."""
+    waiting = retrying.due(run, command)
+    if waiting is not None:
+        return waiting
+    try:
+        return await _PERFORMERS[command.effect](run, command)
+    except (Fenced, StoreUnreachable):
+        raise
+    except StoreError as error:
+        return retrying.after(run, command, TransientError(str(error), code="store"))
+
+
+async def _remember(run: Run, command: Command) -> Done | Wait:
     """Keep a memory."""
     problem = _problem(command.arguments)
     if problem is not None:
@@ -36,7 +49,7 @@ async def remember(run: Run, command: Command) -> Done | Wait:
     return Done(value={"memory_id": memory.memory_id}, facts=facts)
 
 
-async def forget(run: Run, command: Command) -> Done | Wait:
+async def _forget(run: Run, command: Command) -> Done | Wait:
     """Forget a memory."""
     given = await _permitted(run, command)
     if not isinstance(given, dict):
@@ -47,7 +60,7 @@ async def forget(run: Run, command: Command) -> Done | Wait:
     return Done(value={"forgotten": count}, facts={"forgotten": count})
 
 
-async def recall(run: Run, command: Command) -> Done | Wait:
+async def _recall(run: Run, command: Command) -> Done | Wait:
     """Look for memories; every space that is looked in has to be permitted."""
     given = command.arguments
     spaces = tuple(Space.model_validate(space) for space in given["spaces"])
@@ -81,11 +94,14 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
         return _again(run, command, intent)
     given, call = command.arguments, _call(command, command.arguments)
     approval = asking.approval(run, command, call)
-    decision = _decide(run, command, _space(given), "write", call, approval)
+    decision, record = _ask(run, command, _space(given), "write", call, approval)
     bound = approval is not None and asking.binds(run, approval, call, decision)
     if decision.outcome == "allow" and not bound and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
+    if decision.outcome == "allow":
+        asking.record_yes(run, command)
+    run.note(record)
     if decision.outcome == "approval_required":
         return await asking.for_approval(run, command, call, decision, {"stage": "memory"})
     if decision.outcome == "deny":
@@ -93,7 +109,6 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
     changed = _changed(run, command, call)
     if isinstance(changed, Done):
         return changed
-    asking.record_yes(run, command)
     await run.write(_intent(run, command, call, changed))
     return changed.arguments
 
@@ -151,6 +166,15 @@ def _decide(
     approval: Approval | None = None,
 ) -> GateDecision:
     """Ask the gate's stage `memory` and put the decision on record."""
+    decision, record = _ask(run, command, space, side_effect, call, approval)
+    run.note(record)
+    return decision
+
+
+def _ask(
+    run: Run, command: Command, space: Space, side_effect: SideEffect, call: Prepared, approval: Approval | None
+) -> tuple[GateDecision, Record]:
+    """What the gate says, and the record of it: a yes that it rests on is noted before."""
     request, now = run.request, run.services.now_ns()
     asked = GateRequest(
         stage="memory",
@@ -179,8 +203,7 @@ def _decide(
         "decision": decision.facts,
         ASKED: asked_at_stage(asked, facts=True),
     }
-    run.note(Record(at=now, topic="policy", by="runtime", facts=said))
-    return decision
+    return decision, Record(at=now, topic="policy", by="runtime", facts=said)
 
 
 def _repeats(run: Run, command: Command) -> bool:
@@ -229,6 +252,7 @@ def _capability(name: str, side_effect: SideEffect) -> Capability:
     return Capability(name=name, description=name, input_schema={}, side_effect=side_effect, idempotency="idempotent")
 
 
+_PERFORMERS = {"remember": _remember, "recall": _recall, "forget": _forget}
 _RECALL = _capability("recall", "read")
 _CAPABILITIES = {name: _capability(name, "write") for name in ("remember", "forget")}
 """What an approval of a memory write is asked and given for."""

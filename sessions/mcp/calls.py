@@ -282,11 +282,11 @@ class Conversation:
     # -- pins --------------------------------------------------------------------------------------------
 
     async def _check(self, pins: Pinned | None) -> None:
-        listing = await self._connection.listed()
-        if pins is not None and not is_pinned(self._order.tool, listing, pins):
+        await self._connection.listed()
+        if pins is not None and not is_pinned(self._order.tool, self._connection.hashes, pins):
             self._connection.expect_changes()
-            listing = await self._connection.listed()
-        if pins is not None and not is_pinned(self._order.tool, listing, pins):
+            await self._connection.listed()
+        if pins is not None and not is_pinned(self._order.tool, self._connection.hashes, pins):
             self._link.lost("pins_changed")
             name = self._order.server.name
             raise PermanentError(

@@ -33,7 +33,7 @@ from retinue.sessions.mcp import children, tasks
 from retinue.sessions.mcp.containment import SESSION, ContainedTransport, Exchange
 from retinue.sessions.mcp.dispatch import NumberedDispatcher
 from retinue.sessions.mcp.faults import Forgotten, judge
-from retinue.sessions.mcp.handshake import Known, fingerprint, list_all, negotiate
+from retinue.sessions.mcp.handshake import Hashes, Known, hashes_of, list_all, negotiate
 from retinue.sessions.mcp.inquiries import Inquiries
 from retinue.sessions.mcp.news import Newsreader
 from retinue.sessions.mcp.pace import Pace
@@ -92,6 +92,7 @@ class Connection:
         self._restored = restored
         self._exchange = Exchange()
         self._news = Newsreader(self.expect_changes)
+        self._hashes: Hashes | None = None
         self._stale = True
         self._listing_now = asyncio.Lock()
         self._ending = asyncio.Event()
@@ -132,6 +133,13 @@ class Connection:
         return self._session is not None and self._session.discover_result is not None
 
     @property
+    def hashes(self) -> Hashes | None:
+        """Those of what the server listed last."""
+        if self.listing is not None and (self._hashes is None or self._hashes.listing is not self.listing):
+            self._hashes = hashes_of(self.listing)
+        return self._hashes
+
+    @property
     def wire(self) -> Wire:
         """For the record of a session."""
         return Wire(
@@ -140,7 +148,7 @@ class Connection:
             scope=self.server.scope,
             protocol=(self._session.protocol_version if self._session else None) or "",
             session_id=None if self.modern else self._exchange.session_id,
-            pins=fingerprint(self.listing) if self.listing else "",
+            pins=self.hashes.whole if self.hashes is not None else "",
         )
 
     @property

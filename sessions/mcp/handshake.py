@@ -7,6 +7,7 @@ the probe of `auto` has a share of it, for a server that answers nothing would o
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from hashlib import sha256
 
 import mcp_types as types
@@ -137,12 +138,20 @@ async def list_all(session: ClientSession) -> Listing:
     raise PermanentError(f"its list does not end: more than {MAX_PAGES} pages", code="protocol")
 
 
-def fingerprint(listing: Listing) -> str:
-    """Of all definitions that were found, for the record of the connection."""
-    digest = sha256()
-    for tool in sorted(listing.tools, key=lambda tool: tool.name):
-        digest.update(digest_definition(tool).encode())
-    return digest.hexdigest()
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """The hashes of a list: of each tool's definition by its name, and of all of them."""
+
+    listing: Listing
+    tools: dict[str, str]
+    whole: str
+
+
+def hashes_of(listing: Listing) -> Hashes:
+    """Made once for each list: a call looks at them, and a list may be long."""
+    tools = {tool.name: digest_definition(tool) for tool in listing.tools}
+    whole = sha256("".join(tools[name] for name in sorted(tools)).encode()).hexdigest()
+    return Hashes(listing, tools, whole)
 
 
 def _define(tool: types.Tool, weight: int) -> ToolDefinition | None:

@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Json
 from retinue.runs.errors import PermanentError
-from retinue.sessions.connections import Listing, Pinned, RemoteResult
+from retinue.sessions.connections import Pinned, RemoteResult
 from retinue.sessions.mcp.faults import MAX_TEXT
+from retinue.sessions.mcp.handshake import Hashes
 from retinue.sessions.mcp.tasks import TaskBegun
 from retinue.sessions.mcp.texts import hide, one_line
-from retinue.sessions.pins import digest_definition
 from retinue.sessions.servers import Server
 
 KEY_META = "retinue/idempotencyKey"
@@ -74,7 +74,7 @@ def read_result(order: Order, result: types.CallToolResult, secrets: Collection[
     return RemoteResult(content=tuple(content), structured=result.structured_content)
 
 
-def is_pinned(tool: str, listing: Listing, pins: Pinned) -> bool:
+def is_pinned(tool: str, hashes: Hashes | None, pins: Pinned) -> bool:
     """Whether the server lists the tool as it was approved."""
-    found = next((definition for definition in listing.tools if definition.name == tool), None)
-    return found is not None and digest_definition(found) == pins.tools.get(tool)
+    found = hashes.tools.get(tool) if hashes is not None else None
+    return bool(found) and found == pins.tools.get(tool)

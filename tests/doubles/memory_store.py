@@ -52,8 +52,8 @@ from retinue.runs.journal import (
     Parked,
     Spawn,
     Yield,
-    guest_pool,
 )
+from retinue.runs.resources import guest_pool
 from retinue.runs.retries import Retry, last_of, retried, stands
 from retinue.runs.sessions import CLOSE, SessionRow
 

@@ -58,9 +58,23 @@ def test_a_tool_that_misbehaves_costs_its_call_and_not_the_run(
 def test_fifty_megabytes_of_a_tool_are_cut_to_its_cap(batch: tuple[Project, Said], calls: dict[str, Any]) -> None:
     assert (calls["floods"]["result"], calls["floods"]["cut"]) == ("ok", True)
     assert 900_000 < calls["floods"]["size_bytes"] <= 50_000_100
-    stored = sum(path.stat().st_size for path in (batch[0].folder / ".retinue").rglob("*") if path.is_file())
-    assert stored < 30_000_000
     assert "6 ok, 0 failed" in batch[1].err
+
+
+@pytest.mark.promise("D5")
+def test_what_the_cap_cut_is_kept_once_as_a_whole_and_read_by_command(
+    batch: tuple[Project, Said], calls: dict[str, Any]
+) -> None:
+    project, run = batch[0], calls["floods"]["run_id"]
+    [kept] = project.run("inspect", run, "--json", code=0).json["full_outputs"]
+    assert (kept["name"], kept["size"], kept["key"]) == ("floods", 50_000_002, calls["floods"]["key"])
+    assert f"--full '{kept['key']}'" in project.run("inspect", run, code=0).out
+    whole = project.run("inspect", run, "--full", kept["key"], code=0).out
+    assert whole.rstrip("\n") == "x" * 50_000_000
+    stored = sum(path.stat().st_size for path in (project.folder / ".retinue").rglob("*") if path.is_file())
+    assert stored < 80_000_000
+    refused = project.run("inspect", run, "--full", "nothing", code=2)
+    assert f"those of {kept['key']} were" in refused.err
 
 
 UNKNOWN: dict[str, tuple[tuple[str, ...], str]] = {

@@ -120,8 +120,16 @@ SELECT CAST(q.time AT TIME ZONE 'UTC' AS DATE) AS day, q.tenant_id, count(*) AS 
     coalesce(sum(CAST(q.budget.usd AS DECIMAL(18, 6))) FILTER (WHERE e.run_id IS NULL), 0) AS reserved_usd
 FROM run_requests AS q
 LEFT JOIN ends AS e USING (run_id)
-WHERE q.parent_run_id IS NULL
+WHERE q.parent_run_id IS NULL AND q.agent <> 'retinue.rollout'
 GROUP BY ALL;
+
+CREATE VIEW rollouts AS  -- every change of how far a version is let out, by people and by the runtime; the newest holds
+SELECT time, CAST(facts.kind AS VARCHAR) AS kind, CAST(facts.name AS VARCHAR) AS name,
+    CAST(facts.version AS VARCHAR) AS version, CAST(facts.stage AS VARCHAR) AS stage,
+    CAST(facts.share AS DOUBLE) / 10000 AS share, CAST(facts.by AS VARCHAR) AS by, CAST(facts.reason AS VARCHAR) AS reason,
+    run_id, tenant_id
+FROM events
+WHERE topic = 'rollout';
 
 CREATE VIEW slowest_steps AS  -- steps that ended, slowest first; waiting for people and timers left out
 SELECT duration_ms, operation, name, run_id, agent, tenant_id, key, turn, attempts, result, error_type, start_time,

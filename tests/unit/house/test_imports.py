@@ -22,11 +22,11 @@ HOMES = {
     "duckdb": ["retinue.traces"],
     "apsw": ["retinue.store", "retinue.memory"],
     "jsonschema": ["retinue.sessions.schemas"],
+    "mcp": ["retinue.sessions.mcp", "retinue.ingress.mcp"],
+    "mcp_types": ["retinue.sessions.mcp", "retinue.ingress.mcp"],
+    "httpx2": ["retinue.sessions.mcp"],
     "psycopg": ["retinue.store.postgres"],
     "psycopg_pool": ["retinue.store.postgres"],
-    "mcp": ["retinue.sessions.mcp"],
-    "mcp_types": ["retinue.sessions.mcp"],
-    "httpx2": ["retinue.sessions.mcp"],
     "anyio": ["retinue.sessions.mcp"],
 }
 

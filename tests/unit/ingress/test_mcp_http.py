@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +14,16 @@ import pytest
 import pytest_asyncio
 from mcp.shared.exceptions import MCPError
 from tests.unit.ingress.face import MODES, Office, ask, open_office
+from tests.unit.sessions.mcp.linking import Keeping, answered, caller, connections
 
 from retinue.ingress.mcp.http import Place, read_place, serve_http
 from retinue.ingress.mcp.tasks import TASKS
 from retinue.runs.contracts import Json
-from retinue.runs.errors import InvalidInput
+from retinue.runs.control import RunQuery
+from retinue.runs.errors import InvalidInput, PermanentError
+from retinue.runs.sessions import Pause
+from retinue.sessions.connections import RemoteResult
+from retinue.sessions.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOKEN = "t0ken-of-sixteen-or-more"
@@ -32,11 +37,11 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
 
 
 @asynccontextmanager
-async def served(office: Office, **options: Any) -> AsyncIterator[str]:
+async def served(office: Office, targets: Sequence[str] = (), **options: Any) -> AsyncIterator[str]:
     """The address of a server on a free port of this machine."""
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     place = Place("127.0.0.1", 0, **options)
-    serving = asyncio.create_task(serve_http(office.server(), place, told.set_result))
+    serving = asyncio.create_task(serve_http(office.server(targets=targets), place, told.set_result))
     try:
         yield await told
     finally:
@@ -144,6 +149,31 @@ async def test_what_is_no_request_is_refused_and_the_next_one_is_served(url: str
             assert said.status_code == status, body[:20]
         assert (await client.get(url)).status_code == 405
     assert (await say(url, "tools/list")).status_code == 200
+
+
+@pytest.mark.promise("D1")
+async def test_retinue_calls_retinue_and_passes_its_questions_on(office: Office) -> None:
+    """A run far away is a task of the call, its question a question of the call, in both directions the same form."""
+    async with served(office, targets=("ship", "lose")) as url, connections() as pool:
+        there = Server(name="office", url=url)
+        link = Keeping()
+        asked = await pool.call(there, "ship", {"id": "o-1", "amount": 2}, caller("k-far"), link, None)
+        assert isinstance(asked, Pause)
+        [question] = asked.questions
+        assert (question.kind, question.message) == ("form", "Who packs it?")
+        begun = [run for run in await office.client.runs(RunQuery(limit=1_000)) if run.target == "ship"]
+        said = await pool.call(
+            there, "ship", {"id": "o-1", "amount": 2}, caller("k-far"), answered(asked, {"answer": "Bo"}), None
+        )
+        assert isinstance(said, RemoteResult) and isinstance(said.structured, dict)
+        assert said.structured["output"] == {"shipped": "o-1", "by": "Bo"}
+        again = await pool.call(there, "ship", {"id": "o-1", "amount": 2}, caller("k-far"), Keeping(), None)
+        assert isinstance(again, RemoteResult) and again.structured == said.structured
+        assert len([run for run in await office.client.runs(RunQuery(limit=1_000)) if run.target == "ship"]) == len(
+            begun
+        )
+        with pytest.raises(PermanentError, match="the parcel is lost"):
+            await pool.call(there, "lose", {"input": None}, caller("k-lost"), Keeping(), None)
 
 
 async def test_a_missing_tool_is_an_error_of_the_protocol(url: str) -> None:

@@ -8,10 +8,11 @@ import pytest
 from tests.doubles.worlds import World, ended
 from tests.unit.runs.conftest import Make
 
+from retinue.runs.asked import questions
 from retinue.runs.context import Context
 from retinue.runs.contracts import Status
 from retinue.runs.definitions import workflow
-from retinue.runs.errors import PolicyDenied
+from retinue.runs.errors import PolicyDenied, StoreFull
 from retinue.runs.memories import Memory, Recall, Space
 
 READS_ONLY = """
@@ -160,6 +161,22 @@ async def test_an_approver_may_change_what_is_remembered_and_not_whose_it_is(mak
     assert "its approver changed what is to be remembered, and that: there is nothing to remember" in done.value
 
 
+@pytest.mark.promise("G2", "F2")
+async def test_what_the_gate_was_asked_about_memory_can_be_read_back(make: Make) -> None:
+    world = await make(careful, policy=ASKS)
+    run_id = await world.submit(careful, None)
+    request = await world.asked(run_id)
+    await world.store.resolve(request.request_id, "approved", "ben", world.clock())
+    await world.finish(run_id)
+    frames = [frame async for frame in world.store.read(run_id)]
+    about = [each for each in questions(frames) if each.key is not None]
+    assert {(each.request.stage, each.request.resource) for each in about} == {("memory", "tenant")}
+    first, last = about[0], about[-1]
+    assert (first.outcome, last.outcome) == ("approval_required", "allow")
+    assert first.request.side_effect == "write" and last.approval is not None and last.approval.by == "ben"
+    assert first.lacks == ("arguments", "hosts"), "they are content, and stand sealed with the intent"
+
+
 @pytest.mark.promise("G2", "C1")
 async def test_a_key_has_one_memory_and_a_crash_writes_none_twice(make_on_each: Make) -> None:
     world = await make_on_each(diarist)
@@ -185,6 +202,35 @@ async def test_a_write_made_again_with_its_id_changes_nothing(make_on_each: Make
     for _ in range(2):
         assert await world.store.memories.forget("acme", LEARNERS, "lamp", "effect-1", world.clock()) == 1
     assert await world.store.memories.forget("acme", LEARNERS, "lamp", "effect-2", world.clock()) == 0
+
+
+class Full:
+    """Memories whose store has no room at first."""
+
+    def __init__(self, memories: Any) -> None:
+        self._memories = memories
+        self.refused = 0
+
+    async def remember(self, *given: Any) -> None:
+        self.refused += 1
+        if self.refused < 3:
+            raise StoreFull("the disk of the store is full")
+        await self._memories.remember(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memories, name)
+
+
+@pytest.mark.promise("G2", "C3")
+async def test_what_the_store_cannot_keep_now_is_kept_later_and_once(make_on_each: Make) -> None:
+    world = await make_on_each(learner)
+    full = Full(world.store.memories)
+    world.use(memories=full)
+    done = await world.run(learner, {"facts": FACTS[:1]})
+    assert full.refused == 3 and done.value["found"] == [FACTS[0]]
+    full.refused = -10
+    failed = await world.run(learner, {"facts": FACTS[:1]})
+    assert ended(failed) == (Status.failed, "tool_failure") and len(await kept(world, LEARNERS)) == 1
 
 
 @pytest.mark.promise("G2")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
+from tests.doubles.processes import ROOT
 from tests.doubles.worlds import calls, ended
 from tests.unit.runs.conftest import Make
 
@@ -125,6 +129,23 @@ def test_rules_are_part_of_a_version_and_an_agent_without_any_keeps_its_own() ->
     plain, ruled = agent("a", "b"), agent("a", "b", rules=[cheap])
     assert agent("a", "b", rules=[], min_confidence=None).version == plain.version
     assert len({plain.version, ruled.version, agent("a", "b", min_confidence=0.5).version}) == 3
+
+
+SAME = """
+from retinue.runs.definitions import agent
+def rule(answer):
+    return next((word for word in answer.split() if word in {"no", "never", "nobody"}), None)
+print(agent("a", "b", rules=[rule]).version)
+"""
+
+
+def test_a_rule_gives_the_same_version_in_every_process() -> None:
+    said = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run([sys.executable, "-c", SAME], env=environment, capture_output=True, text=True, timeout=60)
+        said.add(done.stdout + done.stderr)
+    assert len(said) == 1 and said.pop().startswith("~")
 
 
 @pytest.mark.promise("F5")

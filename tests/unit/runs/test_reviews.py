@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel
-from tests.doubles.worlds import World, calls, ended
+from tests.doubles.worlds import World, calls, ended, world
 from tests.unit.runs.conftest import Make
 
 from retinue.ingress.awaiting import awaited_of
+from retinue.ingress.inspection import inspect_run
 from retinue.ingress.pending import commands
 from retinue.runs.contracts import Branch, Json, Status
 from retinue.runs.definitions import agent
 from retinue.runs.patience import Patience
 from retinue.sessions.native import tool
+from retinue.store.store import Store
 
 
 class Finding(BaseModel):
@@ -102,6 +106,21 @@ async def test_a_rejection_is_told_to_the_model_until_its_corrections_are_used_u
     result = await reviewed(world, run_id, {"reject": "no"}, {"reject": "still no"})
     assert ended(result) == (Status.failed, "output_rejected")
     assert result.error is not None and "ben rejected it: still no" in result.error.message
+
+
+@pytest.mark.promise("F5", "A6")
+async def test_inspect_shows_the_newest_check_and_what_the_person_is_to_type(tmp_path: Path) -> None:
+    async with world("sqlite", tmp_path, finder) as made:
+        run_id = await begun(made, {"answer": "x" * 30}, WEAK)
+        store = made.store
+        assert isinstance(store, Store)
+        seen = await inspect_run(store, run_id)
+        assert seen.checked == "output passed; quotes 0/1, rules 1/1; confidence 0.0"
+        [waits] = seen.waits
+        assert (waits.name, waits.kind) == ("review", "input") and len(commands(waits, run_id)) == 3
+        await made.answer(run_id, {"reject": "no"})
+        await made.settle()
+        assert (await inspect_run(store, run_id)).checked == "review rejected at confidence; no"
 
 
 @pytest.mark.promise("F5")

@@ -26,8 +26,10 @@ from retinue.runs.control import RunQuery, SessionQuery
 from retinue.runs.errors import InvalidInput, SchemaMismatch, StoreBusy, StoreError
 from retinue.runs.journal import DeadLetter, Spawn
 from retinue.runs.limits import Limits
+from retinue.runs.memories import Memory, Recall, Space
 from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import HOSTS, TABLES, Copied, Source, Target, copy
+from retinue.store.memories import Listing
 from retinue.store.postgres import copying as postgres_copying
 from retinue.store.postgres.copying import postgres_source, postgres_target
 from retinue.store.sqlite_copying import sqlite_source, sqlite_target
@@ -40,6 +42,7 @@ EVERY = RunQuery(limit=10_000)
 LARGE = "x" * 200_000
 STRANGE = "a\0b \N{CAT} 'q' \U000f0000"
 LIMITS = Limits.model_validate({"tenants": {"*": {"usd": 1000}}, "queues": {"slow": {"rate": 5}}})
+MINE = Space(scope="agent", owner=STRANGE.replace("\0", ""))
 Pair = tuple[Place, Place]
 
 
@@ -143,6 +146,10 @@ async def fill(place: Place) -> None:
         await store.signal("busy", STRANGE, {"by": LARGE}, START)
         await store.stream([("busy", "step", 1, "so"), ("busy", "step", 1, STRANGE)])
         await store.breakers.failed("mail", STRANGE, START)
+        origin = {"run_id": "busy", "step": "s", "agent": "work", "version": "1", "principal": "ana"}
+        for number in (1, 2):
+            memory = Memory(memory_id=f"m{number}", space=MINE, content=f"{STRANGE} lamp", key="k", at=START, **origin)
+            await store.memories.remember(STRANGE, memory)
         cause = Cause("breaker", STRANGE, {"since": 1, "failures": 5, "reason": STRANGE})
         await store.alerts.change(Changes(START, Cursor(3, 0), causes=(cause,), channels=("log",)))
 
@@ -157,6 +164,8 @@ async def readable(store: Store) -> dict[str, Any]:
         "inputs": await store.dead_inputs(None, None, 100),
         "alerts": await store.alerts.listed(everything=True),
         "breakers": await store.breakers.listed(),
+        "memories": await store.memories.listed(Listing(everything=True)),
+        "recalled": await store.memories.recall(STRANGE, Recall(spaces=(MINE,), text="lamps")),
         "tail": [(frame.seq, frame.run_id, frame.position) for frame in await store.tail(0, 10_000)],
     }
     for record in records:
