@@ -6,7 +6,7 @@ Derived from the journal; nothing is kept. Knows no terminal.
 from __future__ import annotations
 
 from retinue.runs.contracts import Frozen, Json
-from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, Leased, Outcome, Parked, Retried
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, Leased, Outcome, Parked, Record, Retried
 
 
 class RunEvent(Frozen):
@@ -46,10 +46,23 @@ def _words(entry: AnyEntry) -> tuple[str, str]:
         case "attempt":
             return entry.key, f"try {entry.number} of {entry.key} failed: {entry.error.message}"
         case "record":
-            return entry.topic, f"{entry.topic} {_brief(entry.facts)}"
+            return entry.topic, _recorded(entry)
         case "checkpoint":
             return entry.name, f"checkpoint {entry.name} {entry.number}"
     return _stage(entry)
+
+
+def _recorded(entry: Record) -> str:
+    facts = entry.facts
+    if entry.topic == "progress":
+        message = entry.content.get("message", "") if isinstance(entry.content, dict) else ""
+        of = "" if facts.get("total") is None else f" of {facts['total']:g}"
+        said = "".join(sign for sign in str(message) if sign.isprintable())
+        return f"{facts.get('name')}: {facts.get('done', 0):g}{of} {said}".rstrip()
+    if entry.topic == "session":
+        before = "" if facts.get("before") is None else f"{facts['before']} → "
+        return f"session with {facts.get('server')}: {before}{facts.get('status')} ({facts.get('cause')})"
+    return f"{entry.topic} {_brief(facts)}"
 
 
 def _stage(entry: Accepted | Leased | Parked | Finished | Retried) -> tuple[str, str]:

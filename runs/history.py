@@ -163,6 +163,7 @@ class History:
     def _take_back(self, entry: Retried) -> None:
         """Forget what followed the deliveries that hold; keep aside what need not be done again."""
         self.amendment = entry.amendment
+        self.remote.calls.clear()  # their sessions were closed with the failure
         self.admitted = bool(self.checkpoint or entry.keep)
         self.records = min([self.records, *self.said[entry.keep : entry.keep + 1]])
         del self.deliveries[entry.keep :], self.said[entry.keep :]

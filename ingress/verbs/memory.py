@@ -75,5 +75,5 @@ def _block(one: Remembered) -> str:
 memory_command = click.Group(
     "memory",
     commands={"list": _list, "show": _show, "forget": _forget},
-    help="List what agents remember, show one memory with its origin, or forget it.",
+    help="List what agents remember, show one memory with its origin, or forget it. Each takes --project and --json.",
 )

@@ -21,15 +21,17 @@ class EventScanner:
         self._line = b""
         self._data: list[bytes] = []
         self._id: str | None = None
-        self._past_return = False
         self.pending = 0
         self.count = 0
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes of the stream."""
         self.pending += len(chunk)
-        text = (self._line + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._line = text.split(b"\n")
+        text = self._line + chunk
+        held = b"\r" if text.endswith(b"\r") else b""
+        text = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, last = text.split(b"\n")
+        self._line = last + held
         for line in lines:
             self._take(line)
 

@@ -69,6 +69,7 @@ PORTS: dict[str, set[str]] = {
         "runs.effects.editing:as_made",
         "runs.effects.editing:on_record",
         "runs.effects.remote:execute",
+        "runs.effects.rolling:ended",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },

@@ -108,6 +108,9 @@ def test_forms_and_addresses_are_answered_and_checked_by_commands(project: Path,
         "order": "a cup",
         "said": {"size": {"size": 3}, "terms": None, "colour": {"colour": "blue"}},
     }
+    log = retinue("logs", run_id).out
+    assert "session with desk: in_progress → waiting_for_input (asked)" in log
+    assert "desk__order: 0.5 of 1 a cup is half done" in log and "requestState" not in log
 
 
 def test_a_question_of_a_server_can_be_declined_and_no_other(project: Path, retinue: Command) -> None:

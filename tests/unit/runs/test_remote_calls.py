@@ -211,6 +211,46 @@ async def test_a_call_that_was_not_gone_on_with_keeps_what_it_goes_on_with(make_
     assert [line.text for line in read(tmp_path) if line.what == "used"] == ["", ""]
 
 
+async def test_a_state_that_runs_out_moves_the_session_and_costs_no_answer(make_on_each: Make, tmp_path: Path) -> None:
+    """Expiry is a move of its own while the question waits; the answer is given to the call that is begun anew."""
+    begun: list[str] = []
+
+    async def short(arguments: Any, caller: Any, link: Any) -> object:
+        result = await desk.order(arguments, caller, link)
+        if isinstance(result, desk.Pause) and link.resumption is None:
+            begun.append(caller.key)
+            assert result.token is not None
+            expires = world.clock.now + 60 * 10**9 if len(begun) == 1 else None
+            return desk.Pause(result.questions, desk.Token(result.token.content, once=True, expires_at=expires))
+        return result
+
+    tool = desk.remote("desk__order", short, idempotency="idempotent")
+    world = await world_with_desk(make_on_each, tmp_path, tool)
+    run_id = await world.submit(orders, "a cup")
+    assert len(await asked(world)) == 2
+    assert await world.wait_out()
+    await world.settle()
+    found = await session_of(world)
+    assert (found.status, found.cause, found.resumable) == (SessionStatus.reinitialize_required, "expired", False)
+    assert len(await asked(world)) == 2, "the questions stay"
+    await world.crash()
+    value = await answer_all(world, run_id, crash=False)
+    assert value["said"]["size"] == {"size": 3, "gift": True} and len(begun) == 2
+    assert len(await world.store.requests(open_only=False)) == 3
+
+
+async def test_a_retried_run_asks_anew_in_a_session_of_its_own(make_on_each: Make, tmp_path: Path) -> None:
+    world = await world_with_desk(make_on_each, tmp_path)
+    run_id = await world.submit(orders, "a cup", deadline=world.clock.now + 60 * 10**9)
+    assert len(await asked(world)) == 2
+    assert await world.wait_out()
+    assert (await world.finish(run_id)).reason == "deadline_exceeded"
+    await world.retry(run_id)
+    value = await answer_all(world, run_id, crash=True)
+    assert value["said"]["size"] == {"size": 3, "gift": True}
+    assert [one.number for one in await world.store.sessions(SessionQuery())] == [1, 0]
+
+
 async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_each: Make, tmp_path: Path) -> None:
     async def brew(arguments: Any, caller: Any, link: Any) -> object:
         link.opened(desk.WIRE)
