@@ -62,7 +62,7 @@ class Fleet:
         return [server for server in self.servers() if server.url is not None and f":{port}/" in server.url]
 
     def note_children(self) -> list[psutil.Process]:
-        children = [child for child in psutil.Process().children() if len(_words(child)) == 4]
+        children = [child for child in psutil.Process().children() if "stdio" in _words(child)]
         self.pids |= {child.pid for child in children}
         return children
 
