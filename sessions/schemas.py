@@ -7,6 +7,7 @@ run, references never leave the schema, and every step is counted. The only modu
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -56,10 +57,12 @@ class Problem:
 
 
 class Schema:
-    """A schema ready to judge values. `judged` is what it judges by: of the given one what has a meaning and an end."""
+    """A schema ready to judge values, in any thread. `judged` is what it judges by: of the given one what has a meaning
+    and an end.
+    """
 
     def __init__(self, given: dict[str, Json]) -> None:
-        self._left = 0
+        self._steps = threading.local()
         cleaned = _without_harm(given)
         kind = extend(Draft202012Validator, {name: self._counted(name, rule) for name, rule in _RULES.items()})
         self.judged: dict[str, Json] = cleaned if isinstance(cleaned, dict) else {}
@@ -67,7 +70,7 @@ class Schema:
 
     def problems(self, value: Json) -> list[Problem]:
         """The first problems of a value, none when it fits. TooMuchWork."""
-        self._left = _STEPS + _STEPS_PER_PART * _parts(value)
+        self._steps.left = _STEPS + _STEPS_PER_PART * _parts(value)
         try:
             found = list(islice(self._validator.iter_errors(value), MOST_PROBLEMS))
         except (RecursionError, ArithmeticError) as error:
@@ -84,8 +87,8 @@ class Schema:
         return judge
 
     def _spend(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
+        self._steps.left -= steps
+        if self._steps.left < 0:
             raise TooMuchWork("too many steps")
 
 
