@@ -360,6 +360,35 @@ async def test_without_new_beginnings_a_lost_session_fails_its_calls_until_it_is
     assert "the server forgot us" in ended.error.message
 
 
+async def test_other_tools_than_were_approved_are_a_new_beginning_whatever_is_kept(make: Make, tmp_path: Path) -> None:
+    async def changed(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        link.lost("pins_changed")
+        raise PermanentError("the tool is another one", code="pin_changed")
+
+    tools = (desk.ORDER, desk.remote("desk__note", changed, side_effect="read"))
+
+    @workflow
+    async def both(ctx: Context, _: Any) -> list[Any]:
+        done = await asyncio.gather(
+            ctx.call("desk__order", text="a"), ctx.call("desk__note", text="b"), return_exceptions=True
+        )
+        return [type(each).__name__ for each in done]
+
+    world = await world_with_desk(make, tmp_path, *tools)
+    world.redefine(both)
+    run_id = await world.submit(both, None)
+    assert len(await asked(world)) == 2
+    found = await session_of(world)
+    assert (found.status, found.cause, found.resumable) == (
+        SessionStatus.reinitialize_required,
+        "pins_changed",
+        True,
+    )
+    await answer_all(world, run_id, crash=False)
+    assert ("reinitialize_required", "in_progress") in await moves(world, run_id)
+
+
 async def test_progress_is_told_once_a_second_and_a_hundred_times_at_most(make: Make, tmp_path: Path) -> None:
     async def counts(arguments: Any, caller: Any, link: Any) -> object:
         link.opened(desk.WIRE)
