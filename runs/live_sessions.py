@@ -157,7 +157,10 @@ class Sessions:
 
     def _of(self, server: str) -> _Live:
         if server not in self._live:
-            self._live[server] = _Live(self._before(server))
+            session = self.get(server)
+            gone = session is not None and session.status in (_S.resumable, _S.reinitialize_required)
+            other = session is not None and gone and session.cause == PINS_CHANGED
+            self._live[server] = _Live(self._before(server), lost=gone, other=other)
         return self._live[server]
 
     def _before(self, server: str) -> dict[str, Phase]:

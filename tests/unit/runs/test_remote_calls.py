@@ -234,6 +234,8 @@ async def test_a_state_that_runs_out_moves_the_session_and_costs_no_answer(make_
     assert (found.status, found.cause, found.resumable) == (SessionStatus.reinitialize_required, "expired", False)
     assert len(await asked(world)) == 2, "the questions stay"
     await world.crash()
+    await asked(world)
+    assert (await session_of(world)).status is SessionStatus.reinitialize_required, "whoever owns the run"
     value = await answer_all(world, run_id, crash=False)
     assert value["said"]["size"] == {"size": 3, "gift": True} and len(begun) == 2
     assert len(await world.store.requests(open_only=False)) == 3
