@@ -43,6 +43,8 @@ _LOG = logging.getLogger("retinue.actors")
 _OBJECT_STORE = 100 * 1024 * 1024
 _START_TIMEOUT = 60.0
 _END_TIMEOUT = 10.0
+_UNUSED = ["--no-monitor", "--include-log-monitor=false"]
+"""Processes of a head that a runtime of one node has no use for: two starts of Python less."""
 _REACH_TIMEOUT = 5.0
 _CHILDREN_TIMEOUT = 20.0
 
@@ -326,6 +328,7 @@ def _start_head(settings: Settings) -> tuple[str, int]:
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
     command += ["--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--object-store-memory={_OBJECT_STORE}"]
+    command += _UNUSED
     with (logs / "ray-head.log").open("ab") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     address = f"127.0.0.1:{port}"

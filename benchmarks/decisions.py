@@ -5,7 +5,8 @@
 50 and 500 rules about one capability's stage. `general` rules name no tool, so that each request is judged by all of
 them; `pinned` ones name one of ten tools each, so that a request meets a tenth. New requests (each has arguments that
 were not seen before) are judged by the engine; known ones come from the cache. The floor is the same rules as Python
-closures over a dictionary, a loop that stops at the first denial; its answers are compared with the gate's.
+closures over a dictionary, a loop that stops at the first denial; its answers are compared with the gate's. Times are
+those that the thread was on a core, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from retinue.policy.rules import read_rules
 from retinue.runs.gate import GateRequest
 
 HERE = Path(__file__).parent
-ROUNDS = 5
-REQUESTS = 5_000
+ROUNDS = 3
+REQUESTS = 4_000
 KNOWN = 100
 """Requests that come again and again, where decisions are shared."""
 TOOLS = [f"tool{number}" for number in range(10)]
@@ -113,15 +114,18 @@ def _request(number: int) -> GateRequest:
 
 
 def timed(judge: Callable[[Any], object], asked: Sequence[object]) -> tuple[float, float]:
-    """Decisions a second, and the 99th percentile in µs."""
-    took = []
-    clock = time.perf_counter_ns
+    """Decisions a second of the first half of the requests, and the 99th percentile in µs of the second."""
+    clock, half = time.thread_time_ns, len(asked) // 2
     began = clock()
-    for request in asked:
+    for request in asked[:half]:
+        judge(request)
+    rate = half / (clock() - began) * 1e9
+    took = []
+    for request in asked[half:]:
         before = clock()
         judge(request)
         took.append(clock() - before)
-    return len(asked) / (clock() - began) * 1e9, sorted(took)[len(took) * 99 // 100] / 1000
+    return rate, sorted(took)[len(took) * 99 // 100] / 1000
 
 
 def check(made: Set, asked: Sequence[GateRequest]) -> None:

@@ -22,7 +22,7 @@ from retinue.runs.errors import EffectError, InvalidInput, UnknownName
 from retinue.runs.sessions import Pause
 from retinue.runs.tracing import traceparent
 from retinue.sessions.connections import Listing
-from retinue.sessions.pins import Change, PinnedServer, changes, client_capabilities, pin, read_lock
+from retinue.sessions.pins import Change, PinnedServer, changes, client_capabilities, pin, read_intact
 from retinue.sessions.servers import Server
 
 _SECOND = 1_000_000_000
@@ -73,7 +73,7 @@ def server_named(settings: Settings, name: str) -> Server:
 
 async def compare(settings: Settings, servers: Iterable[Server]) -> list[Comparison]:
     """Ask servers for their lists, all at once, and lay them beside the lock."""
-    lock = read_lock(settings.folder)
+    lock = read_intact(settings.folder)
     async with _connections() as connections:
 
         async def one(server: Server) -> Comparison:

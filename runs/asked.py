@@ -122,8 +122,6 @@ class _Reader:
             self._memory(entry)
         elif entry.key.endswith(APPROVAL) and "gate" in entry.facts:
             self.asking[entry.key] = entry
-            if of_memory(entry.facts):
-                return  # its question stands in a record of its own
             arguments = entry.content.get("arguments") if isinstance(entry.content, dict) else None
             known = {"version": entry.facts.get("version"), "digest": entry.facts.get("digest")}
             self._call(entry, entry.key, entry.name, known, arguments)
@@ -139,8 +137,6 @@ class _Reader:
 
     def _turned_down(self, entry: Outcome) -> None:
         record = self.refused.pop(entry.key, None)
-        if record is not None and of_memory(record.facts):
-            return
         if record is None:
             self._call(entry, entry.key, entry.name, {}, None)
             return
@@ -162,7 +158,7 @@ class _Reader:
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
         stage, key = str(entry.facts.get("stage")), entry.facts.get("key")
-        lacks = (_OF_A_STAGE if asked is None else ()) + (("arguments", "hosts") if stage == "memory" else ())
+        lacks = _OF_A_STAGE if asked is None else ()
         said = in_full(entry.facts.get("decision") or {})
         follows = stage == "model" and said.get("outcome") == "allow"
         if follows:
@@ -190,13 +186,20 @@ class _Reader:
                 return
 
     def _memory(self, intent: Intent) -> None:
-        """The arguments of a memory stand with the intent that follows the decisions about it."""
-        if is_question(intent.key) or not isinstance(intent.content, dict):
+        """The arguments of a memory stand with the intent that follows the decisions about it, or with the question
+        whether it may be written."""
+        given = intent.content
+        if is_question(intent.key):
+            self.asking[intent.key] = intent
+            given = given.get("arguments") if isinstance(given, dict) else None
+        if not isinstance(given, dict):
             return
-        names = ("query", "k") if intent.effect == "recall" else intent.content.keys() - {"scope", "owner"}
-        arguments = {name: intent.content.get(name) for name in names}
-        for number in self.remembering[intent.key]:
+        names = ("query", "k") if intent.effect == "recall" else given.keys() - {"scope", "owner"}
+        arguments = {name: given.get(name) for name in names}
+        for number in self.remembering[step_of(intent.key)]:
             one = self.found[number]
+            if "arguments" not in one.lacks:
+                continue
             request = one.request.model_copy(update={"arguments": arguments})
             lacks = tuple(name for name in one.lacks if name not in ("arguments", "hosts"))
             self.found[number] = replace(one, request=request, lacks=lacks)

@@ -254,13 +254,25 @@ def read_lock(folder: Path) -> Lock:
     """
     lock = _read(folder)
     for server, pinned in lock.servers.items():
-        for name, tool in pinned.tools.items():
-            if digest_definition(tool.definition(name)) != tool.sha256:
-                raise ConfigError(
-                    f"{folder / FILE}: {server}.{name} is not what was approved: its definition does not fit its hash; "
-                    f"run `retinue capabilities pin {server}`"
-                )
+        for name in pinned.tools.keys() - _intact(pinned).keys():
+            raise ConfigError(
+                f"{folder / FILE}: {server}.{name} is not what was approved: its definition does not fit its hash; "
+                f"run `retinue capabilities pin {server}`"
+            )
     return lock
+
+
+def read_intact(folder: Path) -> Lock:
+    """The same without what does not fit its hash: what may be pinned anew. ConfigError when it is no lock."""
+    lock = _read(folder)
+    kept = {name: pins.model_copy(update={"tools": _intact(pins)}) for name, pins in lock.servers.items()}
+    return Lock(servers=kept)
+
+
+def _intact(pinned: PinnedServer) -> dict[str, PinnedTool]:
+    return {
+        name: tool for name, tool in pinned.tools.items() if digest_definition(tool.definition(name)) == tool.sha256
+    }
 
 
 def _read(folder: Path) -> Lock:

@@ -120,8 +120,10 @@ def request(connection: Connection, codec: FrameCodec, request_id: str) -> Pendi
 
 def find_request(connection: Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
     """One request by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
-    where = " WHERE q.request_id = ? OR q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ? LIMIT 2"
-    rows = many(connection, sql("requests") + where, (request_id,) * 3)
+    rows = many(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
+    if not rows:
+        where = " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ? LIMIT 2"
+        rows = many(connection, sql("requests") + where, (request_id,) * 2)
     if len(rows) != 1:
         what = "no request has" if not rows else "more than one request matches"
         raise UnknownName(f"{what} id {request_id!r}: `retinue inbox` lists the open ones")

@@ -19,6 +19,9 @@ from retinue.store.engine import Connection
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
+_LEAST = 4
+"""Characters that a part of an id must have."""
+
 
 def keep(connection: Connection, run: int, row: SealedRow) -> None:
     """Write a session as it is now; `run` is the number of its run."""
@@ -77,8 +80,10 @@ def records(connection: Connection, query: SessionQuery) -> list[SessionRecord]:
 
 def find(connection: Connection, session_id: str) -> SessionRecord:
     """One session by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
-    where = " WHERE s.session_id = ? OR s.session_id LIKE ? || '%' OR s.session_id LIKE '%' || ? LIMIT 3"
-    rows = many(connection, sql("sessions") + where, (session_id,) * 3) if len(session_id) >= 4 else []
+    rows = many(connection, sql("sessions") + " WHERE s.session_id = ?", (session_id,))
+    if not rows and len(session_id) >= _LEAST:
+        where = " WHERE s.session_id LIKE ? || '%' OR s.session_id LIKE '%' || ? LIMIT 2"
+        rows = many(connection, sql("sessions") + where, (session_id,) * 2)
     if len(rows) != 1:
         what = "there is no capability session" if not rows else "more than one capability session matches"
         raise UnknownName(f"{what} {session_id!r}: `retinue sessions list --all` lists them")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from retinue.runs.batch import JOB, rows_key
-from retinue.runs.contracts import MICROS, Budget, RunRequest, Status
+from retinue.runs.contracts import MICROS, Budget, RunRequest, Status, StopReason
 from retinue.runs.control import Redriven, Rows
 from retinue.runs.errors import InvalidInput
 from retinue.runs.history import History
@@ -138,7 +138,7 @@ def _account_for(connection: Connection, top: _Failed, wanted: Retry, limits: Li
 
 def _collect(connection: Connection, top: int, wanted: Retry) -> list[_Failed]:
     found: list[_Failed] = []
-    pending = [top]
+    pending, above = [top], dict[int, str]()
     more = Raise()
     while pending:
         num = pending.pop()
@@ -151,12 +151,21 @@ def _collect(connection: Connection, top: int, wanted: Retry) -> list[_Failed]:
         before = history.amended(request).budget
         if num == top:
             more = raised(before, wanted.budget)
-        entry = retried(history, finished, wanted if num == top else wanted.below(target, more.of(before)))
+        share = more.of(before) if _shares(above.get(num), target, finished) else None
+        entry = retried(history, finished, wanted if num == top else wanted.below(target, share))
         found.append(_Failed(num, run_id, tenant_id, epoch, position, before, entry))
         if len(found) > _MOST:
             raise InvalidInput(f"run {run_id}: more than {_MOST} failed runs below it: redrive its children first")
-        pending += _failed_below(connection, num, stands(history, entry))
+        below = _failed_below(connection, num, stands(history, entry))
+        above.update(dict.fromkeys(below, target))
+        pending += below
     return found[::-1]
+
+
+def _shares(above: str | None, target: str, finished: Finished) -> bool:
+    """Whether more for those above is more for a run: a shard of a job, or a row that wanted more than its share. The
+    limits of others are their own."""
+    return above == JOB and (target == JOB or finished.reason is StopReason.budget_exhausted)
 
 
 def _not_failed(run_id: str, status: Status) -> Exception:

@@ -17,7 +17,7 @@ from retinue.ingress.verb import parsed, verb
 from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
-from retinue.sessions.pins import FILE, capability_name, read_lock, write_lock
+from retinue.sessions.pins import FILE, capability_name, read_intact, read_lock, write_lock
 
 _HEAD = ("NAME", "EFFECT", "SENSITIVITY", "STAGE", "SOURCE", "VERSION", "OWNER")
 
@@ -86,7 +86,7 @@ async def pin_command(terminal: Terminal, server: str, yes: bool) -> Exit:
     """Approve the tools of SERVER as they are now: connect, show what is not as it was pinned, ask, and write it into
     capabilities.lock with who said so and when. Pins of a server that is declared no longer are taken out."""
     settings = terminal.settings()
-    if server not in settings.capabilities and server in read_lock(settings.folder).servers:
+    if server not in settings.capabilities and server in read_intact(settings.folder).servers:
         return _unpin(terminal, server, yes)
     [found] = await compare(settings, [server_named(settings, server)])
     if found.problem or found.pinned is None:

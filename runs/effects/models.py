@@ -25,8 +25,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     profile = run.services.models.profile(request)
     if command.interrupted:
         _charge_lost_call(run, command)
-    limited = run.ledger.budget.usd is not None
-    decision = gates.decide(run, "model", request.model, _facts(request, profile) | {"limited": limited}, command.key)
+    decision = gates.decide(run, "model", request.model, _facts(run, request, profile), command.key)
     if decision.outcome != "allow":
         error = ErrorInfo(reason="policy_denied", code="denied", message=f"model {request.model}: {decision.reason}")
         return Done(result="refused", error=error, hard=False)
@@ -56,7 +55,7 @@ async def _intend(run: Run, command: Command, request: ModelRequest, profile: Mo
         name=request.model,
         digest=command.digest,
         reserved=reserved,
-        facts=_facts(request, profile) | {"prompt": command.options.get("prompt")},
+        facts=_facts(run, request, profile) | {"prompt": command.options.get("prompt")},
     )
     if not profile.free:
         await run.write(intent)
@@ -111,8 +110,9 @@ def _charge_lost_call(run: Run, command: Command) -> None:
     run.ledger.settle(command.key, charged)
 
 
-def _facts(request: ModelRequest, profile: ModelProfile) -> dict[str, Json]:
-    return {
+def _facts(run: Run, request: ModelRequest, profile: ModelProfile) -> dict[str, Json]:
+    limited = {"limited": True} if run.ledger.budget.usd is not None else {}
+    return limited | {
         "model": request.model,
         "provider": profile.provider,
         "turn": request.turn,

@@ -126,12 +126,16 @@ async def execute(
         ending = error.code
         if error.code in NOT_MADE and resumption is not None and resumption.token is not None:
             _note(run, (command.key, server), "unsent", token=resumption.token)
+        elif isinstance(error, PermanentError):
+            _over(run, command.key, server)
         raise
     finally:
         link.open = False
         run.sessions.leave(server, command.key, ending)
     if isinstance(result, Pause):
         await _pause(run, command, server, result, resumption is None)
+    else:
+        _over(run, command.key, server)
     return result
 
 
@@ -244,6 +248,13 @@ async def _pause(run: Run, command: Command, server: str, pause: Pause, anew: bo
     _note(run, (command.key, server), "paused", facts, pause.token, content)
     run.sessions.enter(server, command.key, "asking", "asked")
     await run.write()
+
+
+def _over(run: Run, key: str, server: str) -> None:
+    """The call has ended: what it could be continued with is a credential that nobody needs any more."""
+    kept = run.history.remote.calls.get(key)
+    if kept is not None and kept.token is not None and run.sessions.is_open(kept.session_id):
+        _note(run, (key, server), "dropped", {"cause": "ended"})
 
 
 def _note(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from retinue.sessions.servers import Server
 MAX_CONNECTIONS = 256
 """At once in one process."""
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
+BACKOFF_FIRST, BACKOFF_MOST = 0.5, 10.0
 """Seconds before a server that could not be reached is tried again: doubled with each failure."""
 
 SHORT_LIFE = 5.0
@@ -48,6 +49,9 @@ DRAIN = 600.0
 
 READ_ON_AGAIN = 1.0
 """Seconds before a stream that ended early is read on."""
+
+LIBRARY_LOGS = ("client", "mcp.client", "mcp.shared")
+"""Logs of the SDK's client: they hold what servers wrote and the ends of connections, which are told as errors here."""
 
 Key = tuple[str, ...]
 
@@ -77,6 +81,8 @@ class McpConnections:
     """The connections of one process and event loop. `environ` is where references to secrets are looked up."""
 
     def __init__(self, environ: Mapping[str, str], *, most: int = MAX_CONNECTIONS) -> None:
+        for name in LIBRARY_LOGS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._environ = environ
         self._most = most
         self._slots: dict[Key, Slot] = {}
@@ -134,11 +140,13 @@ class McpConnections:
         for connection in self._streams.values():
             self._shut(connection, keep_session=True)
         self._streams.clear()
-        if self._closing:
-            _, late = await asyncio.wait(self._closing, timeout=CLOSE_ALL)
-            for task in late:
-                task.cancel()
-        await self._guardian.close()
+        try:
+            if self._closing:
+                _, late = await asyncio.wait(self._closing, timeout=CLOSE_ALL)
+                for task in late:
+                    task.cancel()
+        finally:
+            await self._guardian.close()
 
     # -- calls -------------------------------------------------------------------------------------------
 

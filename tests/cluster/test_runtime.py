@@ -14,6 +14,7 @@ from retinue.host.presence import find_runtime
 QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.promise("A7", "B3")
 def test_a_runtime_whose_supervisor_has_crashed_is_found_and_none_beside_it_is_started(standing: CommandLine) -> None:
     standing.run("up")
@@ -25,6 +26,7 @@ def test_a_runtime_whose_supervisor_has_crashed_is_found_and_none_beside_it_is_s
     assert found["address"] == before.address and found["pid"] != before.pid
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.promise("A7", "A9", "B3", "I4", "K2")
 def test_a_runtime_serves_many_commands_until_it_is_stopped(standing: CommandLine) -> None:
     started = standing.json("up")

@@ -4,7 +4,7 @@ A point is a place in the code where an operation on the durable state is called
 
 - `port`: outside of the store, a call of a method of the port `Journal`, or of a method of `Store` that
   submits to its writer, on something named `store`, `_store`, `journal` or `_journal`; and in `runs/` every call
-  of a method `write`, and of `remember` or `forget` on something named `memories`. A function that is itself named
+  of a method `write`, and of `remember` or `forget` on the port of memories. A function that is itself named
   `write` only passes on what its callers write: they are the points. `note` is none: it keeps entries in memory until
   one of the others flushes them.
 - `facade`: a call of the writer's `submit` in `store/store.py`: between the store's caller and group commit.
@@ -38,6 +38,7 @@ _ROOMS = ("actors", "host", "inference", "ingress", "memory", "policy", "runs", 
 _STORES = {"store", "_store", "journal", "_journal"}
 MEMORY = ("remember", "forget")
 """What changes memories."""
+_MEMORIES = {"memories", "_port"}
 _WORDS = {"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}
 _PENS = {"store.sqlite_pen": "sqlite", "store.postgres.pen": "postgres", "store.postgres.bulk": "postgres"}
 _STATEMENTS = {"run", "execute", "executemany"}
@@ -139,7 +140,8 @@ def _operation(module: str, function: str, call: ast.Call) -> tuple[Kind, str] |
     """The kind of the point that a call is, and its operation; None for any other call."""
     if not isinstance(call.func, ast.Attribute):
         return None
-    called, receiver = call.func.attr, _last(call.func.value)
+    of = call.func.value
+    called, receiver = call.func.attr, _last(of.func if isinstance(of, ast.Call) else of)
     if module == "store.store":
         return ("facade", called) if _is_submit(call) else None
     if module in _PENS:
@@ -147,7 +149,7 @@ def _operation(module: str, function: str, call: ast.Call) -> tuple[Kind, str] |
         return ("transaction", said) if said in _WORDS or (said and _PENS[module] == "postgres") else None
     if module.startswith("store.") or function == "write":
         return None
-    ours = called == "write" or (called in MEMORY and receiver == "memories")
+    ours = called == "write" or (called in MEMORY and receiver in _MEMORIES)
     writes = ours and module.startswith("runs.")
     if writes or (called in operations() and receiver in _STORES):
         return "port", called

@@ -153,7 +153,9 @@ class World:
     async def settle(self) -> None:
         """Drive until every run has parked or ended."""
         async with asyncio.timeout(_BOUND):
-            while await self.lease() or self._tasks:
+            busy = True
+            while await self.lease() or self._tasks or busy:  # what ended while it looked may have woken another
+                busy = bool(self._tasks)
                 await self.pass_news()
                 if self._tasks:
                     await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=0.05)

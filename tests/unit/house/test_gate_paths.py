@@ -90,8 +90,8 @@ GUARDED: list[tuple[str, str, set[str]]] = [
     ("runs/effects/calls.py", "_execute", {"_weigh", "_still_allowed"}),
     ("runs/effects/calls.py", "_probe", {"doubts.way"}),
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
-    ("runs/effects/memory.py", "_port(run).remember", {"_permitted"}),
-    ("runs/effects/memory.py", "_port(run).forget", {"_permitted"}),
+    ("runs/effects/memory.py", "memories.remember", {"_permitted"}),
+    ("runs/effects/memory.py", "memories.forget", {"_permitted"}),
     ("runs/effects/memory.py", "_port(run).recall", {"_decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
@@ -225,7 +225,7 @@ def test_a_new_way_around_is_found(product: dict[Path, ast.Module], what: str) -
         ),
         ("runs/effects/calls.py", "async def late(run, c, p):\n    await _execute(run, c, p)\n    _weigh(run, c, p)"),
         ("runs/effects/models.py", "async def perform2(run, c, q, p):\n    return await _complete(run, c, q, p)"),
-        ("runs/effects/memory.py", "async def keep(run, m):\n    await _port(run).remember('acme', m)"),
+        ("runs/effects/memory.py", "async def keep(memories, m):\n    await memories.remember('acme', m)"),
     ],
 )
 def test_a_door_that_is_opened_before_the_gate_was_asked_is_found(

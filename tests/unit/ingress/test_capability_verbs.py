@@ -119,6 +119,19 @@ def test_whatever_a_server_changes_is_shown_and_has_to_be_pinned_anew(place: Pat
     assert retinue("capabilities", "test", "desk", "find", "--args", '{"query": "x"}').code == 0
 
 
+def test_a_lock_that_was_changed_by_hand_stops_the_project_until_it_is_pinned_anew(
+    place: Path, retinue: Command
+) -> None:
+    retinue("capabilities", "pin", "desk", "--yes")
+    lock = place / "capabilities.lock"
+    lock.write_text(lock.read_text().replace("Finds a thing.", "Finds a thing, and tells."))
+    said = retinue("capabilities", "list")
+    assert (said.code, "run `retinue capabilities pin desk`" in said.err) == (2, True)
+    assert "  + find" in retinue("capabilities", "diff").out
+    assert retinue("capabilities", "pin", "desk", "--yes").code == 0
+    assert retinue("capabilities", "list").code == 0
+
+
 def test_doctor_tells_of_servers_that_are_not_pinned_lack_a_secret_or_are_gone(
     place: Path, retinue: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from retinue.ingress.exits import Exit
 from retinue.ingress.verbs.init import make_project
 from retinue.runs.contracts import Status
 from retinue.sessions.catalog import Catalog
+from retinue.sessions.gateway import CapabilityGateway
 
 pytestmark = pytest.mark.promise("B4", "D2", "D4")
 
@@ -121,6 +122,23 @@ def test_a_question_of_a_server_can_be_declined_and_no_other(project: Path, reti
     assert end(project, run_id) == {"order": "a cup", "declined": ["size", "terms"]}
     assert retinue("answer", ids["size"]).code == 2
     assert "already" in retinue("answer", ids["size"], "3").err
+
+
+def test_a_host_lets_go_of_connections_when_a_run_leaves_it(
+    project: Path, retinue: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[tuple[str, bool]] = []
+
+    async def release(self: CapabilityGateway, run_id: str, ended: bool) -> None:
+        released.append((run_id, ended))
+
+    monkeypatch.setattr(CapabilityGateway, "release", release)
+    run_id = begin(project)
+    assert released == [(run_id, False)]
+    for request in asked(retinue).values():
+        retinue("answer", request, "--decline")
+    end(project, run_id)
+    assert released[-1] == (run_id, True)
 
 
 def test_sessions_are_listed_shown_and_closed(project: Path, retinue: Command) -> None:

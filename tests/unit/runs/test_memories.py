@@ -174,7 +174,8 @@ async def test_what_the_gate_was_asked_about_memory_can_be_read_back(make: Make)
     first, last = about[0], about[-1]
     assert (first.outcome, last.outcome) == ("approval_required", "allow")
     assert first.request.side_effect == "write" and last.approval is not None and last.approval.by == "ben"
-    assert first.lacks == ("arguments", "hosts"), "they are content, and stand sealed with the intent"
+    assert first.request.arguments["content"] == last.request.arguments["content"] == "the code is 1234"
+    assert first.lacks == last.lacks == ()
 
 
 @pytest.mark.promise("G2", "C1")

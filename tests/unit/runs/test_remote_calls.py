@@ -266,6 +266,9 @@ async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_ea
     await world.crash()
     assert (await world.finish(run_id)).value == ["brewed by t1"]
     assert sum(line.what == "filed" for line in read(tmp_path)) == 1
+    records = [e for e in await world.entries(run_id) if isinstance(e, Record)]
+    dropped = [e.facts["cause"] for e in records if e.facts.get("event") == "dropped"]
+    assert dropped == ["ended"], "a credential is not kept for longer than its call"
     assert (await moves(world, run_id))[1:3] == [("in_progress", "resumable"), ("resumable", "in_progress")]
 
 

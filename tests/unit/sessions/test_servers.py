@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from pydantic import ValidationError
 
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.errors import ConfigError, PermanentError
-from retinue.sessions.servers import Server, environment_of, headers_of, missing_variables
+from retinue.sessions.servers import Probe, Server, ToolOverride, environment_of, headers_of, missing_variables
 
+ROOT = Path(__file__).resolve().parents[3]
 URL = "https://mcp.example.com/mcp"
 PROBE = {"tool": "find", "arguments": {"q": "$key"}}
 
@@ -128,6 +130,13 @@ def test_references_are_resolved_when_a_connection_is_made_and_a_missing_one_is_
         headers_of(web, {"TEAM": "blue"})
     assert raised.value.code == "not_made"
     assert "KEY}" in repr(desk) and "k'" not in repr(environment_of)
+
+
+def test_every_key_of_a_declaration_is_read_by_something() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "sessions").rglob("*.py"))
+    read = set(re.findall(r"\b(?:server|override|probe)\.([a-z_]+)", sources))
+    for model in (Server, ToolOverride, Probe):
+        assert set(model.model_fields) - {"name"} <= read, model
 
 
 def test_a_probe_may_only_ask_a_tool_that_is_said_to_read() -> None:

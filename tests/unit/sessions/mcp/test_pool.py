@@ -27,6 +27,7 @@ from tests.unit.sessions.mcp.test_children import gone, until
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.sessions import Pause
 from retinue.sessions.connections import Listing, Pinned
+from retinue.sessions.mcp import inquiries
 from retinue.sessions.mcp.pool import McpConnections
 from retinue.sessions.pins import digest_definition, digest_names
 from retinue.sessions.servers import Server
@@ -203,10 +204,11 @@ async def test_a_question_over_stdio_is_asked_of_the_only_call_that_is_left() ->
         assert text_of(result) == "ordered tea for 2"
 
 
-async def test_a_question_that_could_be_of_two_runs_is_asked_of_none() -> None:
+async def test_a_question_that_could_be_of_two_runs_is_asked_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiries, "SETTLE", 0.5)
     server = stdio(protocol="legacy")
     async with connections() as pool:
-        slow = asyncio.create_task(pool.call(server, "slow", {"seconds": 8.0}, caller("a", "r1"), Keeping(), None))
+        slow = asyncio.create_task(pool.call(server, "slow", {"seconds": 3.0}, caller("a", "r1"), Keeping(), None))
         await until(lambda: any(c.inquiries.busy for c in pool.connections))
         with pytest.raises(PermanentError) as raised:
             await pool.call(server, "order", {"subject": "tea"}, caller("b", "r2"), Keeping(), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from tests.unit.sessions.mcp.test_children import until
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sessions import Pause, Reply, Resumption, Token
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A talker that lives as long as these tests do."""
+    with talking() as (_, port):
+        yield port
+
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -42,27 +51,25 @@ def link_for(content: dict[str, Any], keys: list[str] | None = None, reply: Any 
 
 
 @pytest.mark.promise("D3")
-async def test_a_retry_goes_on_in_another_process_and_is_sent_once() -> None:
-    with talking() as (_, port):
-        async with connections() as first:
-            pause = await call(first, http(port), "order", subject="tea")
-        assert isinstance(pause, Pause) and pause.token is not None
-        assert (pause.token.content["kind"], pause.token.once) == ("mrtr", True)
-        link = answered(pause, {"euros": 4})
-        async with connections() as second:
-            assert text_of(await call(second, http(port), "order", link, subject="tea")) == "ordered tea for 4"
-        assert link.kept == [None]
+async def test_a_retry_goes_on_in_another_process_and_is_sent_once(port: int) -> None:
+    async with connections() as first:
+        pause = await call(first, http(port), "order", subject="tea")
+    assert isinstance(pause, Pause) and pause.token is not None
+    assert (pause.token.content["kind"], pause.token.once) == ("mrtr", True)
+    link = answered(pause, {"euros": 4})
+    async with connections() as second:
+        assert text_of(await call(second, http(port), "order", link, subject="tea")) == "ordered tea for 4"
+    assert link.kept == [None]
 
 
-async def test_a_retry_without_all_replies_is_not_sent() -> None:
-    with talking() as (_, port):
-        async with connections() as pool:
-            pause = await call(pool, http(port), "order", subject="tea")
-            assert isinstance(pause, Pause)
-            link = Keeping(Resumption(pause.token, {}))
-            again = await call(pool, http(port), "order", link, subject="tea")
-            assert isinstance(again, Pause)
-            assert (again.questions, again.token, link.kept) == (pause.questions, pause.token, [])
+async def test_a_retry_without_all_replies_is_not_sent(port: int) -> None:
+    async with connections() as pool:
+        pause = await call(pool, http(port), "order", subject="tea")
+        assert isinstance(pause, Pause)
+        link = Keeping(Resumption(pause.token, {}))
+        again = await call(pool, http(port), "order", link, subject="tea")
+        assert isinstance(again, Pause)
+        assert (again.questions, again.token, link.kept) == (pause.questions, pause.token, [])
 
 
 async def test_a_retry_outlives_a_server_that_keeps_its_key() -> None:
@@ -87,47 +94,44 @@ async def test_a_retry_that_the_server_does_not_take_is_lost() -> None:
 
 
 @pytest.mark.promise("D3")
-async def test_a_question_on_a_stream_is_answered_in_another_process(tmp_path: Path) -> None:
+async def test_a_question_on_a_stream_is_answered_in_another_process(port: int, tmp_path: Path) -> None:
     path = tmp_path / "orders"
     arguments = json.dumps({"subject": "tea", "path": str(path)})
-    with talking() as (_, port):
-        with python(HOST, str(port), "order", arguments) as host:
-            token, keys = json.loads(host.wait_for("paused").partition(" ")[2])
-            host.kill()
-        assert token["kind"] == "sse"
-        link = link_for(token, keys, {"euros": 4})
-        async with connections() as pool:
-            server = http(port, protocol="legacy")
-            result = await call(pool, server, "order", link, subject="tea", path=str(path))
+    with python(HOST, str(port), "order", arguments) as host:
+        token, keys = json.loads(host.wait_for("paused").partition(" ")[2])
+        host.kill()
+    assert token["kind"] == "sse"
+    link = link_for(token, keys, {"euros": 4})
+    async with connections() as pool:
+        server = http(port, protocol="legacy")
+        result = await call(pool, server, "order", link, subject="tea", path=str(path))
     assert text_of(result) == "ordered tea for 4"
     assert path.read_text() == "tea 4\n"
 
 
 @pytest.mark.promise("D3")
-async def test_a_call_on_a_stream_is_read_on_in_another_process(tmp_path: Path) -> None:
+async def test_a_call_on_a_stream_is_read_on_in_another_process(port: int, tmp_path: Path) -> None:
     path = tmp_path / "slow"
-    with talking() as (_, port):
-        with python(HOST, str(port), "slow", json.dumps({"seconds": 2.0, "path": str(path)})) as host:
-            token = json.loads(host.wait_for("token").partition(" ")[2])
-            host.kill()
-        async with connections() as pool:
-            link = link_for(token)
-            assert text_of(await call(pool, http(port, protocol="legacy"), "slow", link, seconds=2.0)) == "done"
+    with python(HOST, str(port), "slow", json.dumps({"seconds": 2.0, "path": str(path)})) as host:
+        token = json.loads(host.wait_for("token").partition(" ")[2])
+        host.kill()
+    async with connections() as pool:
+        link = link_for(token)
+        assert text_of(await call(pool, http(port, protocol="legacy"), "slow", link, seconds=2.0)) == "done"
     assert path.read_text().split() == ["begun", "ended"]
     assert link.steps[-1] == (4, 4, "part 4")
 
 
-async def test_a_stream_whose_answer_has_come_is_read_to_it(tmp_path: Path) -> None:
+async def test_a_stream_whose_answer_has_come_is_read_to_it(port: int, tmp_path: Path) -> None:
     path = tmp_path / "slow"
-    with talking() as (_, port):
-        with python(HOST, str(port), "slow", json.dumps({"seconds": 1.0, "path": str(path)})) as host:
-            token = json.loads(host.wait_for("token").partition(" ")[2])
-            host.kill()
-        await until(lambda: path.read_text().endswith("ended\n"))
-        async with connections() as pool:
-            for _ in range(2):
-                result = await call(pool, http(port, protocol="legacy"), "slow", link_for(token), seconds=1.0)
-                assert text_of(result) == "done"
+    with python(HOST, str(port), "slow", json.dumps({"seconds": 1.0, "path": str(path)})) as host:
+        token = json.loads(host.wait_for("token").partition(" ")[2])
+        host.kill()
+    await until(lambda: path.read_text().endswith("ended\n"))
+    async with connections() as pool:
+        for _ in range(2):
+            result = await call(pool, http(port, protocol="legacy"), "slow", link_for(token), seconds=1.0)
+            assert text_of(result) == "done"
 
 
 @pytest.mark.promise("D3")

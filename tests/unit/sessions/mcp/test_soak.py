@@ -6,6 +6,7 @@ The short one is in the suite; the long one has 200 sessions and two minutes (ma
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import sys
@@ -24,7 +25,7 @@ from retinue.sessions.mcp.guardian import VARIABLE
 from retinue.sessions.mcp.pool import McpConnections
 from retinue.sessions.servers import Server
 
-AFTERMATH = 20.0
+AFTERMATH = 30.0
 """Seconds after a death in which its server may still fail: it starts anew, and is not tried at once."""
 
 
@@ -44,7 +45,14 @@ class Fleet:
     def servers(self) -> list[Server]:
         ways = [(protocol, scope) for protocol in ("legacy", "auto") for scope in ("run", "worker")]
         over_http = [
-            http(port, name=f"http-{number}-{protocol}-{scope}", protocol=protocol, scope=scope, timeout=20.0)
+            http(
+                port,
+                name=f"http-{number}-{protocol}-{scope}",
+                protocol=protocol,
+                scope=scope,
+                timeout=60.0,
+                connect_seconds=60.0,
+            )
             for number, port in enumerate(self.ports)
             for protocol, scope in ways
         ]
@@ -54,7 +62,7 @@ class Fleet:
         return [server for server in self.servers() if server.url is not None and f":{port}/" in server.url]
 
     def note_children(self) -> list[psutil.Process]:
-        children = [child for child in psutil.Process().children() if any("stdio" in word for word in child.cmdline())]
+        children = [child for child in psutil.Process().children() if len(_words(child)) == 4]
         self.pids |= {child.pid for child in children}
         return children
 
@@ -62,7 +70,13 @@ class Fleet:
 def fleet(processes: int) -> Fleet:
     command = (sys.executable, TALKER, "stdio")
     servers = [
-        stdio(name=f"stdio-{n}", command=(*command, f"n{n}"), protocol="legacy" if n % 2 else "auto", timeout=20.0)
+        stdio(
+            name=f"stdio-{n}",
+            command=(*command, f"n{n}"),
+            protocol="legacy" if n % 2 else "auto",
+            timeout=60.0,
+            connect_seconds=60.0,
+        )
         for n in range(processes)
     ]
     made = Fleet(servers)
@@ -72,7 +86,7 @@ def fleet(processes: int) -> Fleet:
     return made
 
 
-async def session(number: int, pool: McpConnections, ships: Fleet, until: float) -> None:
+async def session(number: int, pool: McpConnections, ships: Fleet, pause: float, until: float) -> None:
     """One run that calls one server again and again."""
     servers = ships.servers()
     server, count = servers[number % len(servers)], 0
@@ -84,19 +98,19 @@ async def session(number: int, pool: McpConnections, ships: Fleet, until: float)
         who = caller(f"{number}-{count}", f"run-{number}", f"tenant-{number % 2}")
         began = time.monotonic()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 text = text_of(await pool.call(server, tool, arguments, who, Keeping(), None))
         except EffectError as error:
             ships.failed[error.code] += 1
             if not any(began - AFTERMATH < moment for moment in [ships.died.get(server.name, -1e9)]):
                 ships.unexplained.append(f"{server.name}: {error.code}: {error}")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(min(2.0, 20 * pause))
             continue
         expected = "done" if slow else str(number * 100_000 + count)
         if text != expected:
             ships.unexplained.append(f"{server.name} said {text!r} for {expected!r}")
         ships.made[server.name.rpartition("-")[0]] += 1
-        await asyncio.sleep(random.uniform(0.0, 0.1))
+        await asyncio.sleep(random.uniform(0.0, pause))
 
 
 async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
@@ -109,15 +123,16 @@ async def kill_at_random(ships: Fleet, every: float, until: float) -> None:
         if number % 5 == 0:
             port, other = random.choice(list(ships.ports.items()))
             for server in ships.of_port(port):
-                ships.died[server.name] = time.monotonic()
+                ships.died[server.name] = math.inf
             _end(other)
             ships.ports[port] = await asyncio.to_thread(_again, port)
             for server in ships.of_port(port):
                 ships.died[server.name] = time.monotonic()
         elif children:
             child = random.choice(children)
-            ships.died[f"stdio-{child.cmdline()[-1][1:]}"] = time.monotonic()
-            child.kill()
+            if words := _words(child):
+                ships.died[f"stdio-{words[-1][1:]}"] = time.monotonic()
+                child.kill()
         ships.deaths += 1
 
 
@@ -141,7 +156,9 @@ async def soak(sessions: int, seconds: float, every: float, processes: int) -> l
     try:
         async with connections(most=400) as pool:
             killing = asyncio.create_task(kill_at_random(ships, every, until - seconds * 0.1))
-            running = [asyncio.create_task(session(number, pool, ships, until)) for number in range(sessions)]
+            running = [
+                asyncio.create_task(session(number, pool, ships, sessions / 50, until)) for number in range(sessions)
+            ]
             while time.monotonic() < until:
                 await asyncio.sleep(seconds / 20)
                 rss.append(mine.memory_info().rss / 1e6)
@@ -161,6 +178,13 @@ async def soak(sessions: int, seconds: float, every: float, processes: int) -> l
     assert left == [] and not [child for child in mine.children() if VARIABLE in _environment(child)]
     assert ships.deaths >= 2 and sum(ships.made.values()) > sessions
     return rss
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
