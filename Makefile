@@ -12,7 +12,7 @@ PEERS  := .venv-peers
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-long test-llm conformance check format bench bench-peers bench-scale scale-costs chaos three-nodes lock clean
+.PHONY: help setup demo test test-long test-llm conformance check format bench bench-calls bench-peers bench-scale scale-costs chaos three-nodes lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
@@ -21,6 +21,7 @@ help:
 	@echo "make conformance  the official MCP suite, one scenario at a time; writes docs/conformance.md (3 minutes)"
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
+	@echo "make bench-calls  calls to MCP servers beside the bare SDK client, into benchmarks/results.json (6 minutes)"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
 	@echo "make bench-scale  simulate clusters of 1 to 1,000 nodes; prints the tables of docs/scale.md (WRITE=1: into it)"
 	@echo "make scale-costs  measure what that simulation is fed with and checked by (needs PostgreSQL; 5 minutes)"
@@ -83,6 +84,9 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 	@touch $@
 
 # PostgreSQL for DBOS is taken from the system (Debian: apt-get install postgresql) and skipped where it is absent.
+bench-calls: $(READY)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.capabilities.run
+
 bench-peers: $(PEERS)/.ready
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
 

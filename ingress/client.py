@@ -38,7 +38,7 @@ from retinue.runs.effects.rolling import is_shadow
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
-from retinue.runs.journal import NewRun
+from retinue.runs.journal import Accepted, NewRun
 from retinue.runs.messages import ModelRequest
 from retinue.runs.rollouts import Table
 from retinue.runs.sources import Source
@@ -177,8 +177,9 @@ class Client(JobReading):
         UnknownName when the project has no such definition any more.
         """
         registry = self.project.registry
-        registry.get((await self.get(run_id)).target)
+        record = await self.get(run_id)
         versions = {name: registry.get(name).version for name in (*registry.names(), JOB)}
+        versions[record.target] = registry.get(record.target, await self._begun_with(record.run_id)).version
         return await self.retry(run_id, budget=budget, deadline=deadline, versions=versions)
 
     async def fork(
@@ -208,6 +209,13 @@ class Client(JobReading):
             repeats=plan.repeats,
             version=version,
         )
+
+    async def _begun_with(self, run_id: str) -> str | None:
+        """The version that a run was accepted with."""
+        async for frame in self._store.read(run_id):
+            first = frame.entries[0]
+            return first.request.target_version if isinstance(first, Accepted) else None
+        return None
 
     # -- traces ------------------------------------------------------------------------------------------
 

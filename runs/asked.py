@@ -33,8 +33,6 @@ _USUAL: dict[str, Json] = {
 _OF_A_CALL = ("sensitivity", "rollout", "budget")
 _OF_A_STAGE = ("facts", "budget", "idempotency", "side_effect")
 _NOT_OF_A_MODEL = {"prompt", ASKED}
-_NOT_IN_INTENTS = ("limited",)
-"""Facts of the stage `model` that the intent of the call does not say; false unless they are kept."""
 
 
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
@@ -54,10 +52,9 @@ def asked_in_full(call: Prepared, caller: Caller) -> dict[str, Json]:
 
 
 def asked_at_stage(request: GateRequest, facts: bool) -> dict[str, Json]:
-    """At a stage that is about no call. Without `facts` those are left out that the intent of the model call has."""
+    """At a stage that is about no call; its `facts` are left out where the intent of the same step has them."""
     said = {name: getattr(request, name) for name in ("side_effect", "idempotency", "budget", "rollout")}
-    kept = request.facts if facts else {name: True for name in _NOT_IN_INTENTS if request.facts.get(name)}
-    return _unusual(said | {"facts": kept})
+    return _unusual(said | ({"facts": request.facts} if facts else {}))
 
 
 def _unusual(said: Mapping[str, Json]) -> dict[str, Json]:
@@ -179,8 +176,7 @@ class _Reader:
             if question.key in (None, intent.key) and question.request.resource == intent.name:
                 facts = {name: value for name, value in intent.facts.items() if name not in _NOT_OF_A_MODEL}
                 lacks = tuple(name for name in question.lacks if name != "facts")
-                besides = dict.fromkeys(_NOT_IN_INTENTS, False) | question.request.facts
-                request = question.request.model_copy(update={"facts": facts | besides})
+                request = question.request.model_copy(update={"facts": facts})
                 self.found[number] = replace(question, key=intent.key, request=request, lacks=lacks)
                 self.thinking.remove(number)
                 return

@@ -19,6 +19,8 @@ from retinue.runs.ports import Services
 from retinue.runs.session_past import SESSION
 from retinue.runs.sessions import CLOSE, MOVES, Session, SessionRow, SessionStatus, Wire, check_move
 
+PINS_CHANGED = "pins_changed"
+"""The cause of a loss that nothing resumes: what is kept was made for other tools."""
 Phase = Literal["active", "asking", "approving"]
 _S = SessionStatus
 
@@ -36,13 +38,14 @@ class Ways:
 
 @dataclass(slots=True)
 class _Live:
-    """A session in memory. `fresh`: this owner has not used it; `lost`: its connection is gone; `stops` end the calls
-    in flight when a person closes it.
+    """A session in memory. `fresh`: this owner has not used it; `lost`: its connection is gone; `other`: the server has
+    other tools than were approved; `stops` end the calls in flight when a person closes it.
     """
 
     phases: dict[str, Phase] = field(default_factory=dict)
     fresh: bool = True
     lost: bool = False
+    other: bool = False
     stops: dict[str, Callable[[], None]] = field(default_factory=dict)
 
 
@@ -103,7 +106,7 @@ class Sessions:
             known = wire.model_copy(update={"session_id": None})
         cause = "resumed" if session.status is _S.resumable else "reopened" if session.wire else "connected"
         if live.lost or session.wire != known:
-            live.lost = False
+            live.lost = live.other = False
             changed = session.wire != known
             self._past.sessions[server] = session.model_copy(update={"wire": known})
             if not self._derive(server, cause, key) and changed:
@@ -112,7 +115,8 @@ class Sessions:
     def lost(self, server: str, key: str | None, cause: str) -> None:
         """The connection is gone, or no longer good."""
         if self.get(server) is not None:
-            self._of(server).lost = True
+            live = self._of(server)
+            live.lost, live.other = True, cause == PINS_CHANGED
             self._derive(server, cause, key)
 
     def approval(self, server: str, state: str) -> None:
@@ -153,7 +157,10 @@ class Sessions:
 
     def _of(self, server: str) -> _Live:
         if server not in self._live:
-            self._live[server] = _Live(self._before(server))
+            session = self.get(server)
+            gone = session is not None and session.status in (_S.resumable, _S.reinitialize_required)
+            other = session is not None and gone and session.cause == PINS_CHANGED
+            self._live[server] = _Live(self._before(server), lost=gone, other=other)
         return self._live[server]
 
     def _before(self, server: str) -> dict[str, Phase]:
@@ -191,7 +198,7 @@ class Sessions:
     def _status(self, server: str) -> SessionStatus:
         live = self._live[server]
         phases = live.phases.values()
-        resumable = bool(live.lost and self._past.tokens(server))
+        resumable = bool(live.lost and not live.other and self._past.tokens(server))
         if live.lost and not resumable:
             return _S.reinitialize_required
         if "approving" in phases:

@@ -46,7 +46,8 @@ class Continuation:
         times = Counter[str]() if anew else self.times.copy()
         keyed = []
         for question in questions:
-            digest = digest_of([question.kind, question.message, question.asked])
+            asked = {name: value for name, value in question.asked.items() if name != "id"}
+            digest = digest_of([question.kind, question.message, asked])
             mark = SAMPLED if question.kind == "sampling" else ELICITED
             keyed.append((f"{step}{mark}{digest}#{times[digest]}", question))
             times[digest] += 1

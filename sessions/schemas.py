@@ -7,8 +7,10 @@ run, references never leave the schema, and every step is counted. The only modu
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -56,37 +58,49 @@ class Problem:
 
 
 class Schema:
-    """A schema ready to judge values. `judged` is what it judges by: of the given one what has a meaning and an end."""
+    """A schema ready to judge values, in any thread. `judged` is what it judges by: of the given one what has a meaning
+    and an end.
+    """
 
     def __init__(self, given: dict[str, Json]) -> None:
-        self._left = 0
         cleaned = _without_harm(given)
-        kind = extend(Draft202012Validator, {name: self._counted(name, rule) for name, rule in _RULES.items()})
         self.judged: dict[str, Json] = cleaned if isinstance(cleaned, dict) else {}
-        self._validator = kind(cleaned)
+        self._validator = _counting()(cleaned)
 
     def problems(self, value: Json) -> list[Problem]:
         """The first problems of a value, none when it fits. TooMuchWork."""
-        self._left = _STEPS + _STEPS_PER_PART * _parts(value)
+        _STEPS_LEFT.number = _STEPS + _STEPS_PER_PART * _parts(value)
         try:
             found = list(islice(self._validator.iter_errors(value), MOST_PROBLEMS))
         except (RecursionError, ArithmeticError) as error:
             raise TooMuchWork(type(error).__name__) from None
         return [_problem(error) for error in found]
 
-    def _counted(self, keyword: str, rule: Callable[..., Iterable[ValidationError] | None]) -> Callable[..., Any]:
-        def judge(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            self._spend(1 + (_length(wanted) + _length(instance)) // _SHARE)
-            for error in rule(validator, wanted, instance, schema) or ():
-                self._spend(_parts(instance) // _SHARE)
-                yield error
 
-        return judge
+_STEPS_LEFT = threading.local()
+"""Of the one judgement that a thread makes at a time."""
 
-    def _spend(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
-            raise TooMuchWork("too many steps")
+
+@cache
+def _counting() -> Any:
+    """The library's validator, each of its rules counted."""
+    return extend(Draft202012Validator, {name: _counted(rule) for name, rule in _RULES.items()})
+
+
+def _counted(rule: Callable[..., Iterable[ValidationError] | None]) -> Callable[..., Any]:
+    def judge(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _spend(1 + (_length(wanted) + _length(instance)) // _SHARE)
+        for error in rule(validator, wanted, instance, schema) or ():
+            _spend(_parts(instance) // _SHARE)
+            yield error
+
+    return judge
+
+
+def _spend(steps: int) -> None:
+    _STEPS_LEFT.number -= steps
+    if _STEPS_LEFT.number < 0:
+        raise TooMuchWork("too many steps")
 
 
 def _problem(error: ValidationError) -> Problem:
@@ -104,8 +118,6 @@ def _unique(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterato
 
 
 _RULES: dict[str, Callable[..., Any]] = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique}
-for _never in ("pattern", "patternProperties", "format", "$dynamicRef"):
-    _RULES.pop(_never, None)
 
 
 def _length(value: object) -> int:

@@ -54,8 +54,9 @@ POLICY = '@id("all") permit (principal, action, resource);\n' + "".join(
     for number in range(20)
 )
 WIDTHS = (1, 32)
-CALLS = {"stdio": {1: 300, 32: 1_600}, "http": {1: 100, 32: 480}}
-ROUNDS = 7
+CALLS = {"stdio": {1: 80, 32: 320}, "http": {1: 40, 32: 160}}
+"""Calls of a round, by how many at once: short rounds find the moments when nobody else works."""
+ROUNDS = 15
 Call = Callable[[int], Awaitable[None]]
 Figure = tuple[float, float]
 """Calls per second, and milliseconds of this process's processor time for each."""

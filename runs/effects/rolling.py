@@ -18,7 +18,10 @@ from retinue.runs.steps import Command, Done
 
 async def staged(run: Run, call: Prepared) -> Prepared:
     """The call with the stage that its capability is at for this run."""
-    rollout = (await run.services.rollouts.look()).of("capability", call.capability)
+    table = await run.services.rollouts.look()
+    if not (table.rows or run.request.shadow):
+        return call
+    rollout = table.of("capability", call.capability)
     stage = "shadow" if run.request.shadow and rollout.stage != "stopped" else rollout.stage
     if stage == call.capability.stage:
         return call
@@ -32,6 +35,8 @@ def like(asked: Prepared, call: Prepared) -> Prepared:
 
 def outside(run: Run, call: Prepared) -> str | None:
     """Why this run is not given the capability at all; None when it may ask the gate."""
+    if call.capability.stage != "canary":
+        return None
     return refusal(run.services.rollouts.table.of("capability", call.capability), who(run.request))
 
 
@@ -41,6 +46,8 @@ def facts_of(run: Run, capability: Capability) -> dict[str, Json]:
     `rollout_new` says that the run began after it.
     """
     table = run.services.rollouts.table
+    if not table.rows:
+        return {}
     stops = [table.of("capability", capability), agent_of(run)]
     found = [rollout for rollout in stops if rollout.stage == "stopped"]
     if not found:

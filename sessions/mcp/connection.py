@@ -57,7 +57,9 @@ SHORTEST_SECRET = 4
 """Characters; shorter values are not worth hiding, and would make holes in every text."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_LIMITS = httpx2.Limits(max_connections=128, max_keepalive_connections=16, keepalive_expiry=30.0)
+# Idle TCP connections are given up before their server does so, usually after 5 s: of a request that meets the end of
+# its connection nobody knows whether it arrived.
+_LIMITS = httpx2.Limits(max_connections=128, max_keepalive_connections=16, keepalive_expiry=3.0)
 _IDENTITY = types.Implementation(name="retinue", version=version("retinue"))
 
 logger = logging.getLogger(__name__)

@@ -238,7 +238,7 @@ class McpConnections:
         finally:
             slot.leases -= 1
             slot.used_at = asyncio.get_running_loop().time()
-            if slot.run_id is None and self._slots.get(self._key(order)) is not slot:
+            if slot.idle and self._slots.get(self._key(order)) is not slot:
                 self._shut_slot(slot)
 
     def _slot(self, order: Order) -> Slot:
@@ -280,7 +280,11 @@ class McpConnections:
                 raise TransientError(f"{problem}; next try in {left:.1f} s.", code="not_made", retry_after=left)
             slot.opening = asyncio.create_task(self._open(slot), name=f"mcp open {slot.server.name}")
             slot.opening.add_done_callback(_read_outcome)
-        return await asyncio.shield(slot.opening)
+        opening = slot.opening
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            raise TransientError(f"server {slot.server.name!r} was not called: it is let go of.", code="not_made")
+        return opening.result()
 
     async def _open(self, slot: Slot) -> Connection:
         loop = asyncio.get_running_loop()

@@ -103,24 +103,31 @@ def reached_into(trees: Trees, package: str) -> set[str]:
 
 
 def unguarded(tree: ast.Module, door: str, guards: frozenset[str]) -> list[str]:
-    """Functions of a module that call the function `door` without a call to one of `guards` further up in them."""
+    """Functions of a module that call the function `door` without a call to one of `guards` further up in them.
+
+    `*.name` is a method of this name of anything.
+    """
     found = []
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name == door:
             continue
         lines = [(_called(node), node.lineno) for node in ast.walk(function) if isinstance(node, ast.Call)]
-        through = [line for called, line in lines if called == door]
+        through = [line for called, line in lines if called == door or _is_any(called, door)]
         asked = [line for called, line in lines if called in guards]
         if through and (not asked or min(asked) >= min(through)):
             found.append(function.name)
     return found
 
 
+def _is_any(called: str, door: str) -> bool:
+    return door.startswith("*.") and called.rpartition(".")[2] == door[2:] and called != door[2:]
+
+
 def _called(call: ast.Call) -> str:
-    """What a call calls: `name`, `owner.name`, `owner(...).name`, or the last name alone."""
+    """What a call calls: `name`, `owner.name`, `owner(...).name`, or `.name` of anything else."""
     function = call.func
     if not isinstance(function, ast.Attribute):
         return function.id if isinstance(function, ast.Name) else ""
     owner = function.value
     plain = isinstance(owner, ast.Name) or (isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name))
-    return f"{ast.unparse(owner)}.{function.attr}" if plain else function.attr
+    return f"{ast.unparse(owner)}.{function.attr}" if plain else f".{function.attr}"

@@ -90,9 +90,9 @@ GUARDED: list[tuple[str, str, set[str]]] = [
     ("runs/effects/calls.py", "_execute", {"_weigh", "_still_allowed"}),
     ("runs/effects/calls.py", "_probe", {"doubts.way"}),
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
-    ("runs/effects/memory.py", "memories.remember", {"_permitted"}),
-    ("runs/effects/memory.py", "memories.forget", {"_permitted"}),
-    ("runs/effects/memory.py", "_port(run).recall", {"_decide"}),
+    ("runs/effects/memory.py", "*.remember", {"_permitted"}),
+    ("runs/effects/memory.py", "*.forget", {"_permitted"}),
+    ("runs/effects/memory.py", "*.recall", {"_decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
 """In this module, whoever calls this asks one of these first."""

@@ -234,6 +234,8 @@ async def test_a_state_that_runs_out_moves_the_session_and_costs_no_answer(make_
     assert (found.status, found.cause, found.resumable) == (SessionStatus.reinitialize_required, "expired", False)
     assert len(await asked(world)) == 2, "the questions stay"
     await world.crash()
+    await asked(world)
+    assert (await session_of(world)).status is SessionStatus.reinitialize_required, "whoever owns the run"
     value = await answer_all(world, run_id, crash=False)
     assert value["said"]["size"] == {"size": 3, "gift": True} and len(begun) == 2
     assert len(await world.store.requests(open_only=False)) == 3
@@ -358,6 +360,35 @@ async def test_without_new_beginnings_a_lost_session_fails_its_calls_until_it_is
     [ended] = [outcome for outcome in await world.outcomes(run_id) if outcome.effect == "call"]
     assert ended.error is not None and ended.error.code == "reinitialize_required"
     assert "the server forgot us" in ended.error.message
+
+
+async def test_other_tools_than_were_approved_are_a_new_beginning_whatever_is_kept(make: Make, tmp_path: Path) -> None:
+    async def changed(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        link.lost("pins_changed")
+        raise PermanentError("the tool is another one", code="pin_changed")
+
+    tools = (desk.ORDER, desk.remote("desk__note", changed, side_effect="read"))
+
+    @workflow
+    async def both(ctx: Context, _: Any) -> list[Any]:
+        done = await asyncio.gather(
+            ctx.call("desk__order", text="a"), ctx.call("desk__note", text="b"), return_exceptions=True
+        )
+        return [type(each).__name__ for each in done]
+
+    world = await world_with_desk(make, tmp_path, *tools)
+    world.redefine(both)
+    run_id = await world.submit(both, None)
+    assert len(await asked(world)) == 2
+    found = await session_of(world)
+    assert (found.status, found.cause, found.resumable) == (
+        SessionStatus.reinitialize_required,
+        "pins_changed",
+        True,
+    )
+    await answer_all(world, run_id, crash=False)
+    assert ("reinitialize_required", "in_progress") in await moves(world, run_id)
 
 
 async def test_progress_is_told_once_a_second_and_a_hundred_times_at_most(make: Make, tmp_path: Path) -> None:

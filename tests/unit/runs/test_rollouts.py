@@ -238,3 +238,14 @@ async def child_of(world: World, run_id: str) -> Any:
 def test_versions_side_by_side_need_versions_stages_and_one_type(others: list[Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Registry([], [OLD, *others])
+
+
+async def test_a_second_look_at_nothing_moved_is_no_work(make: Make) -> None:
+    """The stage of a call costs nothing where nothing was ever moved and nothing is in shadow."""
+    world = await make(worker, policy=OPEN)
+    prepared(world, calls("send", text="a"), {"answer": "done"})
+    result = await world.run("worker", "go")
+    [call] = await said(world, result.run_id)
+    assert DONE == ["a"] and call.result == "ok"
+    [intent] = [each for each in await world.intents(result.run_id) if each.effect == "call"]
+    assert "rollout" not in intent.facts.get("asked", {}) and "facts" not in intent.facts.get("asked", {})

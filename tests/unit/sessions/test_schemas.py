@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -97,6 +98,13 @@ def test_depth_and_nonsense_judge_nothing_and_break_nothing() -> None:
         assert Schema(nonsense).problems({"x": 1}) == Schema(nonsense).problems(3) == []
     for ignored in ({"type": "any"}, {"type": [{}]}, {"properties": []}, {"items": 3}, {"allOf": {}}):
         assert Schema(ignored).problems([1]) == []
+
+
+def test_threads_that_judge_at_once_have_a_bound_each() -> None:
+    judge = Schema({"items": {"allOf": [{"type": "integer"}] * 7}})
+    values = [list(range(3_000))] * 8
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(judge.problems, values)) == [[]] * 8
 
 
 def test_a_large_list_is_judged_to_its_end() -> None:

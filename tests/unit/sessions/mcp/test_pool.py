@@ -263,3 +263,25 @@ async def test_a_tool_that_is_not_there_is_not_called() -> None:
         with pytest.raises(PermanentError) as raised:
             await pool.call(server, "vanished", {}, caller(), Keeping(), pins)
     assert raised.value.code == "pin_changed"
+
+
+async def test_a_declaration_that_changes_ends_no_call_that_is_under_way(port: int) -> None:
+    async with connections() as pool:
+        before, after = http(port), http(port, timeout=30.0)
+        slow = [
+            asyncio.create_task(call(pool, before, "slow", key=key, seconds=wait))
+            for key, wait in (("a", 0.5), ("b", 1.5))
+        ]
+        await until(lambda: any(len(c.inquiries.calls) == 2 for c in pool.connections))
+        assert text_of(await call(pool, after, "add", key="c", a=1, b=1)) == "2"
+        assert [text_of(await one) for one in slow] == ["done", "done"]
+
+
+async def test_a_call_that_waits_for_a_connection_hears_that_all_are_closed() -> None:
+    async with connections() as pool:
+        waiting = asyncio.create_task(call(pool, bad("misbehaves", "silent", connect_seconds=30.0), "work"))
+        await until(lambda: any(slot.opening is not None for slot in pool._slots.values()))
+        await pool.close()
+        with pytest.raises(TransientError) as raised:
+            await waiting
+        assert raised.value.code == "not_made"

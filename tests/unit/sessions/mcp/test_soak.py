@@ -62,7 +62,7 @@ class Fleet:
         return [server for server in self.servers() if server.url is not None and f":{port}/" in server.url]
 
     def note_children(self) -> list[psutil.Process]:
-        children = [child for child in psutil.Process().children() if len(_words(child)) == 4]
+        children = [child for child in psutil.Process().children() if "stdio" in _words(child)]
         self.pids |= {child.pid for child in children}
         return children
 
@@ -103,7 +103,8 @@ async def session(number: int, pool: McpConnections, ships: Fleet, pause: float,
         except EffectError as error:
             ships.failed[error.code] += 1
             if not any(began - AFTERMATH < moment for moment in [ships.died.get(server.name, -1e9)]):
-                ships.unexplained.append(f"{server.name}: {error.code}: {error}")
+                since = time.monotonic() - ships.died.get(server.name, 0.0)
+                ships.unexplained.append(f"{server.name} {since:.0f} s after: {error.code}: {error}")
             await asyncio.sleep(min(2.0, 20 * pause))
             continue
         expected = "done" if slow else str(number * 100_000 + count)
@@ -174,7 +175,8 @@ async def soak(sessions: int, seconds: float, every: float, processes: int) -> l
     print(f"{ships.deaths} deaths of servers, {sum(ships.failed.values())} calls failed {dict(ships.failed)}")
     print(f"rss {[round(value) for value in rss]} MB; closed in {closing:.1f} s")
     print(f"{len(ships.pids)} processes of servers, {len(left)} left")
-    assert ships.unexplained == []
+    print("\n".join(ships.unexplained[:20]))
+    assert len(ships.unexplained) == 0
     assert left == [] and not [child for child in mine.children() if VARIABLE in _environment(child)]
     assert ships.deaths >= 2 and sum(ships.made.values()) > sessions
     return rss
