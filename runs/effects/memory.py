@@ -43,8 +43,8 @@ async def _remember(run: Run, command: Command) -> Done | Wait:
     given = await _permitted(run, command)
     if not isinstance(given, dict):
         return given
-    memory = _memory(run, command, given)
-    await _port(run).remember(run.request.tenant_id, memory, run.leased.epoch)
+    memory, memories = _memory(run, command, given), _port(run)
+    await memories.remember(run.request.tenant_id, memory, run.leased.epoch)
     facts: dict[str, Json] = {"memory_id": memory.memory_id, "expires_at": memory.expires_at}
     return Done(value={"memory_id": memory.memory_id}, facts=facts)
 
@@ -55,7 +55,8 @@ async def _forget(run: Run, command: Command) -> Done | Wait:
     if not isinstance(given, dict):
         return given
     by, now = effect_key(run.request.effect_scope, command.key), run.services.now_ns()
-    count = await _port(run).forget(run.request.tenant_id, _space(given), str(given["name"]), by, now)
+    memories = _port(run)
+    count = await memories.forget(run.request.tenant_id, _space(given), str(given["name"]), by, now)
     return Done(value={"forgotten": count}, facts={"forgotten": count})
 
 
