@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from retinue.store.blobs import FolderBlobs
 from retinue.store.frames import FrameCodec
 from retinue.store.memories import StoreMemories
 from retinue.store.sealing import KEY_BYTES, Vault
+from retinue.store.statements import migrations
 
 OWNER = "SELECT 1 FROM runs WHERE run_id = ? AND tenant_id = ? AND epoch = ?"
 
@@ -45,7 +45,8 @@ class _Connection:
 
     def __init__(self, owns: Callable[[str, str, int], bool]) -> None:
         self._raw = apsw.Connection(":memory:")
-        self._raw.execute(files("retinue.store").joinpath("migrations", "0006_memory.sql").read_text())
+        for step in migrations():
+            self._raw.execute(step)
         self._owns = owns
 
     def execute(self, statement: str, values: Any = ()) -> Any:
