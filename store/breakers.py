@@ -5,13 +5,12 @@ A breaker that is closed and well has no row: looking costs some microseconds, a
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from retinue.runs.breakers import Breaker, BreakerPolicy
 from retinue.store.engine import Connection
+from retinue.store.looks import SharedLook
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
@@ -30,16 +29,13 @@ class StoreBreakers:
 
     def __init__(self, peek: Apply, submit: Apply, policy: BreakerPolicy, moment: float) -> None:
         self._peek = peek
-        self._moment = moment
         self._submit = submit
         self._policy = policy
-        self._rows: dict[str, tuple[Any, ...]] = {}
-        self._look_again = 0.0
-        self._looking: asyncio.Future[Any] | None = None
+        self._rows = SharedLook(self._read, moment)
 
     async def admit(self, name: str, at: int) -> int | None:
         """See Breakers."""
-        row = (await self._look()).get(name)
+        row = (await self._rows.get()).get(name)
         if row is None or row[1] == "closed":
             return None
         if at < row[4]:
@@ -54,7 +50,7 @@ class StoreBreakers:
 
     async def succeeded(self, name: str) -> bool:
         """See Breakers."""
-        if name not in await self._look():
+        if name not in await self._rows.get():
             return False
         query = "DELETE FROM breakers WHERE name = ? RETURNING state"
         rows: list[Any] = await self._change(lambda connection: many(connection, query, (name,)))
@@ -65,24 +61,15 @@ class StoreBreakers:
         rows: list[Any] = await self._peek(lambda connection: many(connection, f"{_READ} ORDER BY name"))
         return [Breaker(*row) for row in rows]
 
-    async def _look(self) -> dict[str, tuple[Any, ...]]:
-        """The rows by name, as they were a moment ago: many steps share a look, also while it is under way. Letting a
-        probe through is no look.
-        """
-        if time.monotonic() < self._look_again:
-            return self._rows
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._peek(lambda connection: many(connection, _READ)))
-        looking = self._looking
-        rows = {row[0]: row for row in await asyncio.shield(looking)}
-        if looking is self._looking:
-            self._rows, self._look_again = rows, time.monotonic() + self._moment
-        return rows
-
     async def _change(self, operation: Callable[[Connection], Any]) -> Any:
         changed = await self._submit(operation)
-        self._look_again, self._looking = 0.0, None  # what was looked up before does not count any more
+        self._rows.forget()
         return changed
+
+    async def _read(self) -> dict[str, tuple[Any, ...]]:
+        """The rows by name. Letting a probe through is no look."""
+        rows: list[Any] = await self._peek(lambda connection: many(connection, _READ))
+        return {row[0]: row for row in rows}
 
 
 def admit(connection: Connection, policy: BreakerPolicy, name: str, at: int) -> int | None:

@@ -6,7 +6,6 @@ transaction, so that the journal and the traces have who, when and why. Looking 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from retinue.runs.rollouts import NOTHING_MOVED, Rollout, Table
 from retinue.store.encoding import encode_new
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec
+from retinue.store.looks import SharedLook
 from retinue.store.owning import insert_runs
 from retinue.store.rows import many, one
 from retinue.store.settling import end_unowned
@@ -35,15 +35,12 @@ class StoreRollouts:
         self._peek = peek
         self._submit = submit
         self._codec = codec
-        self._look_again = 0.0
+        self._shared = SharedLook(self._read, _MOMENT)
         self.table: Table = NOTHING_MOVED
 
     async def look(self) -> Table:
         """See Rollouts."""
-        now = time.monotonic()
-        if now >= self._look_again:
-            self.table = Table(await self.listed())
-            self._look_again = now + _MOMENT
+        self.table = await self._shared.get()
         return self.table
 
     async def listed(self) -> list[Rollout]:
@@ -60,7 +57,7 @@ class StoreRollouts:
     async def stop(self, wanted: Rollout) -> bool:
         """See Rollouts."""
         stopped: bool = await self._submit(lambda connection: change(connection, wanted, only_new=True))
-        self._look_again = 0.0
+        self._shared.forget()
         return stopped
 
     async def move(self, wanted: Rollout, told: NewRun) -> None:
@@ -72,7 +69,10 @@ class StoreRollouts:
             tell(connection, self._codec, told, frames)
 
         await self._submit(write)
-        self._look_again = 0.0
+        self._shared.forget()
+
+    async def _read(self) -> Table:
+        return Table(await self.listed())
 
 
 def change(connection: Connection, wanted: Rollout, only_new: bool = False) -> bool:

@@ -22,6 +22,7 @@ from retinue.runs.control import RunQuery, SessionQuery
 from retinue.runs.journal import DeadLetter, Spawn
 from retinue.runs.limits import Limits
 from retinue.runs.memories import Memory, Recall, Space
+from retinue.runs.rollouts import Rollout
 from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import Copied, Source, Target, copy
 from retinue.store.memories import Listing
@@ -115,6 +116,9 @@ async def fill(place: Place) -> None:
         await store.signal("busy", STRANGE, {"by": LARGE}, START)
         await store.stream([("busy", "step", 1, "so"), ("busy", "step", 1, STRANGE)])
         await store.breakers.failed("mail", STRANGE, START)
+        await store.rollouts.stop(
+            Rollout(kind="agent", name="clerk", version="2", stage="stopped", at=START, reason=STRANGE)
+        )
         origin = {"run_id": "busy", "step": "s", "agent": "work", "version": "1", "principal": "ana"}
         for number in (1, 2):
             memory = Memory(memory_id=f"m{number}", space=MINE, content=f"{STRANGE} lamp", key="k", at=START, **origin)
@@ -133,6 +137,8 @@ async def readable(store: Store) -> dict[str, Any]:
         "inputs": await store.dead_inputs(None, None, 100),
         "alerts": await store.alerts.listed(everything=True),
         "breakers": await store.breakers.listed(),
+        "accounts": sorted(await store.accounts.listed(), key=lambda account: account.tenant_id),
+        "rollouts": await store.rollouts.history(None, 10),
         "memories": await store.memories.listed(Listing(everything=True)),
         "recalled": await store.memories.recall(STRANGE, Recall(spaces=(MINE,), text="lamps")),
         "tail": [(frame.seq, frame.run_id, frame.position) for frame in await store.tail(0, 10_000)],
