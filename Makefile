@@ -51,8 +51,14 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)
 	@cd examples/research && ../../$(BIN)/python demo.py
 
+# Clusters and chaos mostly wait, so the rest is tested beside them; they tell how it went when both have ended.
+test: CLUSTERS := tests/cluster tests/chaos
 test: $(READY)
-	$(BIN)/pytest -q
+	@beside=$$(mktemp); trap 'kill $$clusters 2>/dev/null; rm -f $$beside' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/pytest -q $(CLUSTERS) > $$beside 2>&1 & clusters=$$!; \
+	$(BIN)/pytest -q $(addprefix --ignore=,$(CLUSTERS)); rest=$$?; \
+	wait $$clusters; status=$$?; \
+	echo "beside them: $(CLUSTERS)"; cat $$beside; exit $$((rest | status))
 
 # Whole clusters brought up and down: some minutes; machines in namespaces need root and sshd, else they are skipped.
 test-long: $(READY)

@@ -144,6 +144,10 @@ class Vault:
         return key
 
 
+_LONGEST = 180
+"""Characters of a file's name; a tenant with a longer one has the name in a file of its own beside the key."""
+
+
 class KeyFolder:
     """Keys as files of one folder."""
 
@@ -171,17 +175,15 @@ class KeyFolder:
 
     def tenants(self) -> Iterator[str]:
         """See Keys."""
-        return (unquote(path.stem) for path in sorted(self._folder.glob("*.key")))
+        return map(_tenant_of, sorted(self._folder.glob("*.key")))
 
     def keep(self, tenant_id: str, key: bytes) -> bytes:
         """See Keys."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(tenant_id)
-        draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
+        if path.name.startswith(_HASHED):
+            _write(_draft_of(path), tenant_id.encode("utf-8", "surrogatepass")).replace(path.with_suffix(_NAME))
+        draft = _write(_draft_of(path), key)
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -204,10 +206,36 @@ class KeyFolder:
             file.flush()
             os.fsync(file.fileno())
         path.unlink()
+        path.with_suffix(_NAME).unlink(missing_ok=True)
         return True
 
     def _path(self, tenant_id: str) -> Path:
-        return self._folder / f"{quote(tenant_id, safe='')}.key"
+        name = quote(tenant_id, safe="", errors="surrogatepass")
+        if len(name) > _LONGEST:
+            name = _HASHED + blake2b(name.encode(), digest_size=32).hexdigest()
+        return self._folder / f"{name}.key"
+
+
+_HASHED, _NAME = "%~", ".tenant"
+"""No quoted name begins like the first; the second ends the name of the file with a long one."""
+
+
+def _tenant_of(path: Path) -> str:
+    if path.name.startswith(_HASHED):
+        return path.with_suffix(_NAME).read_bytes().decode("utf-8", "surrogatepass")
+    return unquote(path.stem, errors="surrogatepass")
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def _write(draft: Path, content: bytes) -> Path:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
 
 
 @lru_cache(maxsize=1024)

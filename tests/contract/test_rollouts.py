@@ -63,7 +63,7 @@ async def test_a_change_is_seen_by_others_within_a_second_and_at_once_by_who_mad
     assert await first.rollouts.stop(rollout("stopped"))
     assert ("capability", "send", "1") in (await first.rollouts.look()).rows
     assert (await second.rollouts.look()).rows == {}, "a look is shared by all steps of a second"
-    second.rollouts._look_again = 0.0
+    second.rollouts._shared.forget()
     assert ("capability", "send", "1") in (await second.rollouts.look()).rows
     await first.close()
     await second.close()

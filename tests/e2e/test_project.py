@@ -139,7 +139,9 @@ def test_the_yes_of_the_one_who_asked_counts_for_nothing(mine: Project) -> None:
     policy = mine.folder / "policy" / "project.cedar"
     policy.write_text(policy.read_text("utf-8").replace('@approver("anyone")\n', ""), "utf-8")
     run, request = ask_to_write(mine)
-    mine.run("approve", request)
+    assert "cannot approve it alone" in mine.run("approve", request, code=2).err
+    assert "asks for approval" in mine.run("wait", run, "--local", code=3).err
+    mine.run("deny", request, "--by", "bob", code=0)
     mine.run("wait", run, "--local", code=0)
     assert notes(mine) == []
     assert "call save_note ended refused" in mine.run("logs", run, code=0).line

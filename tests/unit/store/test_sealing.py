@@ -368,3 +368,12 @@ async def test_an_erased_error_keeps_its_code(tmp_path: Path) -> None:
         "(content erased)",
     )
     await store.close()
+
+
+def test_a_tenant_whose_name_is_longer_than_a_files_has_a_key_too(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path)
+    names = ["acme", "ü" * 5_000, "~" * 5_000]
+    made = {name: keys.create(name) for name in names}
+    assert {name: keys.load(name) for name in keys.tenants()} == made
+    assert all(keys.destroy(name) for name in names)
+    assert list(tmp_path.iterdir()) == []
