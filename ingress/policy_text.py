@@ -19,8 +19,8 @@ _LISTED = 50
 
 
 def rules_text(rules: Sequence[Rule], digest: str) -> str:
-    """A line for each rule, and the digest of all."""
-    rows = [[rule.id, _outcome(rule), _scope(rule), rule.where] for rule in rules]
+    """A line for each rule, with its file (of the one folder) and line; and the digest of all."""
+    rows = [[rule.id, _outcome(rule), _scope(rule), rule.where.rpartition("/")[2]] for rule in rules]
     return f"{columns(('RULE', 'SAYS', 'ABOUT', 'WHERE'), rows)}\n\n{counted(len(rules), 'rule')}, digest {digest}"
 
 

@@ -100,7 +100,7 @@ async def test_one_probe_at_a_time_and_a_longer_pause_after_each_failure(
     policy = BreakerPolicy(failures=2, cooldown=10, longest=30, probe=60)
     one, two = (place.open(breakers=policy) for _ in range(2))
     for store in (one, two):
-        monkeypatch.setattr(store.breakers, "_moment", 0.0)
+        monkeypatch.setattr(store.breakers._rows, "_moment", 0.0)
     try:
         await one.breakers.failed("model:x", "down", START)
         assert await two.breakers.admit("model:x", START) is None
