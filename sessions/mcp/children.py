@@ -105,6 +105,11 @@ class Child:
         """Of the process that was started; its group has the same number."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process that was started has ended."""
+        return self._process.poll() is not None
+
     async def attach(self) -> None:
         """Connect the pipes with the event loop."""
         loop = asyncio.get_running_loop()

@@ -85,7 +85,7 @@ class Connection:
         restored: Restored | None = None,
     ) -> None:
         self.server = server
-        self.alive = False
+        self._lives = False
         self.listing: Listing | None = None
         self.inquiries = Inquiries(server)
         self._environ = environ
@@ -104,6 +104,11 @@ class Connection:
         self._child: children.Child | None = None
         self._reading: Reading | None = None
         self._secrets = _secrets_of(server, environ)
+
+    @property
+    def alive(self) -> bool:
+        """Whether a request can be sent: false from the moment on that its server's process has ended."""
+        return self._lives and (self._child is None or not self._child.ended)
 
     @property
     def session(self) -> ClientSession:
@@ -181,7 +186,7 @@ class Connection:
         """
         if keep_session:
             self._exchange.muted = True
-        self.alive = False
+        self._lives = False
         self._ending.set()
         if self._owner is not None and self._owner is not asyncio.current_task():
             done, _ = await asyncio.wait({self._owner}, timeout=CLOSE_SECONDS)
@@ -223,7 +228,7 @@ class Connection:
             try:
                 async with asyncio.timeout(self.server.connect_seconds):
                     await self._enter(stack)
-                self.alive = not self._ending.is_set()
+                self._lives = not self._ending.is_set()
             except BaseException as error:
                 if not ready.done():
                     ready.set_exception(self._explain(error))
@@ -233,11 +238,11 @@ class Connection:
         except asyncio.CancelledError:
             logger.debug("the connection with %s was ended from within", self.server.name)
         finally:
-            self.alive = False
+            self._lives = False
             await self._leave(stack)
 
     def _end(self) -> None:
-        self.alive = False
+        self._lives = False
         self._ending.set()
 
     async def _enter(self, stack: AsyncExitStack) -> None:
