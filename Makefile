@@ -51,14 +51,15 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)
 	@cd examples/research && ../../$(BIN)/python demo.py
 
-# Clusters and chaos mostly wait, so the rest is tested beside them; they tell how it went when both have ended.
-test: CLUSTERS := tests/cluster tests/chaos
+# What works with processes that are started and killed mostly waits, so the rest is tested beside it; how that went is
+# told when both have ended.
+test: PROCESSES := tests/cluster tests/chaos tests/crash tests/e2e
 test: $(READY)
-	@beside=$$(mktemp); trap 'kill $$clusters 2>/dev/null; rm -f $$beside' EXIT; trap 'exit 130' INT TERM; \
-	$(BIN)/pytest -q $(CLUSTERS) > $$beside 2>&1 & clusters=$$!; \
-	$(BIN)/pytest -q $(addprefix --ignore=,$(CLUSTERS)); rest=$$?; \
-	wait $$clusters; status=$$?; \
-	echo "beside them: $(CLUSTERS)"; cat $$beside; exit $$((rest | status))
+	@beside=$$(mktemp); trap 'kill $$processes 2>/dev/null; rm -f $$beside' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/pytest -q $(PROCESSES) > $$beside 2>&1 & processes=$$!; \
+	$(BIN)/pytest -q $(addprefix --ignore=,$(PROCESSES)); rest=$$?; \
+	wait $$processes; status=$$?; \
+	echo "beside them: $(PROCESSES)"; cat $$beside; exit $$((rest | status))
 
 # Whole clusters brought up and down: some minutes; machines in namespaces need root and sshd, else they are skipped.
 test-long: $(READY)
