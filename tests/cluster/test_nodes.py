@@ -16,6 +16,9 @@ from tests.cluster.conftest import CommandLine
 from retinue.host.presence import find_runtime
 from retinue.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.long
+"""Chaos and the shared store lose nodes in every round."""
+
 QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
 
 

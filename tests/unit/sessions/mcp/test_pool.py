@@ -115,7 +115,7 @@ async def test_a_server_that_died_is_started_again_at_once() -> None:
     async with connections() as pool:
         number = await pid(pool, stdio())
         os.kill(number, signal.SIGKILL)
-        await until(lambda: gone(number))
+        await until(lambda: not any(connection.alive for connection in pool.connections))
         link = Keeping()
         assert text_of(await call(pool, stdio(), "add", link, a=1, b=1)) == "2"
         assert link.losses == []
