@@ -75,6 +75,11 @@ def result_of(outcome: Outcome) -> tuple[Json, dict[str, Json] | None]:
     return content, None
 
 
+def asked_by(command: Command) -> dict[str, Json]:
+    """The model's own words for a step: its id and its turn; a workflow's step has neither."""
+    return {name: command.options[name] for name in ("call_id", "turn") if command.options.get(name) is not None}
+
+
 def intent_of(command: Command, at: int, facts: dict[str, Json] | None = None) -> Intent:
     """The journal's word on an effect that is about to happen with the arguments it was asked for with."""
     return Intent(

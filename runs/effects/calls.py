@@ -18,7 +18,7 @@ from retinue.runs.identity import effect_key
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
 from retinue.runs.sessions import Pause, Resumption
-from retinue.runs.steps import Command, Done, Wait, error_info
+from retinue.runs.steps import Command, Done, Wait, asked_by, error_info
 from retinue.runs.tracing import span_id_of, traceparent
 
 _SETTLE_NS = 1_000_000_000
@@ -301,7 +301,7 @@ def _intent(run: Run, command: Command, call: Prepared, decision: GateDecision, 
             "gate": decision.facts,
             ASKED: asked_of_call(call, caller),
             **(_contract(call, now) if _is_write(call) else {}),
-            **_asked_by(command),
+            **asked_by(command),
             **editing.on_record(run, command, call),
         },
     )
@@ -314,11 +314,6 @@ def _contract(call: Prepared, now: int) -> dict[str, Json]:
 
 def _deadline(call: Prepared, now: int) -> int:
     return now + int(call.capability.timeout * 1e9)
-
-
-def _asked_by(command: Command) -> dict[str, Json]:
-    """The model's own words for a call: its id and its turn; a workflow's call has neither."""
-    return {name: command.options[name] for name in ("call_id", "turn") if command.options.get(name) is not None}
 
 
 def _caller(run: Run, command: Command, call: Prepared) -> Caller:

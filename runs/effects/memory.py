@@ -17,7 +17,7 @@ from retinue.runs.gate import Approval, GateDecision, GateRequest
 from retinue.runs.identity import digest_of, effect_key
 from retinue.runs.journal import Intent, Record
 from retinue.runs.memories import Memories, Memory, Recall, Space, problem_of
-from retinue.runs.steps import EDITED, Command, Done, Wait, intent_of
+from retinue.runs.steps import EDITED, Command, Done, Wait, asked_by, intent_of
 
 _SECOND = 1_000_000_000
 
@@ -70,7 +70,7 @@ async def _recall(run: Run, command: Command) -> Done | Wait:
         if decision.outcome != "allow":
             return _refused(f"the memory of {space} may not be read: {decision.reason}")
     if command.key not in run.history.intents:
-        run.note(intent_of(command, run.services.now_ns(), {"side_effect": "read", **_asked_by(command)}))
+        run.note(intent_of(command, run.services.now_ns(), {"side_effect": "read", **asked_by(command)}))
     wanted = Recall(
         spaces=spaces,
         text=given["query"],
@@ -140,7 +140,7 @@ def _changed(run: Run, command: Command, call: Prepared) -> Prepared | Done:
 
 def _intent(run: Run, command: Command, call: Prepared, made: Prepared) -> Intent:
     space = _space(made.arguments)
-    facts: dict[str, Json] = {"side_effect": "write", "scope": space.scope, "owner": space.owner, **_asked_by(command)}
+    facts: dict[str, Json] = {"side_effect": "write", "scope": space.scope, "owner": space.owner, **asked_by(command)}
     if made is not call:
         given = asking.approval(run, command, call)
         facts[EDITED] = {"by": given.by if given else "", "asked": call.digest, "called": made.digest}
@@ -242,10 +242,6 @@ def _port(run: Run) -> Memories:
 def _refused(message: str) -> Done:
     error = ErrorInfo(reason="policy_denied", code="denied", message=message)
     return Done(result="refused", error=error, hard=False)
-
-
-def _asked_by(command: Command) -> dict[str, Json]:
-    return {name: command.options[name] for name in ("call_id", "turn") if command.options.get(name) is not None}
 
 
 def _capability(name: str, side_effect: SideEffect) -> Capability:

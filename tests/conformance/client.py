@@ -15,8 +15,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
+from tests.unit.sessions.mcp.linking import caller
+
 from retinue.runs import forms
-from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError
 from retinue.runs.sessions import Pause, Question, Reply, Resumption, Token, Wire
@@ -46,23 +47,6 @@ class Keeping:
 
     async def keep(self, token: Token | None) -> None:
         self.token = token
-
-
-def caller(key: str) -> Caller:
-    return Caller(
-        run_id="conformance",
-        root_run_id="conformance",
-        tenant_id="default",
-        principal_id="suite",
-        agent="conformance",
-        route="cli",
-        depth=0,
-        key=key,
-        epoch=1,
-        deadline=2**62,
-        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        budget={},
-    )
 
 
 class Host:
