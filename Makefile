@@ -17,7 +17,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
 	@echo "make test      set up, then run all tests (those of PostgreSQL are skipped where no server is installed)"
-	@echo "make test-long  whole clusters, every kill on PostgreSQL, 200 sessions with servers, conformance: half an hour"
+	@echo "make test-long  whole clusters, every kill on PostgreSQL, 200 sessions with servers, conformance"
 	@echo "make conformance  the official MCP suite, one scenario at a time; writes docs/conformance.md (3 minutes)"
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
@@ -61,7 +61,7 @@ test: $(READY)
 	wait $$processes; status=$$?; \
 	echo "beside them: $(PROCESSES)"; cat $$beside; exit $$((rest | status))
 
-# Whole clusters brought up and down: some minutes; machines in namespaces need root and sshd, else they are skipped.
+# Whole clusters, soaks and enumerations; machines in namespaces need root and sshd, else they are skipped.
 test-long: $(READY)
 	$(BIN)/pytest -q -m long
 
