@@ -54,7 +54,7 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
         return await _recover(run, command, made, intent)
     command.interrupted = False
     if (why := rolling.outside(run, asked)) is not None:
-        return Done(result="refused", error=ErrorInfo(reason="policy_denied", code="canary", message=why), hard=False)
+        return _outside(why)
     return await _begin(run, command, asked)
 
 
@@ -64,12 +64,15 @@ def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prepared) 
         return None
     caller = _caller(run, command, asked)
     _, decision = _weigh(run, command, asked, caller)
-    if decision.outcome != "deny":
+    outside = rolling.outside(run, asked)
+    if outside is None and decision.outcome != "deny":
         return None
     remote.give_up(run, command, made)
     if _is_write(made):
-        why = f"{command.name} was begun and is not continued: {decision.reason}"
+        why = f"{command.name} was begun and is not continued: {outside or decision.reason}"
         return doubts.unknown(command.name, why, _ONE_HOP)
+    if outside is not None:
+        return _outside(outside)
     return _denied(run, command, made, decision, caller)
 
 
@@ -119,6 +122,10 @@ async def _not_allowed(
         why = f"its arguments were changed by its approver, and the call with them: {decision.reason}"
         return asking.refused(run, command, call, decision, (why, told))
     return _denied(run, command, call, decision, caller)
+
+
+def _outside(why: str) -> Done:
+    return Done(result="refused", error=ErrorInfo(reason="policy_denied", code="canary", message=why), hard=False)
 
 
 def _denied(run: Run, command: Command, call: Prepared, decision: GateDecision, caller: Caller) -> Done:
@@ -263,10 +270,11 @@ async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Do
 async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Make the write once more, with its key, if the gate still allows it; say so first, with a new deadline."""
     caller = _caller(run, command, call)
-    asked = run.services.gateway.prepare(command.name, command.arguments)
+    asked = await rolling.staged(run, run.services.gateway.prepare(command.name, command.arguments))
     _, decision = _weigh(run, command, asked, caller)
-    if decision.outcome != "allow":
-        return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {decision.reason}", _ONE_HOP)
+    why = rolling.outside(run, asked) or (decision.reason if decision.outcome != "allow" else None)
+    if why is not None:
+        return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", _ONE_HOP)
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
     now = run.services.now_ns()
