@@ -22,8 +22,8 @@ DOORS: dict[str, set[str]] = {
     },
     # A capability is called: in a step, or for a trial of a tool that only reads.
     "execute": {"runs.effects.calls:_execute", "runs.effects.remote:execute", "ingress.pinning:call_once"},
-    # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit, and
-    # a trial of a tool asks the gate itself.
+    # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
+    # trial of a tool asks the gate itself.
     "prepare": {
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
@@ -102,7 +102,7 @@ GUARDED: list[tuple[str, str, set[str]]] = [
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
     ("runs/effects/memory.py", "*.remember", {"_permitted"}),
     ("runs/effects/memory.py", "*.forget", {"_permitted"}),
-    ("runs/effects/memory.py", "*.recall", {"_decide"}),
+    ("runs/effects/memory.py", "*.recall", {"gates.decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
 """In this module, whoever calls this asks one of these first."""
