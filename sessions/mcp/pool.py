@@ -17,7 +17,7 @@ import mcp_types as types
 from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError, TransientError
-from retinue.runs.sessions import Link, Pause, Reply, Resumption
+from retinue.runs.sessions import Link, Pause, Resumption
 from retinue.sessions.connections import Listing, Pinned, RemoteResult
 from retinue.sessions.mcp.calls import Conversation, StreamEnded
 from retinue.sessions.mcp.children import Guardian
@@ -26,7 +26,7 @@ from retinue.sessions.mcp.faults import Forgotten
 from retinue.sessions.mcp.handshake import Known
 from retinue.sessions.mcp.orders import Order
 from retinue.sessions.mcp.pending import Pending
-from retinue.sessions.mcp.tokens import RetryToken, StreamToken, TaskToken, unpack
+from retinue.sessions.mcp.tokens import StreamToken, TaskToken, unpack
 from retinue.sessions.servers import Server
 
 MAX_CONNECTIONS = 256
@@ -54,6 +54,9 @@ LIBRARY_LOGS = ("client", "mcp.client", "mcp.shared")
 """Logs of the SDK's client: they hold what servers wrote and the ends of connections, which are told as errors here."""
 
 Key = tuple[str, ...]
+
+Use = Callable[[Connection], Awaitable[RemoteResult | Pause]]
+"""What is done with a connection."""
 
 
 @dataclass(eq=False)
@@ -111,11 +114,11 @@ class McpConnections:
         """
         order = Order(server, tool, arguments, caller)
         if link.resumption is not None:
-            return await self._go_on(order, link, link.resumption)
+            return await self._go_on(order, link, link.resumption, pins)
         stale = self._find(order)
         if stale is not None:
             await stale[1].stop()
-        return await self._begin(order, link, pins)
+        return await self._on_good_lease(order, link, lambda on: Conversation(on, order, link).begin(pins))
 
     async def release(self, run_id: str, ended: bool) -> None:
         """What only this run used is closed when it ended, else when it is idle."""
@@ -150,10 +153,11 @@ class McpConnections:
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    async def _begin(self, order: Order, link: Link, pins: Pinned | None) -> RemoteResult | Pause:
+    async def _on_good_lease(self, order: Order, link: Link, use: Use) -> RemoteResult | Pause:
+        """A connection that turns out to be no longer good is replaced, once."""
         for again in (True, False):
             try:
-                return await self._on_lease(order, lambda on: Conversation(on, order, link).begin(pins))
+                return await self._on_lease(order, use)
             except Forgotten as error:
                 link.lost("expired")
                 if not again:
@@ -161,7 +165,9 @@ class McpConnections:
                 self._replace(order, error.connection)
         raise AssertionError("the second try returns or raises")
 
-    async def _go_on(self, order: Order, link: Link, resumption: Resumption) -> RemoteResult | Pause:
+    async def _go_on(
+        self, order: Order, link: Link, resumption: Resumption, pins: Pinned | None
+    ) -> RemoteResult | Pause:
         found = self._find(order)
         if found is not None:
             connection, pending = found
@@ -176,7 +182,11 @@ class McpConnections:
         replies = resumption.replies
         if isinstance(token, StreamToken):
             return await self._read_on(order, link, token, resumption)
-        return await self._on_lease(order, lambda on: _resume(Conversation(on, order, link), token, replies))
+        if isinstance(token, TaskToken):
+            return await self._on_lease(order, lambda on: Conversation(on, order, link).resume_task(token, replies))
+        return await self._on_good_lease(
+            order, link, lambda on: Conversation(on, order, link).retry(token, replies, pins)
+        )
 
     async def _read_on(
         self, order: Order, link: Link, token: StreamToken, resumption: Resumption
@@ -228,9 +238,7 @@ class McpConnections:
 
     # -- leases ------------------------------------------------------------------------------------------
 
-    async def _on_lease(
-        self, order: Order, use: Callable[[Connection], Awaitable[RemoteResult | Pause]]
-    ) -> RemoteResult | Pause:
+    async def _on_lease(self, order: Order, use: Use) -> RemoteResult | Pause:
         slot = self._slot(order)
         slot.leases += 1
         try:
@@ -359,14 +367,6 @@ class McpConnections:
             for key, slot in list(self._slots.items()):
                 if slot.idle and loop.time() - slot.used_at >= slot.server.idle_seconds:
                     self._retire(key, slot)
-
-
-async def _resume(
-    talk: Conversation, token: RetryToken | TaskToken, replies: Mapping[str, Reply]
-) -> RemoteResult | Pause:
-    if isinstance(token, TaskToken):
-        return await talk.resume_task(token, replies)
-    return await talk.retry(token, replies)
 
 
 def _waits(slot: Slot) -> bool:
