@@ -105,11 +105,13 @@ class Pending:
     async def settles_within(self, seconds: float) -> bool:
         """Whether it returns, fails or asks something soon."""
         if self.task is not None and not self.task.done() and not self.open:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
             self.news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.news.wait()
-            self.spent += seconds
+            self.spent += loop.time() - began
         return bool(self.open) or self.task is None or self.task.done()
 
     async def stop(self) -> None:
