@@ -35,6 +35,7 @@ class Server:
     url: str = ""
     connected: int = 0
     posts: int = 0
+    left: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,7 +52,7 @@ class Server:
                 writer.write(self.ending)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            self.left += 1
         finally:
             writer.close()
 
