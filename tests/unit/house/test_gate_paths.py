@@ -29,6 +29,7 @@ DOORS: dict[str, set[str]] = {
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
         "runs.effects.calls:_again",
+        "runs.effects.calls:_is_another",
         "runs.effects.calls:_perform",
         "runs.turns:AgentContext.accepted",
         "ingress.client:Client.approve",
