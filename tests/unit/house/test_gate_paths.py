@@ -54,6 +54,7 @@ PORTS: dict[str, set[str]] = {
     "gateway": {
         "host.composition:services_of",
         "host.hosting:Host._carry",
+        "host.hosting:Host._end_sessions",
         "host.hosting:Host.serve",
         "ingress.client:Client._check_model",
         "ingress.client:Client.approve",
@@ -70,6 +71,7 @@ PORTS: dict[str, set[str]] = {
         "runs.effects.editing:on_record",
         "runs.effects.remote:execute",
         "runs.effects.rolling:ended",
+        "runs.live_sessions:Sessions.hear",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },
