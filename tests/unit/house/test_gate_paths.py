@@ -67,6 +67,7 @@ PORTS: dict[str, set[str]] = {
     "gateway": {
         "host.composition:services_of",
         "host.hosting:Host._carry",
+        "host.hosting:Host._end_sessions",
         "host.hosting:Host.serve",
         "ingress.client:Client._check_model",
         "ingress.client:Client.approve",
@@ -81,6 +82,7 @@ PORTS: dict[str, set[str]] = {
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
+        "runs.live_sessions:Sessions.hear",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },
