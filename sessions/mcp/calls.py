@@ -114,8 +114,7 @@ class Conversation:
 
     async def _admit(self) -> None:
         try:
-            async with asyncio.timeout(self._order.seconds):
-                await self._connection.inquiries.admit(self._pending)
+            await self._connection.inquiries.admit(self._pending, self._order.seconds)
         except TimeoutError:
             problem = f"{self._order.where} was not called: its server asks questions that belong to no call."
             raise TransientError(f"{problem} Give it `scope: run`.", code="not_made") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,26 +36,30 @@ class Server:
     url: str = ""
     connected: int = 0
     posts: int = 0
-    left: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connected += 1
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-                await reader.readexactly(int(length.partition(b":")[2]))
-                self.posts += 1
-                self.asked.set()
-                writer.write(HEAD + REPLY)
-                await writer.drain()
-                await asyncio.sleep(0)
-                writer.write(self.ending)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.left += 1
-        finally:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await self.answer(reader, writer)
+        with contextlib.suppress(ConnectionError):
             writer.close()
+            await writer.wait_closed()
+        self.left.release()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        self.posts += 1
+        self.asked.set()
+        writer.write(HEAD + REPLY)
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.write(self.ending)
+        await writer.drain()
 
 
 @asynccontextmanager
@@ -64,6 +69,9 @@ async def serving(ending: bytes) -> AsyncIterator[Server]:
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/mcp"
     async with listener:
         yield server
+        async with asyncio.timeout(20):
+            for _ in range(server.connected):
+                await server.left.acquire()
 
 
 async def answered(client: httpx2.AsyncClient, url: str) -> float:
