@@ -20,9 +20,9 @@ from shutil import which
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
 from retinue.sandbox.backends import Place, Surroundings
-from retinue.sandbox.execution import Plan, run
+from retinue.sandbox.execution import Plan, Runner
 from retinue.sandbox.keeper import FIRST_FILE
-from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import MIB, Profile
 
 NAME = "bubblewrap"
@@ -145,12 +145,12 @@ _REPORT = _ETC_FILES + len(roots.ETC)
 
 
 class Bubblewrap:
-    """The backend. One a process; it shares the launcher with others."""
+    """The backend. One a process; it shares the runner with others."""
 
     name = NAME
 
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
         self._found: tuple[Program, bytes] | None = None
 
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
@@ -161,7 +161,7 @@ class Bubblewrap:
             )
         program, closed = self._found or await self._find()
         start = _start(program, closed, place, profile, order, around)
-        return await run(self._launcher, start, Plan(place, profile, order, around))
+        return await self._runner.run(start, Plan(place, profile, order, around))
 
     async def _find(self) -> tuple[Program, bytes]:
         program = await asyncio.to_thread(find_program)

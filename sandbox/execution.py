@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox.backends import Place, Surroundings
+from retinue.sandbox.cgroups import Cgroups
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.profiles import Limits, Profile
 from retinue.sandbox.streams import Kept
+from retinue.sandbox.watching import Watched, watched, watching
 
 _FEWEST_FILES = 32
 """Open files that a helper program needs for itself."""
@@ -41,28 +43,71 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an exec ended: `status` as `wait` gives it, of the program or, when `helped`, of what it was started by."""
+    """How an exec ended: `status` as `wait` gives it, of the program or, when `helped`, of what it was started by.
+    `began` says whether the program has run, as far as that is known, and `missing` that there is none of its name.
+    """
 
     status: int | None
     helped: bool
+    began: bool
+    missing: str
     stopped: str
     stdout: Kept
     stderr: Kept
     micros: int
 
 
-async def run(launcher: Launcher, start: Start, plan: Plan) -> ExecResult:
-    """Start it with the limits that each process has, watch it, and say how it ended."""
-    order, limits = plan.order, plan.profile.limits
-    began = time.monotonic_ns()
-    streams = Kept(order.max_output), Kept(order.max_output)
-    running = launcher.start(replace(start, limits=(*start.limits, *rlimits(limits))), streams)
-    running.output = plan.around.output
-    status = await running.wait(min(order.timeout, limits.seconds))
-    ended = Ended(status, start.reports, running.stopped, *streams, micros=(time.monotonic_ns() - began) // 1000)
-    if start.reports and not running.stopped and _ENDED not in running.report:
-        return _not_begun(ended)
-    return result(ended)
+class Runner:
+    """Runs what backends have made ready, with one launcher and one set of control groups. Close it."""
+
+    def __init__(self, launcher: Launcher, groups: Cgroups) -> None:
+        self._launcher = launcher
+        self._groups = groups
+
+    @property
+    def held(self) -> frozenset[str]:
+        """What control groups hold here: `memory`, `pids`."""
+        return self._groups.controls
+
+    async def run(self, start: Start, plan: Plan) -> ExecResult:
+        """Start it, watch it if its profile is confined, and say how it ended."""
+        if not plan.profile.confined:
+            return result(await self._run(start, plan, None))
+        limits = plan.profile.limits
+        group = self._groups.take(limits)
+        members = group.members if group else ()
+        limited = replace(start, cgroups=members, limits=(*start.limits, *rlimits(limits)))
+        try:
+            over = watched(limits, plan.place.workspace, self.held)
+            ended = await self._run(limited, plan, over)
+            return result(ended, group.hit() if group else ())
+        finally:
+            if group is not None:
+                self._groups.give_back(group, limits)
+
+    def close(self) -> None:
+        """End the launcher, remove the groups."""
+        self._launcher.close()
+        self._groups.close()
+
+    async def _run(self, start: Start, plan: Plan, over: Watched | None) -> Ended:
+        order = plan.order
+        began = time.monotonic_ns()
+        streams = Kept(order.max_output), Kept(order.max_output)
+        running = self._launcher.start(start, streams)
+        running.output = plan.around.output
+        async with watching(running, over):
+            status = await running.wait(min(order.timeout, plan.profile.limits.seconds))
+        return Ended(
+            status=status,
+            helped=start.reports,
+            began=not start.reports or _ENDED in running.report,
+            missing=running.missing,
+            stopped=running.stopped,
+            stdout=streams[0],
+            stderr=streams[1],
+            micros=(time.monotonic_ns() - began) // 1000,
+        )
 
 
 def rlimits(limits: Limits) -> Iterator[tuple[str, int]]:
@@ -76,19 +121,14 @@ def rlimits(limits: Limits) -> Iterator[tuple[str, int]]:
         yield "RLIMIT_NOFILE", max(limits.open_files, _FEWEST_FILES)
 
 
-def _not_begun(ended: Ended) -> ExecResult:
-    """The helper has run no program: there is none of that name, or it could not make the sandbox."""
-    said = ended.stderr.text().strip()
-    if _NO_PROGRAM not in said:
-        raise TransientError(f"the sandbox was not set up, the program has not run: {said}", code="sandbox_start")
-    missing = said.partition(_NO_PROGRAM)[2]
-    return ExecResult(exit_code=127, stderr=missing, stderr_bytes=len(missing.encode()), micros=ended.micros)
-
-
-def result(ended: Ended) -> ExecResult:
-    """The result of an exec; `limits` from why it was stopped and from the signal that ended it."""
+def result(ended: Ended, held: tuple[str, ...] = ()) -> ExecResult:
+    """The result of an exec; `limits` from why it was stopped, from what control groups `held` and from the signal
+    that ended it. TransientError when the helper could not make the sandbox.
+    """
     code, number = _outcome(ended)
-    hit = [ended.stopped, _BY_SIGNAL.get(number or 0, "")]
+    hit = tuple(dict.fromkeys(name for name in (ended.stopped, *held, _BY_SIGNAL.get(number or 0)) if name))
+    if missing := ended.missing or _missing(ended, hit):
+        return ExecResult(exit_code=127, stderr=missing, stderr_bytes=len(missing.encode()), micros=ended.micros)
     return ExecResult(
         exit_code=code,
         signal=number,
@@ -96,9 +136,19 @@ def result(ended: Ended) -> ExecResult:
         stderr=ended.stderr.text(),
         stdout_bytes=ended.stdout.written,
         stderr_bytes=ended.stderr.written,
-        limits=tuple(dict.fromkeys(name for name in hit if name)),
+        limits=hit,
         micros=ended.micros,
     )
+
+
+def _missing(ended: Ended, hit: tuple[str, ...]) -> str:
+    """What a helper said of a program that is not there; nothing when it has run, or was ended before."""
+    if ended.began or hit:
+        return ""
+    said = ended.stderr.text().strip()
+    if _NO_PROGRAM not in said:
+        raise TransientError(f"the sandbox was not set up, the program has not run: {said}", code="sandbox_start")
+    return said.partition(_NO_PROGRAM)[2]
 
 
 def _outcome(ended: Ended) -> tuple[int | None, int | None]:

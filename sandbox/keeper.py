@@ -27,6 +27,9 @@ FIRST_FILE = 10
 FIXED_FILES = 5
 """Files that come with each request: request, control socket, standard input, output and error."""
 
+NO_PROGRAM = "exec "
+"""How a failure begins that means that there is no such program."""
+
 _MOST_FILES = 64
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
@@ -71,7 +74,7 @@ def _keep(libc: ctypes.CDLL, files: list[int]) -> NoReturn:
         failed, child = _start(libc, request, files)
         for file in (files[0], *files[2:]):
             os.close(file)
-        _tell(control, {"pid": child})
+        _tell(control, {"pid": child, "keeper": os.getpid()})
         _supervise(control, woken, child, request.get("uid"))
         said = os.read(failed, 4096).decode(errors="replace")
         _tell(control, {"gone": True, "failed": said})
@@ -129,7 +132,11 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
         signal.signal(number, signal.SIG_DFL)
     if request["locked"] is not None:
         _lock(libc, request["locked"])
-    os.execve(request["argv"][0], request["argv"], request["environment"])
+    try:
+        os.execvpe(request["argv"][0], request["argv"], request["environment"])
+    except OSError as error:
+        os.write(tells, f"{NO_PROGRAM}{request['argv'][0]}: {error.strerror}".encode())
+        os._exit(127)
 
 
 def _limit(number: int, amount: int) -> None:
@@ -228,7 +235,7 @@ def _kill_below(child: int | None, uid: int | None) -> None:
         _signal_group(child)
         return
     stopped: set[int] = set()
-    while fresh := set(_descendants(os.getpid())) - stopped:
+    while fresh := set(descendants(os.getpid())) - stopped:
         for pid in fresh:
             _send(pid, signal.SIGSTOP)
         stopped |= fresh
@@ -244,10 +251,11 @@ def _signal_group(child: int | None) -> None:
             return
 
 
-def _descendants(top: int) -> list[int]:
+def descendants(top: int) -> list[int]:
+    """The processes below one, children before theirs, as they are now."""
     found: list[int] = []
     for pid in _children(top):
-        found += [pid, *_descendants(pid)]
+        found += [pid, *descendants(pid)]
     return found
 
 

@@ -54,12 +54,15 @@ class Start:
 
 
 class Running:
-    """One exec while it runs. `pid` is the program's as the host sees it, 0 until it is known; `stopped` why it was
-    ended, or nothing; `report` what it wrote to its report, once it has ended.
+    """One exec while it runs. `pid` is the program's as the host sees it and `keeper` that of the process above it, 0
+    until they are known; `stopped` is why it was ended, or nothing; `report` is what it wrote to its report, once it
+    has ended, and `missing` what the system said when there is no such program.
     """
 
     def __init__(self, control: socket.socket, streams: dict[int, tuple[str, Kept]], report: int | None) -> None:
         self.pid = 0
+        self.keeper = 0
+        self.missing = ""
         self.stopped = ""
         self.report = b""
         self.output: Output = None
@@ -93,7 +96,9 @@ class Running:
             for file in list(self._streams):
                 self._close(file)
             self._take_report()
-        if self._failed or not self._told:
+        if self._failed.startswith(keeper.NO_PROGRAM):
+            self.missing = self._failed.removeprefix(keeper.NO_PROGRAM)
+        elif self._failed or not self._told:
             why = self._failed or "its keeper has ended"
             raise TransientError(f"the program was not started: {why}", code="sandbox_start")
         return self._status
@@ -144,7 +149,7 @@ class Running:
             self._end()
 
     def _hear(self, said: dict[str, Any]) -> None:
-        self.pid = said.get("pid", self.pid)
+        self.pid, self.keeper = said.get("pid", self.pid), said.get("keeper", self.keeper)
         self._status = said.get("status", self._status)
         if said.get("gone"):
             self._told = True
