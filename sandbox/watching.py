@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinue.sandbox.cgroups import HELPERS
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Running
 from retinue.sandbox.profiles import Limits
@@ -44,7 +45,7 @@ def watched(limits: Limits, workspace: Path, held: frozenset[str]) -> Watched:
     """The limits of a profile without those that control groups (`memory`, `pids`) hold."""
     return Watched(
         memory=None if "memory" in held else limits.memory,
-        processes=None if "pids" in held else limits.processes,
+        processes=None if "pids" in held or limits.processes is None else limits.processes + HELPERS,
         workspace=workspace,
         disk=limits.disk,
         files=limits.files,
@@ -166,9 +167,8 @@ def _used(folder: Path) -> tuple[int, int]:
 
 def passes_disk(over: Watched) -> bool:
     """Whether the workspace holds more bytes, as the disk has them, or more names than it may."""
-    size = count = 0
-    for found in _all_below(str(over.workspace)):
-        count += 1
+    size = 0
+    for count, found in enumerate(_all_below(str(over.workspace)), 1):
         size += found.st_blocks * 512
         if (over.disk is not None and size > over.disk) or (over.files is not None and count > over.files):
             return True
