@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -52,7 +52,7 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
 @lru_cache(maxsize=1)
 def kernel_walks() -> bool:
     """Whether this kernel has openat2 and lets us use it."""
-    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
+    if not sys.platform.startswith("linux") or os.uname().machine not in _MACHINES:
         return False
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
