@@ -189,6 +189,22 @@ async def _change(run: Run, intent: Intent, change: dict[str, Json]) -> Answer |
     return run.news.answers.get(intent.key) or _wait(intent)
 
 
+async def withdraw(run: Run, key: str) -> None:
+    """Nobody needs an answer to this question any more; one that has come in between counts for nothing."""
+    intent = run.history.intents[key]
+    facts: dict[str, Json] = {"status": "withdrawn", "request_id": intent.facts.get("request_id")}
+    outcome = Outcome(
+        at=run.services.now_ns(),
+        key=key,
+        effect=intent.effect,
+        name=intent.name,
+        activation=0,
+        result="canceled",
+        facts=facts,
+    )
+    await run.write(outcome, request=_request(run, intent, prompt="", status="withdrawn"))
+
+
 def _wait(intent: Intent) -> Wait:
     """The wait for an answer to a question, woken when it is to be escalated or expires."""
     reason = StopReason.approval_required if intent.effect == "approval" else StopReason.input_required
