@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import SandboxState
+from retinue.sandbox.folders import remove_tree
 
 _STATE, _LOCK, _TREE = "state.json", "lock", "tree"
 
@@ -77,7 +76,7 @@ class Workplace:
 
     def remove(self) -> None:
         """Remove the workspace and let go of it."""
-        _remove_tree(self.folder)
+        remove_tree(self.folder)
         self.let_go()
 
     def _write(self, note: Note) -> None:
@@ -88,22 +87,27 @@ class Workplace:
 
 
 class Living:
-    """The workspaces of this node. `boot` names the machine's present boot, since when what is cached can be trusted."""
+    """The workspaces of this node. `boot` names the present boot of the machine: older workspaces are not trusted."""
 
     def __init__(self, folder: Path, boot: str) -> None:
         self._folder = folder
         self._boot = boot
 
-    def make(self, state: SandboxState, uid: int | None) -> Workplace:
+    def make(self, state: SandboxState, user: Callable[[str, Path], int | None]) -> Workplace:
         """Room for a new workspace: its folder `tree` is to be made, and `finish` called when that is done.
 
-        Older workspaces of this sandbox that nobody has are removed.
+        `user` gives the user of a sandbox's folder. Older workspaces of this sandbox that nobody has are removed.
         """
         of_sandbox = self._folder / state.sandbox_id
         of_sandbox.mkdir(mode=0o711, parents=True, exist_ok=True)
         folder, lock = _take_number(of_sandbox)
-        place = Workplace(folder, lock, Note(state=state, boot=self._boot, uid=uid))
-        place.begin("make")
+        try:
+            note = Note(state=state, boot=self._boot, uid=user(state.sandbox_id, folder))
+            place = Workplace(folder, lock, note)
+            place.begin("make")
+        except BaseException:
+            os.close(lock)
+            raise
         self._remove_older(of_sandbox, folder)
         return place
 
@@ -137,7 +141,7 @@ class Living:
         for folder in _numbered(of_sandbox):
             lock = None if folder == but else _try_lock(folder)
             if lock is not None:
-                _remove_tree(folder)
+                remove_tree(folder)
                 os.close(lock)
                 removed += 1
         return removed
@@ -188,18 +192,3 @@ def _read(folder: Path) -> Note | None:
         return Note.model_validate_json((folder / _STATE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _remove_tree(folder: Path) -> None:
-    """Remove a folder, also one whose directories forbid it. Nothing runs in it any more."""
-    if not folder.is_dir():
-        return
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        for parent, directories, _ in os.walk(folder):
-            for name in directories:
-                path = os.path.join(parent, name)
-                if not os.path.islink(path):
-                    os.chmod(path, stat.S_IRWXU)
-        shutil.rmtree(folder)

@@ -33,18 +33,6 @@ CLOSE = 20.0
 """Seconds that letting go of all boxes may take."""
 
 
-class Users(Protocol):
-    """Users of a node for sandboxes, where the host runs as root; None is our own user. Blocking."""
-
-    def take(self, sandbox_id: str) -> int | None:
-        """A user that no other live sandbox of the node has; the same for the same sandbox."""
-        ...
-
-    def give_back(self, sandbox_id: str) -> None:
-        """The sandbox has no workspace here any more."""
-        ...
-
-
 class Shelves(Protocol):
     """The shelves of all tenants."""
 
@@ -55,14 +43,17 @@ class Shelves(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the room is made of. `choose` finds the backend that meets a profile here, SandboxRefused when none does;
-    `make` fills a folder from a manifest; `environment` resolves what a manifest says of it, with an exec's own.
+    """What the room is made of.
+
+    `user` gives the user of a sandbox's folder, None where the host is not root. `choose` finds the backend that meets
+    a profile here; SandboxRefused when none does. `make` fills a folder from a manifest; `environment` resolves what a
+    manifest says of it, with an exec's own.
     """
 
     node: str
     manifests: Callable[[], Manifests]
     living: Living
-    users: Users
+    user: Callable[[str, Path], int | None]
     shelves: Shelves
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
     make: Callable[[Manifest, Workplace, Kit], Awaitable[Kept]]
@@ -146,8 +137,6 @@ class Room:
             async with asyncio.timeout(CLOSE):
                 for box in boxes.values():
                     await box.release(remove=ended)
-                    if ended:
-                        await asyncio.to_thread(self._parts.users.give_back, box.state.sandbox_id)
 
     async def close(self) -> None:
         """See Sandboxes."""
@@ -159,7 +148,6 @@ class Room:
         removed = 0
         for sandbox_id in await done(here) if here else []:
             removed += await asyncio.to_thread(self._parts.living.remove, sandbox_id)
-            await asyncio.to_thread(self._parts.users.give_back, sandbox_id)
         return removed
 
     async def _make(self, state: SandboxState, owner: SandboxOwner) -> Box:
@@ -175,8 +163,7 @@ class Room:
             "status": SandboxStatus.open,
             "changed_at": parts.moment(),
         }
-        uid = await asyncio.to_thread(parts.users.take, state.sandbox_id)
-        place = await asyncio.to_thread(parts.living.make, state.model_copy(update=found), uid)
+        place = await asyncio.to_thread(parts.living.make, state.model_copy(update=found), parts.user)
         try:
             if state.head_snapshot_id is None:
                 kept = await parts.make(parts.manifests().get(state.manifest), place, kit)
