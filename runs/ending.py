@@ -99,7 +99,7 @@ async def _end(
     facts: dict[str, Json] | None = None,
 ) -> None:
     status = STATUS_OF[reason]
-    usage = run.ledger.total()
+    usage = sum(run.history.lost(), run.ledger.total())
     run.sessions.end()
     spawn = None
     if status is Status.completed and run.services.defaults.follow_ups:

@@ -119,8 +119,7 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     repeats = is_write(call) and write_name(command.name, command.digest) in run.request.repeats
     if decision.outcome != "allow" or not repeats:
         return decision
-    given = approval is not None and approval.by != run.request.principal_id
-    if approval is not None and given and asking.binds(run, approval, call, decision):
+    if asking.grants(run, approval, call, decision):
         return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
