@@ -37,6 +37,7 @@ DOORS: dict[str, set[str]] = {
     },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
         "sessions.remote:RemoteTool.invoke_probe",
@@ -123,7 +124,14 @@ NETWORK: dict[str, set[str]] = {
     "opentelemetry": {"traces.export", "traces.otel", "ingress.checks"},
     # Processes of the runtime itself, their names and ports; servers of capabilities; a backup.
     "ray": {"actors"},
-    "subprocess": {"actors.runtime", "sessions.mcp.children", "store.backup"},
+    "subprocess": {
+        "actors.runtime",
+        "sandbox.bubblewrap",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sessions.mcp.children",
+        "store.backup",
+    },
     "socket": {
         "actors.hosts",
         "actors.placement",
@@ -132,6 +140,10 @@ NETWORK: dict[str, set[str]] = {
         "host.composition",
         "host.model_endpoint",
         "ingress.mcp.http",
+        "sandbox.keeper",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sandbox.trial",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -151,8 +163,12 @@ CLIENTS = {
 
 ESCAPES: dict[str, set[str]] = {
     "create_subprocess_exec": {"host.telling:_run"},
-    "create_connection": {"actors.runtime:_await_head", "actors.runtime:_refuse_silence"},
-    "system": {"ingress.checks:_python"},
+    "create_connection": {
+        "actors.runtime:_await_head",
+        "actors.runtime:_refuse_silence",
+        "sandbox.trial:_connect_loopback",
+    },
+    "system": {"ingress.checks:_python", "sandbox.selftest:_abstract"},
     **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
