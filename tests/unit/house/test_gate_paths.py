@@ -22,6 +22,18 @@ DOORS: dict[str, set[str]] = {
     },
     # A capability is called: in a step, or for a trial of a tool that only reads.
     "execute": {"runs.effects.calls:_execute", "runs.effects.remote:execute", "ingress.pinning:call_once"},
+    # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
+    # trial of a tool asks the gate itself.
+    "prepare": {
+        "runs.effects.weighing:as_made",
+        "runs.effects.weighing:prepare",
+        "runs.effects.weighing:weigh",
+        "runs.effects.calls:_again",
+        "runs.effects.calls:_perform",
+        "runs.turns:AgentContext.accepted",
+        "ingress.client:Client.approve",
+        "ingress.pinning:call_once",
+    },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
         "runs.effects.calls:_probe",
@@ -60,16 +72,14 @@ PORTS: dict[str, set[str]] = {
         "ingress.pinning:call_once",
         "ingress.verbs.capabilities:show_command",
         "runs.effects.adopted:Adoption.call",
-        "runs.effects.calls:_again",
-        "runs.effects.calls:_decide",
         "runs.effects.calls:_execute",
-        "runs.effects.calls:_perform",
         "runs.effects.calls:_probe",
-        "runs.effects.calls:_weigh",
-        "runs.effects.editing:as_made",
-        "runs.effects.editing:on_record",
         "runs.effects.remote:execute",
         "runs.effects.rolling:ended",
+        "runs.effects.weighing:_decide",
+        "runs.effects.weighing:as_made",
+        "runs.effects.weighing:prepare",
+        "runs.effects.weighing:weigh",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },
@@ -87,12 +97,12 @@ PORTS: dict[str, set[str]] = {
 """Who has the gateway or the models in hand: most only ask them for a specification."""
 
 GUARDED: list[tuple[str, str, set[str]]] = [
-    ("runs/effects/calls.py", "_execute", {"_weigh", "_still_allowed"}),
+    ("runs/effects/calls.py", "_execute", {"weighing.weigh", "_still_allowed"}),
     ("runs/effects/calls.py", "_probe", {"doubts.way"}),
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
     ("runs/effects/memory.py", "*.remember", {"_permitted"}),
     ("runs/effects/memory.py", "*.forget", {"_permitted"}),
-    ("runs/effects/memory.py", "*.recall", {"_decide"}),
+    ("runs/effects/memory.py", "*.recall", {"gates.decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
 """In this module, whoever calls this asks one of these first."""
@@ -189,6 +199,7 @@ def test_every_guarded_door_is_there(product: dict[Path, ast.Module]) -> None:
 
 PLANTED = {
     "a call past the gate": "async def f(run, call, him):\n    return await run.services.gateway.execute(call, him)",
+    "a call past its rollout": "def f(gateway, name, given):\n    return gateway.prepare(name, given)",
     "a door kept for later": "def f(services):\n    door = services.gateway\n    return door",
     "a door by another name": "def f(any_name, call, caller):\n    return any_name.execute(call, caller)",
     "a door by its name as text": "def f(port):\n    return getattr(port, 'execute')",
@@ -223,7 +234,10 @@ def test_a_new_way_around_is_found(product: dict[Path, ast.Module], what: str) -
             "runs/effects/calls.py",
             "async def perform2(run, c, p):\n    return await _execute(run, c, p)",
         ),
-        ("runs/effects/calls.py", "async def late(run, c, p):\n    await _execute(run, c, p)\n    _weigh(run, c, p)"),
+        (
+            "runs/effects/calls.py",
+            "async def late(run, c, p):\n    await _execute(run, c, p)\n    await weighing.weigh(run, c, p)",
+        ),
         ("runs/effects/models.py", "async def perform2(run, c, q, p):\n    return await _complete(run, c, q, p)"),
         ("runs/effects/memory.py", "async def keep(memories, m):\n    await memories.remember('acme', m)"),
     ],

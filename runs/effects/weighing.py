@@ -1,0 +1,122 @@
+"""From a name and arguments to a call that was weighed: prepared, at the stage of its rollout, judged by the gate.
+
+The one place for that, whether a call is begun, continued or repeated: what is on record (the rollout, a person's yes
+and what its giver changed) counts as it is now. Knows nothing of how a call is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retinue.runs.capabilities import Caller, Prepared
+from retinue.runs.contracts import Json
+from retinue.runs.effects import asking, rolling
+from retinue.runs.effects.run import Run
+from retinue.runs.forking import write_name
+from retinue.runs.gate import GateDecision
+from retinue.runs.identity import effect_key
+from retinue.runs.journal import Intent
+from retinue.runs.steps import EDITED, Command
+from retinue.runs.tracing import span_id_of, traceparent
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A call as it was `asked` for, the `call` that was weighed (as its approver changed it), and what was said of it.
+
+    `outside` says why this run is not given the capability at all.
+    """
+
+    asked: Prepared
+    call: Prepared
+    caller: Caller
+    decision: GateDecision
+    outside: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it may not be made now; None when it may."""
+        return self.outside or (None if self.decision.outcome == "allow" else self.decision.reason)
+
+
+def prepare(run: Run, command: Command) -> Prepared:
+    """The call as it was asked for. Raises as the gateway's `prepare` does."""
+    return run.services.gateway.prepare(command.name, command.arguments)
+
+
+def as_made(run: Run, asked: Prepared, intent: Intent | None) -> Prepared:
+    """The call that an intent speaks of: with the arguments that an approver gave it."""
+    if intent is None or EDITED not in intent.facts or not isinstance(intent.content, dict):
+        return asked
+    return run.services.gateway.prepare(asked.capability.name, intent.content)
+
+
+async def weigh(run: Run, command: Command, asked: Prepared) -> Weighed:
+    """What the gate says of a call now: as it was asked for, then as its approver changed it.
+
+    PermanentError `invalid_arguments` when what the approver made of it fits no schema.
+    """
+    asked = await rolling.staged(run, asked)
+    caller = caller_of(run, command, asked)
+    decision = _decide(run, command, asked, caller)
+    outside = rolling.outside(run, asked)
+    changes = asking.edit(run, command)
+    if changes is None or decision.outcome != "allow" or outside is not None:
+        return Weighed(asked, asked, caller, decision, outside)
+    changed = run.services.gateway.prepare(command.name, {**asked.arguments, **changes})
+    call = rolling.like(asked, changed)
+    decision = run.services.gateway.decide(call, caller, asking.approval(run, command, asked, call))
+    return Weighed(asked, call, caller, decision)
+
+
+def on_record(run: Run, command: Command, weighed: Weighed) -> dict[str, Json]:
+    """The fact of an intent that says who changed the arguments, with the digests of both calls; empty without."""
+    if asking.edit(run, command) is None:
+        return {}
+    given = asking.approval(run, command, weighed.asked)
+    by = given.by if given is not None else ""
+    return {EDITED: {"by": by, "asked": weighed.asked.digest, "called": weighed.call.digest}}
+
+
+def caller_of(run: Run, command: Command, call: Prepared) -> Caller:
+    """On whose behalf a call is made, until when from now on, and what rules see of its rollout."""
+    request = run.request
+    return Caller(
+        run_id=request.run_id,
+        root_run_id=request.root_run_id,
+        tenant_id=request.tenant_id,
+        principal_id=request.principal_id,
+        agent=request.target,
+        route=request.route,
+        depth=request.depth,
+        key=effect_key(request.effect_scope, command.key),
+        epoch=run.leased.epoch,
+        deadline=deadline(call, run.services.now_ns()),
+        traceparent=traceparent(request.trace_id, span_id_of(request.run_id, command.key)),
+        budget=run.ledger.remaining(),
+        facts=rolling.facts_of(run, call.capability),
+    )
+
+
+def deadline(call: Prepared, now: int) -> int:
+    """The moment (Unix ns) after which a call that is made now must not be applied."""
+    return now + int(call.capability.timeout * 1e9)
+
+
+def is_write(call: Prepared) -> bool:
+    """Whether a call changes the world."""
+    return call.capability.side_effect == "write"
+
+
+def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateDecision:
+    """What the gate says; a fork asks a person besides, before it makes a write that its original has made."""
+    approval = asking.approval(run, command, call)
+    decision = run.services.gateway.decide(call, caller, approval)
+    repeats = is_write(call) and write_name(command.name, command.digest) in run.request.repeats
+    if decision.outcome != "allow" or not repeats:
+        return decision
+    given = approval is not None and approval.by != run.request.principal_id
+    if approval is not None and given and asking.binds(run, approval, call, decision):
+        return decision
+    reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
+    return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)
