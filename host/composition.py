@@ -33,7 +33,7 @@ from retinue.runs.batch import batch
 from retinue.runs.capabilities import Capability
 from retinue.runs.contracts import Budget
 from retinue.runs.errors import ConfigError, InvalidInput
-from retinue.runs.journal import HostInfo
+from retinue.runs.ownership import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.registry import Registry
 from retinue.runs.resources import readable_name

@@ -17,7 +17,7 @@ from retinue.host.clock import now_ns
 from retinue.runs import ending
 from retinue.runs.errors import Fenced, StoreError
 from retinue.runs.execution import Execution
-from retinue.runs.journal import HostInfo, LeasedRun
+from retinue.runs.ownership import HostInfo, LeasedRun
 from retinue.runs.ports import Services
 from retinue.store.store import Store
 

@@ -38,8 +38,9 @@ from retinue.runs.effects.rolling import is_shadow
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
-from retinue.runs.journal import Accepted, NewRun
+from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelRequest
+from retinue.runs.ownership import NewRun
 from retinue.runs.rollouts import Table
 from retinue.runs.sources import Source
 from retinue.store.store import Store
@@ -118,8 +119,7 @@ class Client(JobReading):
         request = await self._request(target if isinstance(target, str) else target.name, said)
         definition = self.project.registry.get(request.target, request.target_version)
         self._check(definition, input, said.model)
-        new = NewRun(request, input, clock.now_ns())
-        [record] = await self._store.submit([new])
+        [record] = await self._store.submit([NewRun(request, input, clock.now_ns())])
         return RunHandle(self, record.run_id, definition)
 
     async def batch(

@@ -12,17 +12,7 @@ from retinue.ingress.wholes import FullOutput, full_output
 from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
-from retinue.runs.journal import (
-    Accepted,
-    AnyEntry,
-    Attempt,
-    Checkpoint,
-    Finished,
-    Intent,
-    Outcome,
-    Record,
-    Retried,
-)
+from retinue.runs.journal import Accepted, AnyEntry, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
 from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.store import Store
 

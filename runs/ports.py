@@ -14,9 +14,9 @@ from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
-from retinue.runs.journal import Journal
 from retinue.runs.memories import Memories
 from retinue.runs.messages import ModelPort
+from retinue.runs.ownership import Journal
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.registry import Registry

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from retinue.runs.journal import AnyEntry, Append, Appended, Journal, LeasedRun
+from retinue.runs.journal import AnyEntry
+from retinue.runs.ownership import Append, Appended, Journal, LeasedRun
 from retinue.runs.sessions import SessionRow
 
 _FULL = 64

@@ -12,7 +12,8 @@ from typing import Any
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.errors import UnknownName
-from retinue.runs.journal import DeadLetter, Finished, Frame
+from retinue.runs.journal import Finished, Frame
+from retinue.runs.ownership import DeadLetter
 from retinue.store.control import find
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
-from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finish, Finished
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finished
+from retinue.runs.ownership import Finish
 from retinue.store import accounts
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec, bound_to

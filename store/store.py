@@ -31,8 +31,9 @@ from retinue.runs.control import (
     SessionRecord,
 )
 from retinue.runs.errors import LimitReached
-from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
+from retinue.runs.journal import Frame
 from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.ownership import Append, Appended, DeadLetter, HostInfo, LeasedRun, NewRun
 from retinue.runs.retries import Retry
 from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
 from retinue.store.accounts import StoreAccounts

@@ -13,8 +13,9 @@ from retinue.runs.budgets import Ledger
 from retinue.runs.contracts import RunRequest
 from retinue.runs.definitions import Definition
 from retinue.runs.history import History
-from retinue.runs.journal import AnyEntry, Appended, LeasedRun
+from retinue.runs.journal import AnyEntry
 from retinue.runs.live_sessions import Sessions
+from retinue.runs.ownership import Appended, LeasedRun
 from retinue.runs.ports import Services
 
 

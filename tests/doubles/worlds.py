@@ -33,7 +33,8 @@ from retinue.runs.definitions import Definition
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.forking import Given, Original, fork
-from retinue.runs.journal import Accepted, AnyEntry, Intent, NewRun, Outcome
+from retinue.runs.journal import Accepted, AnyEntry, Intent, Outcome
+from retinue.runs.ownership import NewRun
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.registry import Registry
 from retinue.runs.retries import Retry

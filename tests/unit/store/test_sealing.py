@@ -20,7 +20,8 @@ from tests.doubles.worlds import World, calls, world
 from retinue.runs.contracts import ErrorInfo, PendingRequest
 from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Attempt, DeadLetter, Spawn
+from retinue.runs.journal import Attempt
+from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store import sealing
 from retinue.store.blobs import FolderBlobs
