@@ -101,6 +101,7 @@ async def _end(
     status = STATUS_OF[reason]
     usage = sum(run.history.lost(), run.ledger.total())
     run.sessions.end()
+    await run.boxes.end(keep=reason is not StopReason.canceled)
     spawn = None
     if status is Status.completed and run.services.defaults.follow_ups:
         spawn = _follow_ups(run, value)
