@@ -112,6 +112,8 @@ class Host:
             if self._services.endpoint is not None:
                 await self._services.endpoint.close()
             await self._services.gateway.close()
+            if self._services.sandboxes is not None:
+                await self._services.sandboxes.close()
             await self._services.models.close()
         if self._failure is not None:
             raise self._failure
@@ -207,6 +209,8 @@ class Host:
             self._hint.set()
         if execution.sessions.used:
             await self._services.gateway.release(run_id, execution.sessions.ended)
+        if execution.boxes.used and self._services.sandboxes is not None:
+            await self._services.sandboxes.release(run_id, execution.boxes.ended)
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""

@@ -31,6 +31,7 @@ from retinue.runs.contracts import (
     StopReason,
     Usage,
 )
+from retinue.runs.sandboxes import SandboxState
 from retinue.runs.sessions import Session
 
 SCHEMA = 1
@@ -153,7 +154,8 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server.
+    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server;
+    `sandboxes`: those that are open, by the id that steps know them by.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -163,6 +165,7 @@ class Checkpoint(Entry):
     events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
     sessions: tuple[Session, ...] = Field(default=(), exclude_if=_is_empty)
+    sandboxes: dict[str, SandboxState] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
 class Parked(Entry):

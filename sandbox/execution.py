@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult
@@ -33,12 +34,13 @@ _BY_SIGNAL: dict[int, str] = {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "file_size"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked of an exec."""
+    """What is asked of an exec. `temporary` is a folder of the host that it may fill besides its workspace."""
 
     place: Place
     profile: Profile
     order: Exec
     around: Surroundings
+    temporary: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Runner:
         members = group.members if group else ()
         limited = replace(start, cgroups=members, limits=(*start.limits, *rlimits(limits)))
         try:
-            over = watched(limits, plan.place.workspace, self.held)
+            over = watched(limits, self.held, plan.place.workspace, plan.temporary)
             ended = await self._run(limited, plan, over)
             return result(ended, group.hit() if group else ())
         finally:

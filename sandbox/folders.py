@@ -73,12 +73,6 @@ def sync_whole(fd: int) -> None:
         os.sync()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    with opened(folder) as fd:
-        os.fsync(fd)
-
-
 @contextmanager
 def opened(folder: Path) -> Iterator[int]:
     """A descriptor of a folder."""

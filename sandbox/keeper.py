@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 from typing import Any, NoReturn
 
@@ -30,6 +31,12 @@ FIXED_FILES = 5
 NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
 
+LANDLOCK_CREATE_RULESET = 444
+"""The same number on all machines, like those of the two calls that go with it."""
+
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_PATH_BENEATH = 1
 _MOST_FILES = 64
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
@@ -176,13 +183,31 @@ def _place_files(files: list[int], tells: int) -> None:
 
 
 def _lock(libc: ctypes.CDLL, locked: Request) -> None:
-    """No new privileges, then a Landlock ruleset and a filter of system calls, each given as the file that holds it."""
+    """No new privileges, then a Landlock domain and a filter of system calls (classic BPF in hexadecimal)."""
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    if locked["filter"]:
-        code = bytes.fromhex(locked["filter"])
-        held = ctypes.create_string_buffer(code, len(code))
-        program = _Program(len(code) // 8, ctypes.cast(held, ctypes.c_void_p))
-        _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
+    _enter_domain(libc, locked["handled"], locked["rules"])
+    code = bytes.fromhex(locked["filter"])
+    held = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(code) // 8, ctypes.cast(held, ctypes.c_void_p))
+    _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
+
+
+def _enter_domain(libc: ctypes.CDLL, handled: list[int], rules: list[tuple[str, int]]) -> None:
+    """`handled` are the masks of `struct landlock_ruleset_attr`, as many as this kernel has; each rule allows the
+    accesses of a mask beneath a path.
+    """
+    masks = (ctypes.c_uint64 * len(handled))(*handled)
+    size = ctypes.c_size_t(ctypes.sizeof(masks))
+    ruleset = libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(masks), size, 0)
+    _check(ruleset, "landlock_create_ruleset")
+    for path, allowed in rules:
+        folder = os.open(path, os.O_PATH)
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", allowed, folder), 12)
+        added = libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_PATH_BENEATH, ctypes.byref(rule), 0)
+        _check(added, f"landlock_add_rule {path}")
+        os.close(folder)
+    _check(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
 
 
 def _check(result: int, step: str) -> None:

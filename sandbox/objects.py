@@ -22,11 +22,9 @@ from typing import Protocol
 from urllib.parse import quote
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox.folders import opened, remove_tree, sync_folder, sync_whole
+from retinue.sandbox.folders import opened, remove_tree, sync_whole
 
 _LONGEST = 180
-_FEW = 8
-"""So many files or fewer are made durable one by one, which waits for nobody else's."""
 _PATIENCE, _PAUSE = 60.0, 0.02
 """Seconds that a lock is waited for, and between two looks at it."""
 
@@ -103,14 +101,19 @@ class LocalObjects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._homes: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     def get(self, tenant: str, key: str) -> bytes | None:
         """See Objects."""
         try:
-            return (self._of(tenant) / key).read_bytes()
+            fd = os.open(f"{self._of(tenant)}/{key}", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        try:
+            return _read(fd)
+        finally:
+            os.close(fd)
 
     def has(self, tenant: str, keys: Collection[str]) -> set[str]:
         """See Objects."""
@@ -166,10 +169,10 @@ class LocalObjects:
         return self._of(tenant).is_dir()
 
     def _of(self, tenant: str) -> Path:
-        name = quote(tenant, safe="", errors="surrogatepass").replace(".", "%2E")
-        if len(name) > _LONGEST:
-            name = "%~" + blake2b(name.encode(), digest_size=32).hexdigest()
-        return self._folder / name
+        known = self._homes.get(tenant)
+        if known is None:
+            known = self._homes[tenant] = self._folder / _quoted(tenant)
+        return known
 
     def _size(self, path: str) -> int:
         changed = os.stat(path).st_mtime_ns
@@ -184,11 +187,16 @@ class LocalObjects:
         return size
 
 
+def _quoted(tenant: str) -> str:
+    name = quote(tenant, safe="", errors="surrogatepass").replace(".", "%2E")
+    return name if len(name) <= _LONGEST else "%~" + blake2b(name.encode(), digest_size=32).hexdigest()
+
+
 class _LocalBatch:
     def __init__(self, home: Path, drafts: Path) -> None:
         self._home = home
         self._drafts = drafts
-        self._put: dict[str, Path] = {}
+        self._put: dict[str, str] = {}
         self._lock = threading.Lock()
         self.written = 0
 
@@ -197,43 +205,41 @@ class _LocalBatch:
         with self._lock:
             if key in self._put:
                 return
-            draft = self._put[key] = self._drafts / str(len(self._put))
+            draft = self._put[key] = f"{self._drafts}/{len(self._put)}"
             self.written += len(content)
         _write(draft, content)
 
     def commit(self, key: str, content: bytes) -> None:
         """See Batch."""
-        last = self._drafts / "last"
+        last = f"{self._drafts}/last"
         _write(last, content)
-        self._sync([*self._put.values(), last])
-        folders = set()
-        for each, draft in self._put.items():
-            path = self._home / each
-            if path.parent not in folders:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                folders.add(path.parent)
-            draft.rename(path)
-        self._sync([*folders, *{folder.parent for folder in folders}])
-        path = self._home / key
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        last.rename(path)
-        for folder in (path.parent, self._home, self._home.parent):
-            sync_folder(folder)
+        with opened(self._home) as fd:
+            sync_whole(fd)
+            for each, draft in self._put.items():
+                self._name(draft, each)
+            (self._home / key).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_whole(fd)
+            self._name(last, key)
+            sync_whole(fd)
 
-    def _sync(self, paths: Collection[Path]) -> None:
-        if len(paths) > _FEW:
-            with opened(self._home) as fd:
-                sync_whole(fd)
-            return
-        for path in paths:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+    def _name(self, draft: str, key: str) -> None:
+        path = f"{self._home}/{key}"
+        try:
+            os.rename(draft, path)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.rename(draft, path)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _read(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    found = os.read(fd, size)
+    while len(found) < size and (more := os.read(fd, size - len(found))):
+        found += more
+    return found
+
+
+def _write(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(content)

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError, frame_content_size
 
+from retinue.runs.errors import StoreError
+
 _RAW, _ZSTD = b"\0", b"\1"
 _LEVEL = 1
 _WORTH = 256
@@ -47,6 +49,10 @@ class Damaged(Exception):
     """An object is not what was packed; the message says how."""
 
 
+class Erased(Exception):
+    """The key of the tenant is gone, and with it the content."""
+
+
 class Packer:
     """Packs and names the objects of one tenant. Safe for several threads."""
 
@@ -66,11 +72,14 @@ class Packer:
                 return self._cipher.seal(_ZSTD + packed)
         return self._cipher.seal(_RAW + plain)
 
-    def unpack(self, packed: bytes, most: int) -> bytes | None:
-        """The plain bytes, `most` of them at most; None when the key is gone; Damaged; StoreError of the cipher."""
-        opened = self._cipher.open(packed)
+    def unpack(self, packed: bytes, most: int) -> bytes:
+        """The plain bytes, `most` of them at most; Damaged or Erased."""
+        try:
+            opened = self._cipher.open(packed)
+        except StoreError as error:
+            raise Damaged(str(error)) from None
         if opened is None:
-            return None
+            raise Erased
         kind, body = opened[:1], opened[1:]
         if kind == _RAW:
             plain = body

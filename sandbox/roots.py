@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from retinue.runs.sandboxes import SandboxRefused
@@ -44,6 +44,7 @@ _SHOWN_ETC = (
     "/etc/crypto-policies/back-ends",
 )
 _MADE_INSIDE = ("proc", "dev", "tmp", "run", "sys", "workspace", "etc", "lost+found", *_SYSTEM)
+_STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -85,19 +86,21 @@ def _checked(path: str) -> str:
     return asked
 
 
-def environment(place: Place) -> dict[str, str]:
-    """Variables that every program gets; those of an exec go over them."""
-    programs = [str(program) for program in (sys.base_prefix, *place.programs)]
-    folders = [f"{program}/bin" if os.path.isdir(f"{program}/bin") else program for program in programs]
+def environment(place: Place, shown_at: Mapping[str, str], home: str, temporary: str) -> dict[str, str]:
+    """Variables that every program gets; those of an exec go over them. `shown_at` has the programs that are seen at
+    another path.
+    """
+    programs = [shown_at.get(path, path) for path in map(str, (sys.base_prefix, *place.programs))]
+    folders = [folder for program in programs for folder in (f"{program}/bin", program)]
     return {
         "PATH": ":".join(dict.fromkeys([*folders, *_PATH])),
-        "HOME": WORKSPACE,
+        "HOME": home,
         "USER": "sandbox",
         "LOGNAME": "sandbox",
         "SHELL": "/bin/sh",
         "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",
-        "XDG_CACHE_HOME": "/tmp/.cache",
+        "TMPDIR": temporary,
+        "XDG_CACHE_HOME": f"{temporary}/.cache",
     }
 
 
@@ -111,10 +114,28 @@ def reachable(path: str, uid: int) -> bool:
     return True
 
 
-def inner(cwd: str) -> str:
+def stage(paths: list[str], uid: int | None) -> tuple[str, dict[str, str]]:
+    """(folder, {path: where it is shown}) of those that a sandbox's user does not reach, such as a workspace below the
+    home folder of root: they are shown to it in a folder that is covered for its eyes alone. ("", {}) when it reaches
+    all. SandboxRefused when no folder can be covered.
+    """
+    hidden = [] if uid is None else [path for path in paths if not reachable(path, uid)]
+    if not hidden:
+        return "", {}
+    for at in _STAGES:
+        if os.path.isdir(at) and not any(path == at or _inside(path, at) for path in paths):
+            return at, {path: f"{at}/{number}" for number, path in enumerate(hidden)}
+    raise SandboxRefused(
+        f"there is no folder to show {hidden[-1]} to the sandbox's user in: make /mnt, or let everybody through to it "
+        f"(chmod o+x on the folders above)",
+        code="sandbox_unreachable",
+    )
+
+
+def inner(cwd: str, workspace: str = WORKSPACE) -> str:
     """A working folder, relative to the workspace, as the program sees it. SandboxRefused when it leads out."""
-    path = os.path.normpath(os.path.join(WORKSPACE, cwd))
-    if path != WORKSPACE and not _inside(path, WORKSPACE):
+    path = os.path.normpath(os.path.join(workspace, cwd))
+    if path != workspace and not _inside(path, workspace):
         raise SandboxRefused(
             f"`cwd: {cwd}` leads out of the workspace: name a folder of it, relative to it", code="sandbox_path"
         )

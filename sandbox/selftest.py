@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinue.runs.errors import EffectError
@@ -35,6 +35,7 @@ SECONDS = 30.0
 MET = Finding("enforced")
 
 MEMORY_GAP = Finding("limited", f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed", REMEDY)
+PROCESSES_GAP = replace(MEMORY_GAP, remedy=f"{REMEDY}, or with a user of its own for each sandbox (`sandbox: uids:`)")
 DISK_GAP = Finding(
     "limited",
     f"the workspace is looked at every {DISK_SECONDS:.0f} s, and sooner when the disk fills: an exec can pass its "
@@ -197,9 +198,12 @@ def _setting(name: str) -> str:
         return ""
 
 
-def _worse(one: Finding, other: Finding) -> Finding:
+def _worse(found: Finding, gap: Finding) -> Finding:
+    """What an attempt found counts when it is worse; a known gap says what mends it."""
     order = ("absent", "limited", "enforced")
-    return min((one, other), key=lambda finding: order.index(finding.assurance))
+    if order.index(gap.assurance) <= order.index(found.assurance):
+        return gap
+    return replace(found, remedy=gap.remedy or found.remedy)
 
 
 async def _attempt_all(attempts: Attempts, folder: Path) -> dict[Demand, Finding]:

@@ -1,32 +1,29 @@
 """Snapshots of workspaces: taken, restored, compared and deleted, by an id that is the hash of what they hold.
 
-Owns what a store of objects means: `objects/..` are chunks of files by the keyed name of their sha256, `trees/..` lists
-of files by that of their id. Knows no sandbox and no run. All work that waits is done in threads; canceling it ends it.
+The face of the modules beside it: owns no format and no order of writing. Knows no sandbox and no run. All work that
+waits is done in threads; canceling it ends it, and what it had begun is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
 from retinue.runs.errors import StoreError, TransientError
-from retinue.runs.sandboxes import SandboxLost
-from retinue.sandbox.objects import Batch, Objects
-from retinue.sandbox.packing import Ciphers, Damaged, Packer
+from retinue.sandbox.objects import Objects
+from retinue.sandbox.packing import Ciphers, Packer
 from retinue.sandbox.restoring import Restore, restore
 from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.scanning import Scan, scan
+from retinue.sandbox.shelves import Shelf, Writer, missing
 from retinue.sandbox.stat_cache import StatCache
-from retinue.sandbox.trees import CHUNK, BadTree, Changes, Entry, Tree, check_id, compare, decode, encode
+from retinue.sandbox.trees import Changes, Tree, check_id, compare
 
-LARGEST_TREE = 1024 * 1024 * 1024
-"""Bytes of a list of files, before it is read."""
-OBJECTS, TREES = "objects", "trees"
 T = TypeVar("T")
 
 
@@ -38,6 +35,17 @@ class Taken:
     entries: int
     bytes: int
     new_bytes: int
+    omitted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot in the store; `written_ns` is by the store's clock."""
+
+    snapshot_id: str
+    entries: int
+    bytes: int
+    written_ns: int
     omitted: tuple[str, ...]
 
 
@@ -54,17 +62,6 @@ class Restored:
 def cache_of(folder: Path) -> Path:
     """Where the stat cache of a workspace stands: beside it."""
     return folder.with_name(f"{folder.name}.stats")
-
-
-def key_of(packer: Packer, digest: str) -> str:
-    """Where the chunk of this sha256 is kept."""
-    name = packer.name(digest)
-    return f"{OBJECTS}/{name[:2]}/{name[2:]}"
-
-
-def tree_key_of(packer: Packer, snapshot_id: str) -> str:
-    """Where the list of files of a snapshot is kept."""
-    return f"{TREES}/{packer.name(snapshot_id)}"
 
 
 class Snapshots:
@@ -92,11 +89,15 @@ class Snapshots:
     async def tree(self, snapshot_id: str, tenant: str) -> Tree:
         """What a snapshot holds."""
         check_id(snapshot_id)
-        return await _apart(lambda _: self._tree(snapshot_id, tenant))
+        return await _apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
 
     async def diff(self, old: str, new: str, tenant: str) -> Changes:
         """What the second of two snapshots has that the first has not, and the other way round."""
         return compare(await self.tree(old, tenant), await self.tree(new, tenant))
+
+    async def listed(self, tenant: str) -> tuple[Kept, ...]:
+        """All snapshots of a tenant, oldest first."""
+        return await _apart(lambda _: self._listed(tenant))
 
     async def exists(self, snapshot_id: str, tenant: str) -> bool:
         """Whether a snapshot is kept."""
@@ -112,153 +113,57 @@ class Snapshots:
         """Remove all snapshots of a tenant, whose key is destroyed besides."""
         await _apart(lambda _: self._objects.erase(tenant))
 
-    def packer(self, tenant: str) -> Packer | None:
-        """How the objects of a tenant are packed and named; None when its key is gone. Blocking."""
+    def shelf(self, tenant: str) -> Shelf | None:
+        """The objects of a tenant; None when its key is gone or never was. Blocking."""
         cipher = self._ciphers.of(tenant, make=False)
-        return None if cipher is None else Packer(cipher)
+        return None if cipher is None else Shelf(self._objects, tenant, Packer(cipher))
 
-    def _new_packer(self, tenant: str) -> Packer:
+    def _shelf_of(self, snapshot_id: str, tenant: str) -> Shelf:
+        shelf = self.shelf(tenant)
+        if shelf is None:
+            raise missing(snapshot_id, erased=True)
+        return shelf
+
+    def _new_shelf(self, tenant: str) -> Shelf:
         cipher = self._ciphers.of(tenant, make=True)
         if cipher is None:
             raise StoreError(f"there is no key for tenant {tenant!r} and none could be made: look at the store of keys")
-        return Packer(cipher)
+        return Shelf(self._objects, tenant, Packer(cipher))
+
+    def _listed(self, tenant: str) -> tuple[Kept, ...]:
+        shelf = self.shelf(tenant)
+        found = () if shelf is None else shelf.listed()
+        kept = [Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted) for held, head in found]
+        return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
 
     def _exists(self, snapshot_id: str, tenant: str) -> bool:
-        packer = self.packer(tenant)
-        return packer is not None and bool(self._objects.has(tenant, [tree_key_of(packer, snapshot_id)]))
+        shelf = self.shelf(tenant)
+        return shelf is not None and shelf.exists(snapshot_id)
 
     def _delete(self, snapshot_id: str, tenant: str) -> None:
-        packer = self.packer(tenant)
-        if packer is not None:
-            self._objects.delete(tenant, tree_key_of(packer, snapshot_id))
+        shelf = self.shelf(tenant)
+        if shelf is not None:
+            shelf.delete(snapshot_id)
 
     def _take(self, folder: Path, tenant: str, rules: Rules, stop: Event) -> Taken:
         cache = StatCache(cache_of(folder))
         try:
             with self._objects.writing(tenant) as batch:
-                sink = _Sink(self._objects, tenant, self._new_packer(tenant), batch, self._room(tenant, rules.quota))
-                tree = scan(folder, Scan(rules, cache, sink, stop))
-                new_bytes = sink.finish(tree)
+                used = 0 if rules.quota.store_bytes is None else self._objects.usage(tenant)
+                writer = Writer(self._new_shelf(tenant), batch, rules.quota, used)
+                tree = scan(folder, Scan(rules, cache, writer, stop))
+                new_bytes = writer.finish(tree)
         finally:
             cache.close()
         return Taken(tree.snapshot_id, len(tree.entries), tree.bytes, new_bytes, tree.omitted)
 
-    def _room(self, tenant: str, quota: Quota) -> tuple[Quota, int]:
-        return quota, 0 if quota.store_bytes is None else self._objects.usage(tenant)
-
     def _restore(
         self, snapshot_id: str, tenant: str, into: Path, whose: tuple[int | None, Quota], stop: Event
     ) -> Restored:
-        packer = self._packer_of(snapshot_id, tenant)
-        tree = self._tree(snapshot_id, tenant)
-        source = _Source(self._objects, tenant, packer, snapshot_id)
-        restore(tree, into, Restore(source.chunks, *whose, stop))
+        shelf = self._shelf_of(snapshot_id, tenant)
+        tree = shelf.tree(snapshot_id)
+        restore(tree, into, Restore(partial(shelf.content, snapshot_id), *whose, stop))
         return Restored(snapshot_id, len(tree.entries), tree.bytes, tree.omitted)
-
-    def _tree(self, snapshot_id: str, tenant: str) -> Tree:
-        packer = self._packer_of(snapshot_id, tenant)
-        packed = self._objects.get(tenant, tree_key_of(packer, snapshot_id))
-        if packed is None:
-            raise _missing(snapshot_id, erased=not self._objects.exists(tenant))
-        try:
-            text = packer.unpack(packed, LARGEST_TREE)
-            if text is None:
-                raise _missing(snapshot_id, erased=True)
-            tree = decode(text)
-        except (BadTree, Damaged, StoreError) as error:
-            raise _damaged(snapshot_id, "its list of files", str(error)) from None
-        if tree.snapshot_id != snapshot_id:
-            raise _damaged(snapshot_id, "its list of files", f"it is that of {tree.snapshot_id}")
-        return tree
-
-    def _packer_of(self, snapshot_id: str, tenant: str) -> Packer:
-        packer = self.packer(tenant)
-        if packer is None:
-            raise _missing(snapshot_id, erased=True)
-        return packer
-
-
-class _Sink:
-    """Takes the chunks of one scan into a batch."""
-
-    def __init__(self, objects: Objects, tenant: str, packer: Packer, batch: Batch, room: tuple[Quota, int]) -> None:
-        self._objects = objects
-        self._tenant = tenant
-        self._packer = packer
-        self._batch = batch
-        self._quota, self._used = room
-
-    def lacking(self, digests: Collection[str]) -> set[str]:
-        """See Sink."""
-        keys = {key_of(self._packer, digest): digest for digest in digests}
-        held = self._objects.has(self._tenant, keys.keys())
-        return {digest for key, digest in keys.items() if key not in held}
-
-    def keep(self, digest: str, chunk: bytes) -> None:
-        """See Sink."""
-        key = key_of(self._packer, digest)
-        if not self._objects.has(self._tenant, (key,)):
-            self._batch.put(key, self._packer.pack(chunk))
-            self._quota.check("store_bytes", self._used + self._batch.written, "the store")
-
-    def finish(self, tree: Tree) -> int:
-        """Make it durable that there is this tree; the bytes that the store grew by."""
-        key = tree_key_of(self._packer, tree.snapshot_id)
-        if self._batch.written == 0 and self._objects.has(self._tenant, (key,)):
-            return 0
-        packed = self._packer.pack(encode(tree))
-        self._quota.check("store_bytes", self._used + self._batch.written + len(packed), "the store")
-        self._batch.commit(key, packed)
-        return self._batch.written + len(packed)
-
-
-class _Source:
-    """Gives the chunks of a snapshot's files, each checked."""
-
-    def __init__(self, objects: Objects, tenant: str, packer: Packer, snapshot_id: str) -> None:
-        self._objects = objects
-        self._tenant = tenant
-        self._packer = packer
-        self._snapshot_id = snapshot_id
-
-    def chunks(self, entry: Entry) -> Iterator[bytes]:
-        """See restoring.Source."""
-        whole = sha256()
-        for number, digest in enumerate(entry.chunks):
-            size = min(CHUNK, entry.size - number * CHUNK)
-            chunk = self._chunk(entry, digest, size)
-            if len(entry.chunks) > 1:
-                whole.update(chunk)
-            yield chunk
-        found = entry.chunks[0] if len(entry.chunks) == 1 else whole.hexdigest()
-        if found != entry.sha256:
-            raise _damaged(self._snapshot_id, repr(entry.path), "its parts are not those of the file")
-
-    def _chunk(self, entry: Entry, digest: str, size: int) -> bytes:
-        packed = self._objects.get(self._tenant, key_of(self._packer, digest))
-        if packed is None:
-            raise _damaged(self._snapshot_id, repr(entry.path), "an object of it is missing")
-        try:
-            chunk = self._packer.unpack(packed, size)
-        except (Damaged, StoreError) as error:
-            raise _damaged(self._snapshot_id, repr(entry.path), str(error)) from None
-        if chunk is None:
-            raise _missing(self._snapshot_id, erased=True)
-        if len(chunk) != size or sha256(chunk).hexdigest() != digest:
-            raise _damaged(self._snapshot_id, repr(entry.path), "an object of it does not have its hash")
-        return chunk
-
-
-def _missing(snapshot_id: str, erased: bool) -> SandboxLost:
-    why = "it was erased with its tenant" if erased else "it was deleted, or made in another place"
-    return SandboxLost(f"snapshot {snapshot_id} is not in the store: {why}; nothing was restored")
-
-
-def _damaged(snapshot_id: str, what: str, why: str) -> SandboxLost:
-    return SandboxLost(
-        f"snapshot {snapshot_id} cannot be restored: {what} is damaged in the store ({why}); nothing was kept of it; "
-        "take the objects from a backup, or go on from another snapshot"
-    )
 
 
 async def _apart(work: Callable[[Event], T]) -> T:
@@ -270,7 +175,8 @@ async def _apart(work: Callable[[Event], T]) -> T:
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait([task])
-        task.exception() if not task.cancelled() else None
+        if not task.cancelled():
+            task.exception()  # so that nobody calls it never retrieved
         raise
 
 

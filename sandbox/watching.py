@@ -10,7 +10,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +36,19 @@ class Watched:
 
     memory: int | None
     processes: int | None
-    workspace: Path
+    folders: tuple[Path, ...]
     disk: int | None
     files: int | None
 
 
-def watched(limits: Limits, workspace: Path, held: frozenset[str]) -> Watched:
-    """The limits of a profile without those that control groups (`memory`, `pids`) hold."""
+def watched(limits: Limits, held: frozenset[str], *folders: Path | None) -> Watched:
+    """The limits of a profile without those that control groups (`memory`, `pids`) hold; those of the disk hold for
+    all `folders` together.
+    """
     return Watched(
         memory=None if "memory" in held else limits.memory,
         processes=None if "pids" in held or limits.processes is None else limits.processes + HELPERS,
-        workspace=workspace,
+        folders=tuple(folder for folder in folders if folder is not None),
         disk=limits.disk,
         files=limits.files,
     )
@@ -123,14 +125,14 @@ class _Disk:
 
     def __init__(self, over: Watched) -> None:
         self._over = over
-        self._before = _used(over.workspace)
+        self._before = _used(over.folders[0])
         self._next = time.monotonic() + DISK_SECONDS
 
     async def passed_now(self) -> bool:
         """Whether a limit is passed. The workspace is looked at when it is time to, or when the file system has lost
         a good part of what the workspace may hold.
         """
-        over, used = self._over, _used(self._over.workspace)
+        over, used = self._over, _used(self._over.folders[0])
         if over.disk is None and over.files is None:
             return False
         if time.monotonic() < self._next and not (
@@ -168,16 +170,16 @@ def _used(folder: Path) -> tuple[int, int]:
 def passes_disk(over: Watched) -> bool:
     """Whether the workspace holds more bytes, as the disk has them, or more names than it may."""
     size = 0
-    for count, found in enumerate(_all_below(str(over.workspace)), 1):
+    for count, found in enumerate(_all_below(map(str, over.folders)), 1):
         size += found.st_blocks * 512
         if (over.disk is not None and size > over.disk) or (over.files is not None and count > over.files):
             return True
     return False
 
 
-def _all_below(top: str) -> Iterator[os.stat_result]:
-    """Every name below a folder; what vanishes meanwhile is left out. Links are not followed."""
-    folders = [top]
+def _all_below(tops: Iterable[str]) -> Iterator[os.stat_result]:
+    """Every name below some folders; what vanishes meanwhile is left out. Links are not followed."""
+    folders = [*tops]
     while folders:
         try:
             with os.scandir(folders.pop()) as entries:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection
 from hashlib import blake2b
 
-from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared
+from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared, concerned
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError, PermanentError
 from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
@@ -61,19 +61,19 @@ class CapabilityGateway:
 
     def decide(self, call: Prepared, caller: Caller, approval: Approval | None) -> GateDecision:
         """Ask the gate whether this caller may make this call now."""
-        capability = call.capability
+        capability, judged = call.capability, concerned(call.capability, caller)
         return self._gate.decide(
             GateRequest(
-                stage="capability",
+                stage=judged.stage,
                 run_id=caller.run_id,
                 tenant=caller.tenant_id,
                 principal=caller.principal_id,
                 agent=caller.agent,
                 route=caller.route,
                 depth=caller.depth,
-                resource=capability.name,
+                resource=judged.resource,
                 version=capability.version,
-                side_effect=capability.side_effect,
+                side_effect=judged.side_effect,
                 idempotency=capability.idempotency if capability.side_effect == "write" else None,
                 sensitivity=capability.sensitivity,
                 rollout=capability.stage,

@@ -6,10 +6,13 @@ that was interrupted between the two is never repeated in silence: its idempoten
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
-from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
+from retinue.runs.capabilities import NOT_MADE, SANDBOX, Caller, CallResult, Prepared
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, weighing, wholes
+from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, sandboxed, weighing, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.effects.weighing import Weighed, is_write
 from retinue.runs.errors import EffectError, PermanentError, StoreError, TransientError
@@ -81,6 +84,8 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
             if not isinstance(way, Resumption):
                 return way
             return await _execute(run, command, made, weighing.caller_of(run, command, made), way)
+    if (lost := sandboxed.cut_off(run, command, made, intent)) is not None:
+        return lost
     if intent is not None and is_write(asked) and (command.interrupted or command.doubted):
         return await _recover(run, command, made, intent)
     command.interrupted = False
@@ -114,9 +119,8 @@ async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
     if asking.record_yes(run, command):
         remote.approval_ended(run, command, call, "approved")
     run.ledger.reserve(command.key, _ONE_HOP)
-    intended = run.write(_intent(run, command, weighed)) if is_write(call) else None
-    if intended is not None:
-        await intended
+    if is_write(call) or sandboxed.must_be_on_record(call):
+        await run.write(_intent(run, command, weighed))
     elif command.key not in run.history.intents:
         run.note(_intent(run, command, weighed))
     return await _execute(run, command, call, weighed.caller)
@@ -175,8 +179,12 @@ async def _execute(
     run: Run, command: Command, call: Prepared, caller: Caller, resumption: Resumption | None = None
 ) -> Done | Wait:
     started = run.services.now_ns()
+    facts: dict[str, Json] = {}
+    result: CallResult | Pause
     try:
-        if call.capability.server is None:
+        if call.capability.source == SANDBOX:
+            result, facts = await sandboxed.execute(run, command, call, caller)
+        elif call.capability.server is None:
             result = await run.services.gateway.execute(call, caller)
         else:
             result = await remote.execute(run, command, call, caller, resumption)
@@ -188,20 +196,24 @@ async def _execute(
     if isinstance(result, Pause):
         return await _perform(run, command)
     wholes.keep(run, command, result.full)
-    return _done(run, call, result, started)
+    return _done(run, call, result, started, facts)
 
 
 def _breaker(call: Prepared) -> str:
     return f"capability:{call.capability.name}"
 
 
-def _done(run: Run, call: Prepared, result: CallResult, started: int) -> Done:
+def _done(
+    run: Run, call: Prepared, result: CallResult, started: int, more: Mapping[str, Json] = MappingProxyType({})
+) -> Done:
+    """How a call that went well ended; `more` are facts of where it was made."""
     facts: dict[str, Json] = {
         "size": result.size,
         "cut": result.cut,
         "micros": (run.services.now_ns() - started) // 1000,
+        **more,
     }
-    hard = is_write(call) or call.capability.durable or run.services.defaults.strict
+    hard = is_write(call) or call.capability.durable or run.services.defaults.strict or "generation" in more
     return Done(value=result.value, usage=_ONE_HOP, facts=facts, hard=hard)
 
 

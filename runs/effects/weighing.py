@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from retinue.runs.capabilities import Caller, Prepared
 from retinue.runs.contracts import Json
-from retinue.runs.effects import asking, rolling
+from retinue.runs.effects import asking, rolling, sandbox_facts
 from retinue.runs.effects.run import Run
 from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
@@ -73,6 +73,14 @@ async def weigh(run: Run, command: Command, asked: Prepared) -> Weighed:
     return Weighed(asked, call, caller, decision)
 
 
+async def weigh_again(run: Run, key: str, given: tuple[str, dict[str, Json]], facts: dict[str, Json]) -> Weighed:
+    """What the gate says now of a call (name, arguments) that was made by a step of old, without what a person said."""
+    name, arguments = given
+    call = await rolling.staged(run, run.services.gateway.prepare(name, arguments))
+    caller = caller_at(run, key, call, facts)
+    return Weighed(call, call, caller, run.services.gateway.decide(call, caller, None))
+
+
 def on_record(run: Run, command: Command, weighed: Weighed) -> dict[str, Json]:
     """The fact of an intent that says who changed the arguments, with the digests of both calls; empty without."""
     if asking.edit(run, command) is None:
@@ -83,7 +91,12 @@ def on_record(run: Run, command: Command, weighed: Weighed) -> dict[str, Json]:
 
 
 def caller_of(run: Run, command: Command, call: Prepared) -> Caller:
-    """On whose behalf a call is made, until when from now on, and what rules see of its rollout."""
+    """On whose behalf a call is made, until when from now on, and what rules see of its rollout and its sandbox."""
+    return caller_at(run, command.key, call, sandbox_facts.of_call(run, command, call))
+
+
+def caller_at(run: Run, key: str, call: Prepared, facts: dict[str, Json]) -> Caller:
+    """The same for a step that is no command of now, with facts of its own."""
     request = run.request
     return Caller(
         run_id=request.run_id,
@@ -93,12 +106,12 @@ def caller_of(run: Run, command: Command, call: Prepared) -> Caller:
         agent=request.target,
         route=request.route,
         depth=request.depth,
-        key=effect_key(request.effect_scope, command.key),
+        key=effect_key(request.effect_scope, key),
         epoch=run.leased.epoch,
         deadline=deadline(call, run.services.now_ns()),
-        traceparent=traceparent(request.trace_id, span_id_of(request.run_id, command.key)),
+        traceparent=traceparent(request.trace_id, span_id_of(request.run_id, key)),
         budget=run.ledger.remaining(),
-        facts=rolling.facts_of(run, call.capability),
+        facts=rolling.facts_of(run, call.capability) | facts,
     )
 
 
@@ -119,8 +132,7 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     repeats = is_write(call) and write_name(command.name, command.digest) in run.request.repeats
     if decision.outcome != "allow" or not repeats:
         return decision
-    given = approval is not None and approval.by != run.request.principal_id
-    if approval is not None and given and asking.binds(run, approval, call, decision):
+    if asking.grants(run, approval, call, decision):
         return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)

@@ -21,13 +21,19 @@ DOORS: dict[str, set[str]] = {
         "host.model_endpoint:ModelEndpoint._complete",
     },
     # A capability is called: in a step, or for a trial of a tool that only reads.
-    "execute": {"runs.effects.calls:_execute", "runs.effects.remote:execute", "ingress.pinning:call_once"},
+    "execute": {
+        "runs.effects.calls:_execute",
+        "runs.effects.remote:execute",
+        "runs.effects.sandboxed:_through",
+        "ingress.pinning:call_once",
+    },
     # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
     # trial of a tool asks the gate itself.
     "prepare": {
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
+        "runs.effects.weighing:weigh_again",
         "runs.effects.calls:_again",
         "runs.effects.calls:_is_another",
         "runs.effects.calls:_perform",
@@ -37,6 +43,7 @@ DOORS: dict[str, set[str]] = {
     },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
         "sessions.remote:RemoteTool.invoke_probe",
@@ -52,6 +59,16 @@ DOORS: dict[str, set[str]] = {
         "ingress.verbs.alerts:_list_unless_told",
     },
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
+    # The sandboxes of this process: in a run's own record of them; the host lets go of them.
+    "sandboxes": {
+        "runs.live_sandboxes:LiveSandboxes._port",
+        "runs.history:History._restart",
+        "host.composition:load_project",
+        "host.hosting:Host._carry",
+        "host.hosting:Host.serve",
+    },
+    # A live sandbox: in the operations that the gateway calls, which are given it by the step.
+    "box": {"sessions.sandbox_operations:box_of", "runs.effects.sandboxed:_change"},
     # The memories of agents: in the steps that ask the gate's stage `memory`; a person may list and forget.
     "memories": {
         "runs.effects.memory:_port",
@@ -83,6 +100,8 @@ PORTS: dict[str, set[str]] = {
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
         "runs.live_sessions:Sessions.hear",
+        "runs.effects.weighing:weigh_again",
+        "runs.effects.sandboxed:_through",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },
@@ -123,7 +142,14 @@ NETWORK: dict[str, set[str]] = {
     "opentelemetry": {"traces.export", "traces.otel", "ingress.checks"},
     # Processes of the runtime itself, their names and ports; servers of capabilities; a backup.
     "ray": {"actors"},
-    "subprocess": {"actors.runtime", "sessions.mcp.children", "store.backup"},
+    "subprocess": {
+        "actors.runtime",
+        "sandbox.bubblewrap",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sessions.mcp.children",
+        "store.backup",
+    },
     "socket": {
         "actors.hosts",
         "actors.placement",
@@ -132,6 +158,10 @@ NETWORK: dict[str, set[str]] = {
         "host.composition",
         "host.model_endpoint",
         "ingress.mcp.http",
+        "sandbox.keeper",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sandbox.trial",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -151,8 +181,12 @@ CLIENTS = {
 
 ESCAPES: dict[str, set[str]] = {
     "create_subprocess_exec": {"host.telling:_run"},
-    "create_connection": {"actors.runtime:_await_head", "actors.runtime:_refuse_silence"},
-    "system": {"ingress.checks:_python"},
+    "create_connection": {
+        "actors.runtime:_await_head",
+        "actors.runtime:_refuse_silence",
+        "sandbox.trial:_connect_loopback",
+    },
+    "system": {"ingress.checks:_python", "sandbox.selftest:_abstract"},
     **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
@@ -210,6 +244,8 @@ PLANTED = {
     "a probe by hand": "def f(tool, arguments, caller):\n    return tool.invoke_probe(arguments, caller)",
     "a model past the gate": "async def f(client, request):\n    return await client.complete(request, None)",
     "models in hand": "def f(services):\n    return services.models",
+    "sandboxes in hand": "def f(services):\n    return services.sandboxes",
+    "a sandbox by hand": "async def f(link, order):\n    return await link.box.exec(order)",
     "a memory written": "async def f(services, memory):\n    await services.memories.remember('acme', memory)",
     "a step's inside": "from retinue.runs.effects import calls\n\ndef f(r, c, p):\n    return calls._execute(r, c, p)",
     "a step's inside by import": "from retinue.runs.effects.calls import _execute",
