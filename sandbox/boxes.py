@@ -47,7 +47,7 @@ class Kept:
     tier: str = ""
 
 
-class Shelf(Protocol):
+class Contents(Protocol):
     """Where the snapshots of one tenant are, for one manifest's workspaces."""
 
     async def take(self, place: Workplace) -> Kept:
@@ -75,7 +75,7 @@ class Kit:
 
     profile: Profile
     backend: Backend
-    shelf: Shelf
+    contents: Contents
     egress: Egress
     environment: Callable[[dict[str, str]], dict[str, str]]
     moment: Callable[[], int]
@@ -129,15 +129,15 @@ class LocalBox:
     async def snapshot(self) -> SandboxState:
         """See Box."""
         async with self._alone():
-            return self._keep(await self._kit.shelf.take(self._place), self.state.generation)
+            return self._keep(await self._kit.contents.take(self._place), self.state.generation)
 
     async def adopt(self, snapshot_id: str) -> SandboxState:
         """See Box."""
         async with self._alone():
             self._place.begin(f"adopt {snapshot_id}")
             self._broken = "adopt"
-            await self._kit.shelf.empty(self._place)
-            kept = await self._kit.shelf.fill(self._place, snapshot_id)
+            await self._kit.contents.empty(self._place)
+            kept = await self._kit.contents.fill(self._place, snapshot_id)
             self._broken = ""
             return self._keep(kept, self.state.generation + 1)
 
@@ -160,7 +160,7 @@ class LocalBox:
             return
         self._over = True
         if remove:
-            await self._kit.shelf.empty(self._place)
+            await self._kit.contents.empty(self._place)
             await asyncio.to_thread(self._place.remove)
         else:
             self._place.let_go()

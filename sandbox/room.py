@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import (
@@ -24,7 +24,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Egress, Kept, Kit, LocalBox, Shelf
+from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.manifests import Manifest, Manifests
 from retinue.sandbox.profiles import Profile
@@ -33,28 +33,20 @@ CLOSE = 20.0
 """Seconds that letting go of all boxes may take."""
 
 
-class Shelves(Protocol):
-    """The shelves of all tenants."""
-
-    def of(self, tenant_id: str, manifest: Manifest) -> Shelf:
-        """Where workspaces of this manifest are kept for a tenant."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the room is made of.
 
     `user` gives the user of a sandbox's folder, None where the host is not root. `choose` finds the backend that meets
     a profile here; SandboxRefused when none does. `make` fills a folder from a manifest; `environment` resolves what a
-    manifest says of it, with an exec's own.
+    manifest says of it, with an exec's own; `contents` is what workspaces of a tenant and a manifest hold.
     """
 
     node: str
     manifests: Callable[[], Manifests]
     living: Living
     user: Callable[[str, Path], int | None]
-    shelves: Shelves
+    contents: Callable[[str, Manifest], Contents]
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
     make: Callable[[Manifest, Workplace, Kit], Awaitable[Kept]]
     environment: Callable[[Manifest, dict[str, str]], dict[str, str]]
@@ -168,7 +160,7 @@ class Room:
             if state.head_snapshot_id is None:
                 kept = await parts.make(parts.manifests().get(state.manifest), place, kit)
             else:
-                kept = await kit.shelf.fill(place, state.head_snapshot_id)
+                kept = await kit.contents.fill(place, state.head_snapshot_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(place.remove))
             raise
@@ -185,7 +177,7 @@ class Room:
         kit = Kit(
             profile=profile,
             backend=backend,
-            shelf=parts.shelves.of(owner.tenant_id, manifest),
+            contents=parts.contents(owner.tenant_id, manifest),
             egress=parts.egress,
             environment=lambda own: parts.environment(manifest, own),
             moment=parts.moment,
