@@ -6,6 +6,8 @@ that was interrupted between the two is never repeated in silence: its idempoten
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
@@ -80,7 +82,8 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
         if way is not None:
             if not isinstance(way, Resumption):
                 return way
-            return await _execute(run, command, made, weighing.caller_of(run, command, made), way)
+            caller = replace(weighing.caller_of(run, command, made), deadline=remote.sent_until(run, command))
+            return await _execute(run, command, made, caller, way)
     if intent is not None and is_write(asked) and (command.interrupted or command.doubted):
         return await _recover(run, command, made, intent)
     command.interrupted = False
@@ -286,7 +289,7 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
     now = run.services.now_ns()
     facts = intent.facts | {"deadline": weighing.deadline(call, now), "gate": weighed.decision.facts}
     await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call, weighing.caller_of(run, command, call))
+    return await _execute(run, command, call, weighed.caller)
 
 
 def _doubt(command: Command) -> str:

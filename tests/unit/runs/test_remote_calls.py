@@ -13,6 +13,7 @@ from tests.doubles import desk
 from tests.doubles.worlds import ALLOW_ALL, World
 from tests.unit.runs.conftest import Make
 
+from retinue.runs.capabilities import Caller
 from retinue.runs.context import Context
 from retinue.runs.contracts import Json, PendingRequest, Status
 from retinue.runs.control import SessionQuery, SessionRecord
@@ -126,6 +127,28 @@ async def test_questions_of_a_server_are_asked_and_answered_once(
     assert sum(line.what == "filed" for line in log) == 1
     waited = ("in_progress", "waiting_for_input"), ("waiting_for_input", "in_progress")
     assert await moves(world, run_id) == [(None, "in_progress"), *waited, *waited, ("in_progress", "closed")]
+
+
+@pytest.mark.rule("R9")
+async def test_a_continuation_may_not_be_applied_after_the_deadline_that_is_on_record(
+    make_on_each: Make, tmp_path: Path
+) -> None:
+    world = await world_with_desk(make_on_each, tmp_path)
+    deadlines: list[int] = []
+    make_call = world.services.gateway.execute
+
+    async def execute(call: Any, caller: Caller, link: Any = None) -> Any:
+        if link.resumption is not None:
+            deadlines.append(caller.deadline)
+        return await make_call(call, caller, link)
+
+    world.services.gateway.execute = execute  # type: ignore[method-assign]
+    run_id = await world.submit(orders, "a cup")
+    await answer_all(world, run_id, crash=True)
+    told = [each for each in await world.entries(run_id) if isinstance(each, Record) and each.topic == "continuation"]
+    recorded = [each.facts["deadline"] for each in told if each.facts["event"] == "resumed"]
+    assert len(recorded) == len(deadlines) == 2
+    assert all(given <= known for given, known in zip(deadlines, recorded, strict=True))
 
 
 async def test_a_session_is_a_record_with_all_that_is_known(make_on_each: Make, tmp_path: Path) -> None:

@@ -141,6 +141,24 @@ async def test_a_probe_that_finds_the_write_ends_it_without_a_second_one(make_on
 
 
 @pytest.mark.rule("R9")
+async def test_no_try_may_be_applied_after_the_deadline_that_is_on_record(make_on_each: Make) -> None:
+    """A probe counts from what is on record: the commit of it, however slow, gives the other side no more time."""
+    world = await make_on_each(act, keeper)
+    deadlines: list[int] = []
+    make_call = world.services.gateway.execute
+
+    async def execute(call: Any, caller: Caller, link: Any = None) -> Any:
+        deadlines.append(caller.deadline)
+        return await make_call(call, caller, link)
+
+    world.services.gateway.execute = execute  # type: ignore[method-assign]
+    assert (await interrupted(world, "put")).value == ["text 0"]
+    recorded = [each.facts["deadline"] for each in await world.intents("run-0001") if each.effect == "call"]
+    assert len(recorded) == len(deadlines) == 2
+    assert all(given <= known for given, known in zip(deadlines, recorded, strict=True))
+
+
+@pytest.mark.rule("R9")
 async def test_an_absence_counts_only_after_the_deadline_and_a_while(make_on_each: Make) -> None:
     world = await make_on_each(act, keeper)
     outside.hold = True
