@@ -14,7 +14,7 @@ from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, weighing, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.effects.weighing import Weighed, is_write
-from retinue.runs.errors import EffectError, PermanentError, StoreError, TransientError
+from retinue.runs.errors import EffectError, Fenced, PermanentError, StoreUnreachable, TransientError
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
 from retinue.runs.sessions import Pause, Resumption
@@ -29,18 +29,23 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
     try:
         ended = await _perform(run, command)
-    except StoreError:
+        if isinstance(ended, Done):
+            ended = _unless_made(run, command, ended)
+            await rolling.ended(run, command, ended)
+    except (Fenced, StoreUnreachable):
         raise
     except Exception as error:  # whatever it is, it says nothing about an earlier try
         if not _may_have_happened(run, command):
             raise
         ended = _left_open(run, command, str(error))
-    if not isinstance(ended, Done):
-        return ended
-    if ended.result == "refused" and ended.error is not None and _may_have_happened(run, command):
-        ended = _left_open(run, command, ended.error.message)
-    await rolling.ended(run, command, ended)
-    return _told(run, command, ended)
+    return _told(run, command, ended) if isinstance(ended, Done) else ended
+
+
+def _unless_made(run: Run, command: Command, done: Done) -> Done:
+    """How a call ended; one that is refused is left open when an earlier try may have been made."""
+    if done.result == "refused" and done.error is not None and _may_have_happened(run, command):
+        return _left_open(run, command, done.error.message)
+    return done
 
 
 def _may_have_happened(run: Run, command: Command) -> bool:
