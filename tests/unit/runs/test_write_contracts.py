@@ -14,7 +14,7 @@ from retinue.runs.capabilities import Caller
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import SideEffectUnknown, TransientError
+from retinue.runs.errors import PermanentError, SideEffectUnknown, TransientError
 from retinue.runs.identity import effect_key
 from retinue.sessions.native import tool
 
@@ -187,6 +187,24 @@ async def test_a_write_that_failed_on_the_way_is_repeated_only_when_it_may_be(
     result = await world.run(act, [name])
     assert (result.status, len(outside.keys)) == (status, 2 if name == "put" else 1)
     assert len(set(outside.keys)) == 1
+
+
+@pytest.mark.parametrize("code", ["deadline", "saturated", "version"])
+@pytest.mark.parametrize("error", [TransientError, PermanentError])
+async def test_a_tool_that_borrows_a_word_of_the_gateway_is_not_taken_to_be_uncalled(
+    make: Make, code: str, error: type[TransientError | PermanentError]
+) -> None:
+    @tool(side_effect="write", idempotency="at_most_once")
+    async def wire(text: str, *, key: str) -> str:
+        """Sends, and hears nothing in time."""
+        outside.keys.append(key)
+        raise error("the other side said nothing in time", code=code)
+
+    world = await make(act, agent("sender", "Sends.", tools=[wire]))
+    result = await world.run(act, ["wire"])
+    reason = StopReason.side_effect_unknown if error is TransientError else StopReason.tool_failure
+    assert (result.reason, len(outside.keys)) == (reason, 1)
+    assert error is TransientError or (result.error is not None and result.error.code == f"tool_{code}")
 
 
 @pytest.mark.rule("R14")
