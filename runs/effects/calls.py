@@ -89,10 +89,18 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
                 return way
             caller = replace(weighing.caller_of(run, command, made), deadline=remote.sent_until(run, command))
             return await _execute(run, command, made, caller, way)
-    if intent is not None and is_write(asked) and (command.interrupted or command.doubted):
-        return await _recover(run, command, made, intent)
+    if intent is not None and is_write(asked):
+        command.doubted = command.doubted or ("" if asked.capability.repeatable else _lost_try(run, command))
+        if command.interrupted or command.doubted:
+            return await _recover(run, command, made, intent)
     command.interrupted = False
     return await _begin(run, command, asked)
+
+
+def _lost_try(run: Run, command: Command) -> str:
+    """How the newest try ended that may have been made and was to be continued, when it cannot be any more."""
+    tries = run.history.attempts.get(command.key, ())
+    return next((each.error.message for each in reversed(tries) if each.error.code not in NOT_MADE), "")
 
 
 async def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prepared) -> Done | None:

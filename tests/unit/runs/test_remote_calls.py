@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.crash.outside import OUTSIDE, read
 from tests.doubles import desk
-from tests.doubles.worlds import ALLOW_ALL, World
+from tests.doubles.worlds import ALLOW_ALL, SECOND, World
 from tests.unit.runs.conftest import Make
 
 from retinue.runs.capabilities import Caller
@@ -295,6 +295,40 @@ async def test_a_task_is_polled_by_the_next_owner_and_not_begun_again(make_on_ea
     dropped = [e.facts["cause"] for e in records if e.facts.get("event") == "dropped"]
     assert dropped == ["ended"], "a credential is not kept for longer than its call"
     assert (await moves(world, run_id))[1:3] == [("in_progress", "resumable"), ("resumable", "in_progress")]
+
+
+@pytest.mark.promise("C4")
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("contract", ["at_most_once", "idempotent"])
+async def test_a_task_that_can_be_polled_no_more_is_left_to_its_contract(
+    make_on_each: Make, tmp_path: Path, contract: Any, crash: bool
+) -> None:
+    """The poll failed, and before the next one what it goes on with ran out: the write may have been made."""
+
+    async def brew(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        if link.resumption is None:
+            desk.OUTSIDE.say("filed", caller.key, "desk__brew")
+            if desk.OUTSIDE.has("polled", "t1"):
+                return "brewed again"
+            await link.keep(desk.Token({"kind": "task", "task_id": "t1"}, expires_at=world.clock.now + SECOND))
+            desk.OUTSIDE.say("polled", "t1", "desk__brew")
+            raise desk.TransientError("the connection broke", code="lost", retry_after=60.0)
+        return "brewed"
+
+    world = await world_with_desk(make_on_each, tmp_path, desk.remote("desk__brew", brew, idempotency=contract))
+    run_id = await world.submit(works, ["brew"])
+    await world.settle()
+    if crash:
+        await world.crash()
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    assert made == 1 and await world.wait_out()
+    result = await world.finish(run_id)
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    if contract == "idempotent":
+        assert (result.value, made) == (["brewed again"], 2)
+    else:
+        assert (result.value, made) == (["SideEffectUnknown"], 1)
 
 
 @pytest.mark.promise("A5")
