@@ -6,7 +6,7 @@ keeper for it. A keeper is the subreaper of all that its program starts, so noth
 has ended, or the host says so or is gone, it kills what is left, and tells the host when nothing is.
 
 Between fork and exec the program's process gets, in this order: cgroups, a view of folders that its user cannot reach,
-limits, its user, its files, and at last what confines it. A step that fails ends it before it has run anything.
+its files, limits, its user, and at last what confines it. A step that fails ends it before it has run anything.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
             joined.write("0")
     if request["staged"]:
         _stage(libc, request["staged_at"], request["staged"])
+    _place_files(files)
     for name, soft, hard in request["limits"]:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
@@ -137,7 +138,6 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
         os.setresuid(request["uid"], request["uid"], request["uid"])
     os.umask(0o022)
     os.chdir(request["cwd"])
-    _place_files(files)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     if request["locked"] is not None:

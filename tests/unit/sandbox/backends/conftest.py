@@ -87,5 +87,3 @@ def bubblewrap(runner: Runner, workspace: Path) -> Door:
 @pytest.fixture
 def unconfined(runner: Runner, workspace: Path) -> Door:
     return _door("unconfined", runner, workspace)
-
-
