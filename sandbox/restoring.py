@@ -20,8 +20,9 @@ from retinue.runs.errors import PermanentError
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.folders import Trail, opened, remove_tree
 from retinue.sandbox.rules import Quota
-from retinue.sandbox.scanning import Stopped
+from retinue.sandbox.scanning import remember
 from retinue.sandbox.trees import Entry, Tree
+from retinue.sandbox.walking import Stopped
 
 _THREADS = min(4, os.cpu_count() or 1)
 _SLICE_FILES, _SLICE_BYTES = 64, 8 * 1024 * 1024
@@ -35,9 +36,12 @@ Source = Callable[[Entry], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """How to restore: from where, for which user (None: our own), within which limits, and what ends it early."""
+    """How to restore: from where, the file of the stat cache (None: none), for which user (None: our own), within
+    which limits, and what ends it early.
+    """
 
     source: Source
+    cache: Path | None = None
     uid: int | None = None
     quota: Quota = field(default_factory=Quota)
     stop: Event = field(default_factory=Event)
@@ -45,11 +49,11 @@ class Restore:
 
 def check_size(tree: Tree, quota: Quota) -> None:
     """SandboxRefused with code `quota` when a tree is larger than it may be; nothing is read or written."""
-    quota.check("files", len(tree.entries), "the snapshot")
-    quota.check("bytes", tree.bytes, "the snapshot")
+    quota.check("files", len(tree.entries), of="the snapshot")
+    quota.check("bytes", tree.bytes, of="the snapshot")
     for entry in tree.entries:
-        quota.check("depth", entry.path.count("/") + 1, repr(entry.path[:200]))
-        quota.check("file_bytes", entry.size, repr(entry.path))
+        quota.check("depth", entry.path.count("/") + 1, entry.path, "the snapshot")
+        quota.check("file_bytes", entry.size, entry.path, "the snapshot")
 
 
 def restore(tree: Tree, into: Path, how: Restore) -> None:
@@ -69,6 +73,8 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
             os.fchmod(root, 0o700)
             if how.uid is not None:
                 os.fchown(root, how.uid, how.uid)
+            if how.cache is not None:
+                remember(draft, tree, how.cache)
             draft.rename(into)
     except BaseException:
         remove_tree(draft)

@@ -45,6 +45,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def cache_of(folder: Path) -> Path:
+    """Where the cache of a workspace stands: beside it."""
+    return folder.with_name(f"{folder.name}.stats")
+
+
 class StatCache:
     """The cache of one workspace, in the file `path`. Make one for each scan, before it begins: the file system's
     time at that moment is what `save` goes by. Not for two threads or processes at once.
