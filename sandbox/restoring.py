@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from threading import Event
 
@@ -70,11 +71,12 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
         with opened(draft) as root:
             fcntl.flock(root, fcntl.LOCK_EX)
             _write_all(tree, root, how)
+            if how.cache is not None:
+                remember(draft, tree, how.cache)
+            _dress_folders(tree, root, how.uid)
             os.fchmod(root, 0o700)
             if how.uid is not None:
                 os.fchown(root, how.uid, how.uid)
-            if how.cache is not None:
-                remember(draft, tree, how.cache)
             draft.rename(into)
     except BaseException:
         remove_tree(draft)
@@ -83,7 +85,7 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
 
 def _remove_abandoned(into: Path) -> None:
     """Remove what a killed process left of the same folder."""
-    for each in into.parent.glob(f".{_escaped(into.name)}.*.restoring"):
+    for each in into.parent.glob(f".{escape(into.name)}.*.restoring"):
         with opened(each) as fd:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,16 +94,12 @@ def _remove_abandoned(into: Path) -> None:
             remove_tree(each)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
 def _write_all(tree: Tree, root: int, how: Restore) -> None:
-    folders = [entry for entry in tree.entries if entry.kind == "directory"]
     with Trail(root) as trail:
-        for entry in folders:
-            parent, name = trail.beside(entry.path)
-            os.mkdir(name, 0o700, dir_fd=parent)
+        for entry in tree.entries:
+            if entry.kind == "directory":
+                parent, name = trail.beside(entry.path)
+                os.mkdir(name, 0o700, dir_fd=parent)
     firsts, others = _one_of_each(tree)
     _write_files(firsts, root, how)
     with Trail(root) as trail, Trail(root) as second:
@@ -113,8 +111,14 @@ def _write_all(tree: Tree, root: int, how: Restore) -> None:
         for entry in tree.entries:
             if entry.kind == "symlink":
                 _link(trail, entry, how.uid)
-        for entry in reversed(folders):
-            _dress(trail.at(entry.path), entry, how.uid)
+
+
+def _dress_folders(tree: Tree, root: int, uid: int | None) -> None:
+    """Last, and from the deepest up: what is made in a folder changes its time, and its mode may forbid to enter it."""
+    with Trail(root) as trail:
+        for entry in reversed(tree.entries):
+            if entry.kind == "directory":
+                _dress(trail.at(entry.path), entry, uid)
 
 
 def _one_of_each(tree: Tree) -> tuple[list[Entry], list[tuple[Entry, Entry]]]:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ class StatCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        for left in path.parent.glob(f"{escape(path.name)}.*.draft"):
+            left.unlink(missing_ok=True)
         self._known = _load(path)
-        self._draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}")
+        self._draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}.draft")
         self._began_ns = _touch(self._draft)
 
     def find(self, path: str, status: os.stat_result) -> Content | None:
