@@ -6,6 +6,7 @@ nothing of how a capability is executed: native functions and remote servers loo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -180,6 +181,14 @@ class Gateway(Protocol):
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
+        ...
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """The run's session with this server was closed: let go of what only it used there. Does not wait."""
+        ...
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """(run, server) of what this process holds for single runs: connections, and calls that wait for a person."""
         ...
 
     async def close(self) -> None:

@@ -182,7 +182,8 @@ class Context(Remembers, UsesSandboxes):
 
         `to` names who should answer; `escalate=("30m", "lead")` passes the question on when nobody has by then.
         After `timeout` the answer is `default`; without one PermanentError (code `no_answer`) is raised.
-        `facts` stand with the question; InvalidInput when one has the name of one of the runtime's own.
+        `facts` stand with the question; InvalidInput when one has the name of one of the runtime's own. The fact
+        `schema`, a JSON Schema, is held against the answer where it is given.
         """
         options: dict[str, Any] = {"patience": patience(timeout, to, escalate)}
         if default is not NO_DEFAULT:

@@ -123,6 +123,10 @@ class History:
         """What is held for tries that were begun and have not ended, by key."""
         return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}
 
+    def lost(self) -> list[Usage]:
+        """What is held for paid calls that nobody saw end: spent, when the run ends before anybody knows better."""
+        return [reserved for reserved in self.unsettled().values() if reserved.micros]
+
     def _add_record(self, entry: Record) -> None:
         if entry.by == "function":
             self.records += 1

@@ -213,7 +213,9 @@ ENTRIES: TypeAdapter[tuple[AnyEntry, ...]] = TypeAdapter(tuple[AnyEntry, ...])
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The entries of one append as they are stored. `seq` is the store's order of commit."""
+    """The entries of one append as they are stored. `seq` is the store's order of commit, `erased` says that they had
+    contents, and that the key to these was destroyed.
+    """
 
     seq: int
     run_id: str
@@ -221,3 +223,4 @@ class Frame:
     position: int
     epoch: int
     entries: tuple[AnyEntry, ...]
+    erased: bool = False

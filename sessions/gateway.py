@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared, concerned
@@ -126,6 +126,15 @@ class CapabilityGateway:
             with contextlib.suppress(TimeoutError, EffectError):
                 async with asyncio.timeout(RELEASE):
                     await self._connections.release(run_id, ended)
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """The run's session with this server was closed: let go of what only it used there."""
+        if self._connections is not None:
+            self._connections.end_session(run_id, server)
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """(run, server) of what this process holds for single runs."""
+        return self._connections.held_sessions() if self._connections is not None else ()
 
     async def close(self) -> None:
         """Close all connections, within a bound."""

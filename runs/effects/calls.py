@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, SANDBOX, Caller, CallResult, Prepared
-from retinue.runs.contracts import ErrorInfo, Json, StopReason, Usage
+from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, sandboxed, weighing, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.effects.weighing import Weighed, is_write
-from retinue.runs.errors import EffectError, PermanentError, TransientError
+from retinue.runs.errors import EffectError, PermanentError, StoreError, TransientError
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
 from retinue.runs.sessions import Pause, Resumption
@@ -23,14 +23,37 @@ from retinue.runs.steps import EDITED, Command, Done, Wait, asked_by, error_info
 
 _SETTLE_NS = 1_000_000_000
 _ONE_HOP = Usage(hops=1)
+_ANOTHER = "its approver has given it other arguments since"
 
 
 async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
-    ended = await _perform(run, command)
-    if isinstance(ended, Done):
-        await rolling.ended(run, command, ended)
-    return _told(run, command, ended) if isinstance(ended, Done) else ended
+    try:
+        ended = await _perform(run, command)
+    except StoreError:
+        raise
+    except Exception as error:  # whatever it is, it says nothing about an earlier try
+        if not _may_have_happened(run, command):
+            raise
+        ended = _left_open(run, command, str(error))
+    if not isinstance(ended, Done):
+        return ended
+    if ended.result == "refused" and ended.error is not None and _may_have_happened(run, command):
+        ended = _left_open(run, command, ended.error.message)
+    await rolling.ended(run, command, ended)
+    return _told(run, command, ended)
+
+
+def _may_have_happened(run: Run, command: Command) -> bool:
+    """Whether a try of a write was begun, by whichever owner, of which nobody knows that it was not made."""
+    intent, key = run.history.intents.get(command.key), command.key
+    return intent is not None and intent.writes and (run.history.interrupted(key) or key in run.history.unsure)
+
+
+def _left_open(run: Run, command: Command, why: str) -> Done:
+    """The outcome of a write that is not made again though an earlier try may have been; tries that ended are paid."""
+    usage = _ONE_HOP if run.history.interrupted(command.key) else NOTHING
+    return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", usage)
 
 
 def _told(run: Run, command: Command, done: Done) -> Done:
@@ -51,7 +74,7 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
     if waiting is not None:
         return waiting
     intent = run.history.intents.get(command.key)
-    made = weighing.as_made(run, asked, intent)
+    made = weighing.as_made(run, command, asked)
     if asked.capability.server is not None:
         stopped = await _still_allowed(run, command, asked, made)
         if stopped is not None:
@@ -88,6 +111,8 @@ async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
     if weighed.refusal is not None:
         return await _not_allowed(run, command, weighed)
     call = weighed.call
+    if _is_another(run, command, call):
+        return _left_open(run, command, _ANOTHER)
     blocked = await breaking.blocked(run, _breaker(call))
     if blocked is not None:
         return blocked
@@ -99,6 +124,13 @@ async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
     elif command.key not in run.history.intents:
         run.note(_intent(run, command, weighed))
     return await _execute(run, command, call, weighed.caller)
+
+
+def _is_another(run: Run, command: Command, call: Prepared) -> bool:
+    """Whether this is another call than the one that may have happened: by its key it would be taken for that one."""
+    if not _may_have_happened(run, command):
+        return False
+    return weighing.as_made(run, command, weighing.prepare(run, command)).digest != call.digest
 
 
 async def _not_allowed(run: Run, command: Command, weighed: Weighed) -> Done | Wait:
@@ -259,8 +291,8 @@ async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Do
 async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Make the write once more, with its key, if the gate still allows it; say so first, with a new deadline."""
     weighed = await weighing.weigh(run, command, weighing.prepare(run, command))
-    if weighed.refusal is not None:
-        return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {weighed.refusal}", _ONE_HOP)
+    if weighed.refusal is not None or _is_another(run, command, weighed.call):
+        return _left_open(run, command, weighed.refusal or _ANOTHER)
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
     now = run.services.now_ns()
@@ -270,7 +302,8 @@ async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> 
 
 
 def _doubt(command: Command) -> str:
-    return f"{command.name} may have happened: {command.doubted or 'its owner died before the answer came'}"
+    died = "its owner died before the answer came" if command.interrupted else "an earlier try may have been made"
+    return f"{command.name} may have happened: {command.doubted or died}"
 
 
 def _intent(run: Run, command: Command, weighed: Weighed) -> Intent:

@@ -96,8 +96,8 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
     given, call = command.arguments, _call(command, command.arguments)
     approval = asking.approval(run, command, call)
     decision, record = gates.ask(run, _concern(run, command, _space(given), call, approval))
-    bound = approval is not None and asking.binds(run, approval, call, decision)
-    if decision.outcome == "allow" and not bound and _repeats(run, command):
+    granted = asking.grants(run, approval, call, decision)
+    if decision.outcome == "allow" and not granted and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
     if decision.outcome == "allow":

@@ -15,7 +15,6 @@ from retinue.runs.effects.run import Run
 from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
-from retinue.runs.journal import Intent
 from retinue.runs.steps import EDITED, Command
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -40,15 +39,20 @@ class Weighed:
 
 
 def prepare(run: Run, command: Command) -> Prepared:
-    """The call as it was asked for. Raises as the gateway's `prepare` does."""
-    return run.services.gateway.prepare(command.name, command.arguments)
+    """The call as it was asked for; a write that was begun as it was then, whatever its defaults are now: it goes by
+    the same key. Raises as the gateway's `prepare` does.
+    """
+    intent = run.history.intents.get(command.key)
+    begun = intent is not None and intent.writes and EDITED not in intent.facts
+    return run.services.gateway.prepare(command.name, intent.content if intent and begun else command.arguments)
 
 
-def as_made(run: Run, asked: Prepared, intent: Intent | None) -> Prepared:
-    """The call that an intent speaks of: with the arguments that an approver gave it."""
-    if intent is None or EDITED not in intent.facts or not isinstance(intent.content, dict):
+def as_made(run: Run, command: Command, asked: Prepared) -> Prepared:
+    """The call that its intent speaks of: with the arguments that an approver gave it."""
+    intent = run.history.intents.get(command.key)
+    if intent is None or EDITED not in intent.facts:
         return asked
-    return run.services.gateway.prepare(asked.capability.name, intent.content)
+    return run.services.gateway.prepare(command.name, intent.content)
 
 
 async def weigh(run: Run, command: Command, asked: Prepared) -> Weighed:
@@ -128,8 +132,7 @@ def _decide(run: Run, command: Command, call: Prepared, caller: Caller) -> GateD
     repeats = is_write(call) and write_name(command.name, command.digest) in run.request.repeats
     if decision.outcome != "allow" or not repeats:
         return decision
-    given = approval is not None and approval.by != run.request.principal_id
-    if approval is not None and given and asking.binds(run, approval, call, decision):
+    if asking.grants(run, approval, call, decision):
         return decision
     reason = f"run {run.request.forked_from} has made this very write already, and this fork would make it again"
     return GateDecision(outcome="approval_required", reason=reason, rules=decision.rules, digest=decision.digest)

@@ -35,6 +35,7 @@ DOORS: dict[str, set[str]] = {
         "runs.effects.weighing:weigh",
         "runs.effects.weighing:weigh_again",
         "runs.effects.calls:_again",
+        "runs.effects.calls:_is_another",
         "runs.effects.calls:_perform",
         "runs.turns:AgentContext.accepted",
         "ingress.client:Client.approve",
@@ -42,6 +43,7 @@ DOORS: dict[str, set[str]] = {
     },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
         "sessions.remote:RemoteTool.invoke_probe",
@@ -82,6 +84,7 @@ PORTS: dict[str, set[str]] = {
     "gateway": {
         "host.composition:services_of",
         "host.hosting:Host._carry",
+        "host.hosting:Host._end_sessions",
         "host.hosting:Host.serve",
         "ingress.client:Client._check_model",
         "ingress.client:Client.approve",
@@ -96,6 +99,7 @@ PORTS: dict[str, set[str]] = {
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
+        "runs.live_sessions:Sessions.hear",
         "runs.effects.weighing:weigh_again",
         "runs.effects.sandboxed:_through",
         "runs.turns:AgentContext.accepted",
@@ -138,7 +142,14 @@ NETWORK: dict[str, set[str]] = {
     "opentelemetry": {"traces.export", "traces.otel", "ingress.checks"},
     # Processes of the runtime itself, their names and ports; servers of capabilities; a backup.
     "ray": {"actors"},
-    "subprocess": {"actors.runtime", "sessions.mcp.children", "store.backup"},
+    "subprocess": {
+        "actors.runtime",
+        "sandbox.bubblewrap",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sessions.mcp.children",
+        "store.backup",
+    },
     "socket": {
         "actors.hosts",
         "actors.placement",
@@ -147,6 +158,10 @@ NETWORK: dict[str, set[str]] = {
         "host.composition",
         "host.model_endpoint",
         "ingress.mcp.http",
+        "sandbox.keeper",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sandbox.trial",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -166,8 +181,12 @@ CLIENTS = {
 
 ESCAPES: dict[str, set[str]] = {
     "create_subprocess_exec": {"host.telling:_run"},
-    "create_connection": {"actors.runtime:_await_head", "actors.runtime:_refuse_silence"},
-    "system": {"ingress.checks:_python"},
+    "create_connection": {
+        "actors.runtime:_await_head",
+        "actors.runtime:_refuse_silence",
+        "sandbox.trial:_connect_loopback",
+    },
+    "system": {"ingress.checks:_python", "sandbox.selftest:_abstract"},
     **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
