@@ -7,8 +7,8 @@ that was interrupted between the two is never repeated in silence: its idempoten
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from dataclasses import replace
+from types import MappingProxyType
 
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, SANDBOX, Caller, CallResult, Prepared
