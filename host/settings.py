@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from retinue.host.keys import POLICY, Keys
-from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.runs.errors import ConfigError
+from retinue.runs.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.sessions.servers import Servers
 
 FILE = "retinue.yaml"
