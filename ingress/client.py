@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinue.host import clock
+from retinue.host.answers import output_of
 from retinue.host.composition import Project, load_project, open_traces
 from retinue.host.inline import inline_host
 from retinue.host.opening import open_store
@@ -31,15 +32,15 @@ from retinue.ingress.versions import version_of
 from retinue.ingress.waiting import Endings
 from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
-from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.effects.rolling import is_shadow
 from retinue.runs.errors import RetinueError, RunCanceled, RunFailed
 from retinue.runs.forking import START, Given
 from retinue.runs.joins import seconds
-from retinue.runs.journal import Accepted, NewRun
+from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelRequest
+from retinue.runs.ownership import NewRun
 from retinue.runs.rollouts import Table
 from retinue.runs.sources import Source
 from retinue.store.store import Store
@@ -118,8 +119,7 @@ class Client(JobReading):
         request = await self._request(target if isinstance(target, str) else target.name, said)
         definition = self.project.registry.get(request.target, request.target_version)
         self._check(definition, input, said.model)
-        new = NewRun(request, input, clock.now_ns())
-        [record] = await self._store.submit([new])
+        [record] = await self._store.submit([NewRun(request, input, clock.now_ns())])
         return RunHandle(self, record.run_id, definition)
 
     async def batch(
@@ -307,7 +307,7 @@ class RunHandle:
         """The output, as its declared type. Raises RunFailed or RunCanceled with the reason."""
         branch = await self._client.wait(self.run_id, timeout)
         if branch.ok:
-            return typed(self._definition, branch.value)
+            return output_of(self._definition, branch)
         if branch.reason == "canceled":
             raise RunCanceled(branch.problem, run_id=self.run_id)
         raise RunFailed(branch.problem, run_id=self.run_id, reason=branch.reason.value)

@@ -12,7 +12,8 @@ from retinue.runs.contracts import Branch
 from retinue.runs.effects import children
 from retinue.runs.errors import ReplayMismatch
 from retinue.runs.history import History
-from retinue.runs.journal import Intent, Journal, Outcome
+from retinue.runs.journal import Intent, Outcome
+from retinue.runs.ownership import Journal
 from retinue.runs.steps import Command, Done
 
 WAYS_ON = (

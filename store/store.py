@@ -31,8 +31,9 @@ from retinue.runs.control import (
     SessionRecord,
 )
 from retinue.runs.errors import LimitReached
-from retinue.runs.journal import Append, Appended, DeadLetter, Frame, HostInfo, LeasedRun, NewRun
+from retinue.runs.journal import Frame
 from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.ownership import Append, Appended, DeadLetter, HostInfo, LeasedRun, NewRun
 from retinue.runs.retries import Retry
 from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
 from retinue.store.accounts import StoreAccounts
@@ -194,6 +195,10 @@ class Store:
             (seq, key, attempt, self._codec.open(tenant, sealed, f"delta:{run_id}") or "")
             for seq, key, attempt, tenant, sealed in rows
         ]
+
+    async def open_sessions(self, run_ids: Iterable[str]) -> set[tuple[str, str]]:
+        """(run, server) of the capability sessions of these runs that are open."""
+        return await self._read(lambda connection: sessions.open_of(connection, run_ids))
 
     def version(self) -> int:
         """A number that changes when any process has committed what others may wait for; some microseconds."""

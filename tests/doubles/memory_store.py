@@ -35,24 +35,8 @@ from retinue.runs.control import RunQuery, SessionQuery, SessionRecord
 from retinue.runs.errors import Fenced, InvalidInput, StoreError, UnknownName
 from retinue.runs.history import fold
 from retinue.runs.joins import canceler
-from retinue.runs.journal import (
-    ENTRIES,
-    Accepted,
-    AnyEntry,
-    Append,
-    Appended,
-    DeadLetter,
-    Finish,
-    Finished,
-    Frame,
-    HostInfo,
-    LeasedRun,
-    NewRun,
-    Park,
-    Parked,
-    Spawn,
-    Yield,
-)
+from retinue.runs.journal import ENTRIES, Accepted, AnyEntry, Finished, Frame, Parked
+from retinue.runs.ownership import Append, Appended, DeadLetter, Finish, HostInfo, LeasedRun, NewRun, Park, Spawn, Yield
 from retinue.runs.resources import guest_pool
 from retinue.runs.retries import Retry, last_of, retried, stands
 from retinue.runs.sessions import CLOSE, SessionRow

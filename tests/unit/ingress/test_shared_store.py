@@ -22,7 +22,7 @@ from retinue.host.opening import open_store, serving_hosts
 from retinue.host.presence import find_runtime, runtime_of
 from retinue.host.settings import Settings
 from retinue.ingress.client import connect
-from retinue.runs.journal import HostInfo
+from retinue.runs.ownership import HostInfo
 from retinue.store.liveness import boot_id
 
 BOUND = 30.0
