@@ -69,17 +69,25 @@ Egress = Callable[[Profile, Callable[[str, int], bool]], AbstractAsyncContextMan
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What a box works with. `environment` gives all variables of an exec (its own added), secrets resolved; raises
-    PermanentError for one that is not set. `moment` is the time (Unix ns).
+    """What a box works with. `environment` gives the variables of an exec, secrets resolved, from its own and where
+    programs see the workspace; PermanentError for one that is not set. `moment` is the time (Unix ns).
     """
 
     profile: Profile
     backend: Backend
     contents: Contents
     egress: Egress
-    environment: Callable[[dict[str, str]], dict[str, str]]
+    environment: Callable[[dict[str, str], str], dict[str, str]]
     moment: Callable[[], int]
-    programs: tuple[Path, ...] = ()
+
+
+async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecResult:
+    """Run a program in a workspace under its profile."""
+    at = Place(place.tree, place.uid)
+    environment = kit.environment(order.env, kit.backend.inside(at))
+    async with kit.egress(kit.profile, watch.allow) as proxy:
+        around = Surroundings(environment, proxy, _telling(watch.output))
+        return await kit.backend.exec(at, kit.profile, order, around)
 
 
 class LocalBox:
@@ -99,12 +107,9 @@ class LocalBox:
 
     async def exec(self, order: Exec, watch: Watch = UNWATCHED) -> ExecResult:
         """See Box."""
-        kit, seconds = self._kit, min(order.timeout, self._kit.profile.limits.seconds)
-        environment = kit.environment(order.env)
-        async with self._changing(f"exec {order.argv[0]}"), kit.egress(kit.profile, watch.allow) as proxy:
-            place = Place(self._place.tree, self._place.uid, kit.programs)
-            around = Surroundings(environment, proxy, _telling(watch.output))
-            return await kit.backend.exec(place, kit.profile, order.model_copy(update={"timeout": seconds}), around)
+        self._kit.environment(order.env, "")
+        async with self._changing(f"exec {order.argv[0]}"):
+            return await run_in(self._place, self._kit, order, watch)
 
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""

@@ -12,7 +12,8 @@ from retinue.sandbox.boxes import Kept
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.rules import Rules
-from retinue.sandbox.snapshots import Snapshots, cache_of
+from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.stat_cache import cache_of
 
 COPY = "copy"
 

@@ -1,20 +1,26 @@
 """The room of sandboxes: from a manifest's name or a record to a live box, and back.
 
-Owns which boxes live in this process. Implements `runs.sandboxes.Sandboxes`. Knows no run, no journal and no store.
+Owns which boxes live in this process, and in what order a workspace is made. Implements `runs.sandboxes.Sandboxes`.
+Knows no run, no journal and no store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import (
+    UNWATCHED,
     Box,
+    Exec,
+    ExecResult,
     ManifestInfo,
     SandboxLost,
     SandboxOrder,
@@ -24,35 +30,37 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox
+from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
-from retinue.sandbox.manifests import Manifest, Manifests
+from retinue.sandbox.loading import Loaded, Manifests
+from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
 
 CLOSE = 20.0
-"""Seconds that letting go of all boxes may take."""
+"""Seconds that letting go of a run's boxes may take."""
+FRESH = 2.0
+"""Seconds for which a manifest is believed to be as it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the room is made of.
 
-    `user` gives the user of a sandbox's folder, None where the host is not root. `choose` finds the backend that meets
-    a profile here; SandboxRefused when none does. `make` fills a folder from a manifest; `environment` resolves what a
-    manifest says of it, with an exec's own; `contents` is what workspaces of a tenant and a manifest hold.
+    `choose` finds the backend that meets a profile here; SandboxRefused when none does. `user` gives the user of a
+    sandbox's folder, None where the host is not root. `environment` is that of an exec: manifest, its own, where its
+    workspace is inside. `contents` is what the workspaces of a tenant and a manifest hold. `let_go` ends what is shared.
     """
 
     node: str
-    manifests: Callable[[], Manifests]
+    manifests: Manifests
     living: Living
-    user: Callable[[str, Path], int | None]
-    contents: Callable[[str, Manifest], Contents]
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
-    make: Callable[[Manifest, Workplace, Kit], Awaitable[Kept]]
-    environment: Callable[[Manifest, dict[str, str]], dict[str, str]]
+    user: Callable[[str, Path], int | None]
+    environment: Callable[[str, dict[str, str], str], dict[str, str]]
+    contents: Callable[[str, Loaded], Contents]
     egress: Egress
     moment: Callable[[], int]
-    programs: tuple[Path, ...] = ()
+    let_go: Callable[[], None]
 
 
 class Room:
@@ -61,10 +69,11 @@ class Room:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._boxes: dict[str, dict[str, LocalBox]] = {}
+        self._known: dict[str, tuple[float, Loaded]] = {}
 
     def manifest(self, name: str) -> ManifestInfo:
         """See Sandboxes."""
-        return self._parts.manifests().info(name)
+        return self._loaded(name).info
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
         """See Sandboxes."""
@@ -133,6 +142,7 @@ class Room:
     async def close(self) -> None:
         """See Sandboxes."""
         await asyncio.gather(*(self.release(run_id, ended=False) for run_id in tuple(self._boxes)))
+        self._parts.let_go()
 
     async def sweep(self, done: Callable[[list[str]], Awaitable[list[str]]]) -> int:
         """Remove the workspaces of sandboxes that are `done` with here, as it says of their ids; how many it were."""
@@ -158,30 +168,37 @@ class Room:
         place = await asyncio.to_thread(parts.living.make, state.model_copy(update=found), parts.user)
         try:
             if state.head_snapshot_id is None:
-                kept = await parts.make(parts.manifests().get(state.manifest), place, kit)
+                kept = await self._materialize(state, place, kit)
             else:
                 kept = await kit.contents.fill(place, state.head_snapshot_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(place.remove))
             raise
-        contents = {"entries": kept.entries, "bytes": kept.bytes, "tier": kept.tier, "omitted": kept.omitted}
-        place.finish(place.state.model_copy(update=contents))
+        made = {"entries": kept.entries, "bytes": kept.bytes, "tier": kept.tier, "omitted": kept.omitted}
+        place.finish(place.state.model_copy(update=made))
         return self._live(LocalBox(place, kit), owner.run_id)
+
+    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Kept:
+        """Fill a workspace from its manifest, in the version that its state names."""
+
+        async def run(order: Exec) -> ExecResult:
+            return await run_in(place, kit, order, UNWATCHED)
+
+        manifests, version = self._parts.manifests, state.manifest_version
+        made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
+        return Kept("", made.entries, made.bytes)
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""
-        parts = self._parts
-        manifests = parts.manifests()
-        manifest, profile = manifests.get(state.manifest), manifests.profile(state.manifest)
-        backend, report = await parts.choose(profile)
+        parts, loaded = self._parts, self._loaded(state.manifest)
+        backend, report = await parts.choose(loaded.profile)
         kit = Kit(
-            profile=profile,
+            profile=loaded.profile,
             backend=backend,
-            contents=parts.contents(owner.tenant_id, manifest),
+            contents=parts.contents(owner.tenant_id, loaded),
             egress=parts.egress,
-            environment=lambda own: parts.environment(manifest, own),
+            environment=partial(parts.environment, state.manifest),
             moment=parts.moment,
-            programs=parts.programs,
         )
         if state.confinement and (weaker := _weaker(state, report)):
             raise SandboxRefused(
@@ -190,6 +207,14 @@ class Room:
                 code="weaker",
             )
         return kit, report
+
+    def _loaded(self, name: str) -> Loaded:
+        """A manifest as it was a moment ago: every call of a run asks for it, and reading it takes milliseconds."""
+        at, known = self._known.get(name, (0.0, None))
+        if known is None or time.monotonic() - at > FRESH:
+            known = self._parts.manifests.loaded(name)
+            self._known[name] = (time.monotonic(), known)
+        return known
 
     def _live(self, box: LocalBox, run_id: str) -> Box:
         self._boxes.setdefault(run_id, {})[box.state.sandbox_id] = box

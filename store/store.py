@@ -44,6 +44,7 @@ from retinue.store.frames import FrameCodec
 from retinue.store.memories import StoreMemories
 from retinue.store.rollouts import StoreRollouts
 from retinue.store.rows import many, one
+from retinue.store.sealing import Vault
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
 
@@ -72,6 +73,11 @@ class Store:
         self.rollouts = StoreRollouts(engine.glance, self._writer.submit, codec)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
+
+    @property
+    def vault(self) -> Vault:
+        """The tenants' keys, for content that is kept beside the store."""
+        return self._codec.vault
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
