@@ -48,7 +48,7 @@ class Parts:
 
     `choose` finds the backend that meets a profile here; SandboxRefused when none does. `user` gives the user of a
     sandbox's folder, None where the host is not root. `environment` is that of an exec: manifest, its own, where its
-    workspace is inside. `contents` is what the workspaces of a tenant and a manifest hold. `let_go` ends what is shared.
+    workspace is inside. `contents` is what workspaces of a tenant and manifest hold. `let_go` ends what is shared.
     """
 
     node: str
