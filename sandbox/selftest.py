@@ -26,6 +26,7 @@ from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox import trial
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
 from retinue.sandbox.cgroups import REMEDY
+from retinue.sandbox.keeper import NO_USER
 from retinue.sandbox.profiles import MIB, Limits, Profile
 from retinue.sandbox.watching import DISK_SECONDS, TREE_SECONDS
 
@@ -35,7 +36,11 @@ SECONDS = 30.0
 MET = Finding("enforced")
 
 MEMORY_GAP = Finding("limited", f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed", REMEDY)
-PROCESSES_GAP = replace(MEMORY_GAP, remedy=f"{REMEDY}, or with a user of its own for each sandbox (`sandbox: uids:`)")
+PROCESSES_GAP = Finding(
+    "limited",
+    "they are counted with the other processes of the host's user",
+    f"{REMEDY}, or as root with a user of its own for each sandbox (`sandbox: uids:`)",
+)
 DISK_GAP = Finding(
     "limited",
     f"the workspace is looked at every {DISK_SECONDS:.0f} s, and sooner when the disk fills: an exec can pass its "
@@ -153,6 +158,8 @@ def absent(backend: str, version: str, why: str, remedy: str) -> Report:
 
 def remedy(said: str) -> str:
     """What mends that a sandbox could not be made, from what the kernel and the helper said and from its settings."""
+    if NO_USER in said:
+        return "name users in `sandbox: uids:` that this machine or container has (see /proc/self/uid_map)"
     for setting, closed, words in _SETTINGS:
         if _setting(setting) == closed:
             return words
