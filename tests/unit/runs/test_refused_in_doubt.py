@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import ALLOW_ALL, World, calls
+from tests.doubles.shapes import START
+from tests.doubles.worlds import ALLOW_ALL, SECOND, World, calls
 from tests.unit.runs.conftest import Make
 from tests.unit.runs.test_rollouts import Moved
 
@@ -14,7 +16,8 @@ from retinue.policy.load import load_gate
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, Budget, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import TransientError
+from retinue.runs.errors import StoreFull, TransientError
+from retinue.runs.rollouts import Table
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool, tool
@@ -110,6 +113,45 @@ async def test_a_try_that_no_budget_is_left_for(make: Make) -> None:
     world, run_id = await tried(make, budget=Budget(hops=1))
     result = await in_doubt(world, run_id, "hops budget 1 would be passed")
     assert result.usage.hops == 1
+
+
+class Blind(Moved):
+    """Rollouts that the store cannot say any more."""
+
+    blind = False
+
+    async def look(self) -> Table:
+        if self.blind:
+            raise StoreFull("the disk is full")
+        return self.table
+
+
+async def test_a_try_before_which_the_store_cannot_say_what_is_out(make: Make) -> None:
+    world = await make(buys, clerk)
+    moved = Blind()
+    world.use(rollouts=moved, retry=replace(world.services.retry, in_memory=30.0))
+    run_id = await world.submit(buys, 100)
+    await world.until(lambda: bool(MADE))
+    moved.blind = True
+    world.clock.advance(30)
+    await in_doubt(world, run_id, "the disk is full")
+
+
+async def test_a_try_that_the_rules_forbid_after_the_run_has_failed_and_is_retried(make_on_each: Make) -> None:
+    world, run_id = await tried(make_on_each, deadline=START + SECOND)
+    world.clock.advance(2)
+    assert (await world.finish(run_id)).reason is StopReason.deadline_exceeded
+    rule(world, SHUT)
+    await world.retry(run_id)
+    await in_doubt(world, run_id, "not made again: we are closed")
+
+
+async def test_a_try_after_the_run_has_failed_and_is_retried_is_made_again(make_on_each: Make) -> None:
+    world, run_id = await tried(make_on_each, deadline=START + SECOND)
+    world.clock.advance(2)
+    assert (await world.finish(run_id)).reason is StopReason.deadline_exceeded
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).value == "paid" and len(MADE) == 2
 
 
 async def test_a_model_is_not_told_that_it_was_refused(make: Make) -> None:

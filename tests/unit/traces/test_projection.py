@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.traces.books import Book, Run, verdict
 from tests.unit.traces.conftest import Contents, Open, contents, drain
-from tests.unit.traces.journeys import Book, Run, answering, asking, failing, retrying, tale, verdict, visiting
+from tests.unit.traces.journeys import answering, asking, failing, retrying, tale, visiting
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.journal import Frame, Leased, Record
