@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.doubles.shapes import START
-from tests.doubles.worlds import ALLOW_ALL, SECOND, World, calls
+from tests.doubles.worlds import ALLOW_ALL, SECOND, World, calls, world
 from tests.unit.runs.conftest import Make
 from tests.unit.runs.test_rollouts import Moved
 
@@ -21,6 +22,7 @@ from retinue.runs.rollouts import Table
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool, tool
+from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.promise("C4"), pytest.mark.promise("A4")]
 
@@ -241,3 +243,21 @@ async def test_a_try_that_is_approved_as_it_was_is_made_again(make: Make) -> Non
     question = await world.asked(run_id)
     await world.store.resolve(question.request_id, "approved", "bob", world.clock())
     assert (await world.finish(run_id)).value == "paid" and len(MADE) == 2
+
+
+async def test_a_try_as_its_approver_changed_it_whose_arguments_were_erased(tmp_path: Path) -> None:
+    @workflow
+    async def buys_one(ctx: Context, _: None) -> str:
+        return str(await ctx.call("pay", amount=7))
+
+    LOST.append(asyncio.Event())
+    async with world("sqlite", tmp_path, buys_one, clerk, policy=ASK) as made:
+        run_id = await made.submit(buys_one)
+        question = await made.asked(run_id)
+        changed = {"arguments": {"amount": 100}}
+        await made.store.resolve(question.request_id, "approved", "bob", made.clock(), changed)
+        await made.until(lambda: bool(MADE))
+        await made.crash()
+        assert isinstance(made.store, SqliteStore)
+        assert await asyncio.to_thread(made.store._codec._vault.destroy, "acme")
+        await in_doubt(made, run_id, "the arguments that its approver gave it were erased")
