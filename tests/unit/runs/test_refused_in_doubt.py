@@ -14,6 +14,7 @@ from tests.unit.runs.conftest import Make
 from tests.unit.runs.test_rollouts import Moved
 
 from retinue.policy.load import load_gate
+from retinue.runs.asked import questions
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, Budget, StopReason
 from retinue.runs.definitions import agent, workflow
@@ -87,11 +88,28 @@ async def in_doubt(world: World, run_id: str, why: str) -> Branch:
     return result
 
 
+async def decisions(world: World, run_id: str) -> list[str]:
+    """What the gate said of the call, by the journal; each question has its arguments."""
+    found = list(questions([frame async for frame in world.store.read(run_id)]))
+    asked = [each for each in found if each.request.stage == "capability"]
+    assert all(each.request.arguments == {"amount": 100, "to": "the shop"} for each in asked)
+    return [each.outcome for each in asked]
+
+
+@pytest.mark.promise("F1")
+async def test_a_repeat_that_the_rules_forbid_is_on_record_with_what_they_said(make_on_each: Make) -> None:
+    world, run_id = await cut_off(make_on_each)
+    rule(world, SHUT)
+    await in_doubt(world, run_id, "not made again: we are closed")
+    assert await decisions(world, run_id) == ["allow", "deny"]
+
+
 async def test_a_try_that_the_rules_forbid_meanwhile(make_on_each: Make) -> None:
     world, run_id = await tried(make_on_each)
     rule(world, SHUT)
     result = await in_doubt(world, run_id, "not made again: we are closed")
     assert result.usage.hops == 1
+    assert await decisions(world, run_id) == ["allow", "deny"]
 
 
 async def test_a_try_for_which_a_person_is_asked_meanwhile_and_says_no(make: Make) -> None:
