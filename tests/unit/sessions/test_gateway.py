@@ -339,6 +339,22 @@ async def test_a_list_out_of_all_measure_keeps_its_first_whole_items_and_validat
     assert result.full is None
 
 
+async def test_a_long_list_is_read_in_parts_and_judged_as_a_whole() -> None:
+    found: list[Any] = [Passage(document=f"d{n}") for n in range(2_500)]
+
+    @tool(side_effect="read")
+    async def search() -> list[Passage]:
+        """Find passages."""
+        return found
+
+    result = await call(search)
+    assert result.value == [{"document": f"d{n}", "quote": ""} for n in range(2_500)]
+    assert result.size == len(to_json(result.value))
+    found[1_700] = {"document": "d", "quote": 7}
+    with pytest.raises(PermanentError, match=r"1700.quote is 7"):
+        await call(search)
+
+
 async def test_what_the_cap_cuts_or_refuses_is_kept_as_a_whole() -> None:
     @tool(side_effect="read", max_bytes=100)
     async def read(what: str) -> Any:
