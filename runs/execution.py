@@ -271,7 +271,7 @@ class Execution:
         self._records = 0
         self._activation = 0
         self._loop = body_loop(self.history.started_at / 1e9, self._host_loop)
-        self._body = self._loop.start_body(start(definition, self, self.leased.input, state))
+        self._body = self._loop.start_body(start(definition, self, self.leased.input, replay.private(state)))
 
     def _replay(self) -> None:
         """Bring the function to where it was, then begin what it asked for and nobody has finished."""
@@ -348,14 +348,14 @@ class Execution:
         for command, done in batch:
             self.ledger.settle(command.key, done.usage)
         self._recorder.note(*outcomes)
-        if any(done.hard for _, done in batch):
+        written = any(done.hard or replay.is_large(done) for _, done in batch)
+        if written:
             await self.write()
         self._loop.now = at / 1e9
         for outcome, (command, done) in zip(outcomes, batch, strict=True):
             self.commands.pop(command.key)
             self.history.forget(command.key)
-            seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
-            replay.hand_over(command, seen)
+            replay.hand_over(command, replay.seen(outcome, done, written))
         self._loop.run_until_quiet()
 
     def _continue(self) -> None:
