@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pydantic_core import from_json, to_json
-
 from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.piecewise import dump, load
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
@@ -244,7 +243,7 @@ def _spoken(entry: AnyEntry, said: dict[str, Json]) -> AnyEntry:
 def _dump(value: Json) -> bytes:
     """Compact JSON; anything pydantic can serialise is accepted, lone surrogates are kept escaped."""
     try:
-        return to_json(value)
+        return dump(value)
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
     except ValueError as error:
@@ -256,6 +255,6 @@ def _dump(value: Json) -> bytes:
 def _load(plain: bytes) -> Json:
     """What `_dump` made; the strict parser knows neither a lone surrogate nor more than 200 levels."""
     try:
-        return from_json(plain)
+        return load(plain)
     except ValueError:
         return json.loads(plain)

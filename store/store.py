@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from functools import partial
-from itertools import chain
 from typing import TypeVar
 
 from retinue.runs.accounts import with_share
@@ -35,9 +34,10 @@ from retinue.runs.journal import Frame
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.ownership import Append, Appended, DeadLetter, HostInfo, LeasedRun, NewRun
 from retinue.runs.retries import Retry
-from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
+from retinue.store import control, dead, encoding, leasing, reading, sessions, steering, trees
 from retinue.store.accounts import StoreAccounts
 from retinue.store.alerts import StoreAlerts
+from retinue.store.appending import Appends
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
@@ -67,6 +67,7 @@ class Store:
         self._codec = codec
         self._limits = limits
         self._writer = Writer(engine.pen)
+        self._appends = Appends(codec, self._writer)
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
         self.accounts = StoreAccounts(engine.read, self._writer.submit)
@@ -106,11 +107,7 @@ class Store:
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
-        job = encoding.encode_append(self._codec, append)
-        encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
-        blobs = [blob for frame in encoded for blob in frame.blobs]
-        prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
-        return self._writer.submit(lambda c: owning.append(c, job), prepare, brief=job.brief, append=job)
+        return self._appends.submit(append)
 
     async def news(self, host_id: str) -> dict[str, News]:
         """See Journal."""
