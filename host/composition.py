@@ -27,7 +27,7 @@ from retinue.memory.packets import PacketBuilder
 from retinue.policy.invariants import Invariants
 from retinue.policy.live import LiveGate
 from retinue.runs.batch import batch
-from retinue.runs.capabilities import Capability
+from retinue.runs.capabilities import SANDBOX, Capability
 from retinue.runs.contracts import Budget
 from retinue.runs.errors import ConfigError
 from retinue.runs.ownership import HostInfo
@@ -37,6 +37,7 @@ from retinue.runs.resources import readable_name
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
+from retinue.sessions.sandboxed import sandbox_tools
 from retinue.store.liveness import boot_id, current_owner
 from retinue.store.objects import resolve, split_url
 from retinue.store.places import open_objects
@@ -71,10 +72,12 @@ def load_project(settings: Settings) -> Project:
     _check_pools(settings, registry)
     gate = gate_of(settings)
     native = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
-    catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
+    boxed = sandbox_tools(agents=bool(registry.sandboxes))
+    catalog = Catalog([*native, *boxed, *(remotes.tools.values() if remotes is not None else ())])
     gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
-    return Project(settings, registry, gate, gateway, models, catalog.capabilities)
+    shown = tuple(one for one in catalog.capabilities if registry.sandboxes or one.source != SANDBOX)
+    return Project(settings, registry, gate, gateway, models, shown)
 
 
 def gate_of(settings: Settings) -> LiveGate:

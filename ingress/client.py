@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from retinue.host import clock
+from retinue.host.answers import output_of
 from retinue.host.composition import Project, load_project, open_traces
 from retinue.host.projecting import catch_up
 from retinue.host.settings import Settings
@@ -25,7 +26,6 @@ from retinue.ingress.versions import version_of
 from retinue.ingress.waiting import Endings
 from retinue.runs.accounts import shared_budget
 from retinue.runs.batch import JOB, BatchJob, Parts
-from retinue.runs.context import typed
 from retinue.runs.contracts import Branch, Budget, Json, PendingRequest, RunRequest
 from retinue.runs.definitions import AgentSpec, Definition, parse_as
 from retinue.runs.effects.rolling import is_shadow
@@ -297,7 +297,7 @@ class RunHandle:
         """The output, as its declared type. Raises RunFailed or RunCanceled with the reason."""
         branch = await self._client.wait(self.run_id, timeout)
         if branch.ok:
-            return typed(self._definition, branch.value)
+            return output_of(self._definition, branch)
         if branch.reason == "canceled":
             raise RunCanceled(branch.problem, run_id=self.run_id)
         raise RunFailed(branch.problem, run_id=self.run_id, reason=branch.reason.value)

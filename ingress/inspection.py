@@ -77,7 +77,9 @@ class ChildGroup(Frozen):
 
 
 class Inspection(Frozen):
-    """Everything `retinue inspect` shows. `in_flight` are effects begun and not ended: key, effect, name."""
+    """Everything `retinue inspect` shows. `in_flight` are effects begun and not ended: key, effect, name; `erased` says
+    that contents are gone with the tenant's key.
+    """
 
     record: RunRecord
     budget: Budget
@@ -93,6 +95,7 @@ class Inspection(Frozen):
     children: tuple[ChildGroup, ...]
     failed_tries: tuple[str, ...]
     checked: str = ""
+    erased: bool = False
     error: str | None
     remedy: str | None
 
@@ -193,8 +196,9 @@ def _pairs(entry: Record) -> list[tuple[str, str]]:
 async def inspect_run(store: Store, run_id: str) -> Inspection:
     """Look at a run. UnknownName when there is none."""
     record = await store.get(run_id)
-    reading = _Reading()
+    reading, erased = _Reading(), False
     async for frame in store.read(record.run_id):
+        erased = erased or frame.erased
         for position, entry in enumerate(frame.entries, start=frame.position):
             reading.take(position, entry)
     waits = () if record.status.terminal else reading.open.awaited()
@@ -215,6 +219,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         children=tuple(_group(state, reading.groups.get(state.key, state.key)) for state in groups),
         failed_tries=tuple(reading.tries),
         checked=reading.checked,
+        erased=erased,
         error=reading.error,
         remedy=REMEDY.get(record.reason) if record.reason else None,
     )

@@ -28,6 +28,7 @@ from retinue.runs.journal import Outcome
 from retinue.runs.outputs import Check
 from retinue.runs.patience import Duration, patience
 from retinue.runs.remembering import Remembers
+from retinue.runs.sandbox_handles import UsesSandboxes
 from retinue.runs.sources import Source
 from retinue.runs.values import value_of
 
@@ -35,7 +36,7 @@ NO_DEFAULT = object()
 """Says that a question has no default; None is one."""
 
 
-class Context(Remembers):
+class Context(Remembers, UsesSandboxes):
     """Given to every workflow as its first argument."""
 
     def __init__(self, executor: Executor) -> None:

@@ -99,8 +99,9 @@ async def _end(
     facts: dict[str, Json] | None = None,
 ) -> None:
     status = STATUS_OF[reason]
-    usage = run.ledger.total()
+    usage = sum(run.history.lost(), run.ledger.total())
     run.sessions.end()
+    await run.boxes.end(keep=reason is not StopReason.canceled)
     spawn = None
     if status is Status.completed and run.services.defaults.follow_ups:
         spawn = _follow_ups(run, value)

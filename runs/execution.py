@@ -24,11 +24,14 @@ from retinue.runs.context import to_json_value
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
 from retinue.runs.determinism import NotDeterministic
+from retinue.runs.effects import sandboxed
 from retinue.runs.errors import DeadlineExceeded, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
 from retinue.runs.in_flight import InFlight
 from retinue.runs.journal import AnyEntry, Checkpoint, Leased, Record
+from retinue.runs.live_sandboxes import LiveSandboxes
+from retinue.runs.live_sandboxes import Ways as BoxWays
 from retinue.runs.live_sessions import Sessions, Ways
 from retinue.runs.ownership import Appended, HostInfo, LeasedRun, Yield
 from retinue.runs.ports import Services
@@ -51,6 +54,9 @@ class Execution:
         self._recorder = Recorder(leased, services.journal, self._failed)
         self._recorder.note(_leased(leased, host, services.now_ns()))
         self.sessions = Sessions(Ways(self.request, services, self.history, self.note, self._recorder.keep))
+        self.boxes = LiveSandboxes(
+            BoxWays(self.request, leased.epoch, services, self.history.boxes, self.note, self._recorder.keep_sandbox)
+        )
         self._host_loop = host_loop()
         self._signal = Signal(self._host_loop)
         self._flight = InFlight(self, self._host_loop, self._signal, self._failed)
@@ -114,6 +120,8 @@ class Execution:
                 continue
             self._admit()
             if self._body.next is not None:
+                await self._keep_boxes("a checkpoint")
+                self._guard()
                 self._continue(*self._body.next)
             elif self._flight.settled:
                 await self._deliver()
@@ -133,6 +141,7 @@ class Execution:
             await self._signal.wait()
             self._signal.clear()
             return False
+        await self._keep_boxes("the run is given back")
         topic = "held" if self.news.held else "drained"
         await self.write(Record(at=self.services.now_ns(), topic=topic, by="runtime"), end=Yield())
         return True
@@ -145,6 +154,7 @@ class Execution:
                 "its own: await what `ctx` gives"
             )
         if not self._flight.tasks and waiting.should_park(self, self._flight.waits):
+            await self._keep_boxes("the run waits")
             parked = await waiting.park(self, self._flight.waits)
             self._recorder.position = parked.position
             if parked.parked:
@@ -227,6 +237,7 @@ class Execution:
         for command, done in batch:
             self.ledger.settle(command.key, done.usage)
         self._recorder.note(*outcomes)
+        self.boxes.leave(*(command.key for command, _ in batch))
         if any(done.hard for _, done in batch):
             await self.write()
         seen = [
@@ -249,10 +260,29 @@ class Execution:
                 events=self.history.events,
                 amendment=self.history.amendment,
                 sessions=self.history.remote.told(),
+                sandboxes=self.history.boxes.told(),
             )
         )
         self._start(state if isinstance(state, AgentState) else self.history.state, live=True)
         self._body.run_on()
+
+    async def _keep_boxes(self, cause: str) -> None:
+        """Make what the sandboxes hold their heads; a cancel of the run ends that."""
+        if not self.boxes.to_keep or self._flight.tasks:
+            return
+        task = self._host_loop.create_task(self.boxes.keep_all(cause, sandboxed.remaking(self)))
+        task.add_done_callback(lambda _: self._signal.set())
+        try:
+            while not task.done() and self.news.cancel is None and self.failure is None:
+                await self._signal.wait()
+                self._signal.clear()
+        finally:
+            self._signal.set()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=self.services.defaults.cancel_grace)
+        if task.done() and not task.cancelled():
+            task.result()
 
     def _close(self) -> None:
         self._closed = True

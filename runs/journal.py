@@ -31,6 +31,7 @@ from retinue.runs.contracts import (
     StopReason,
     Usage,
 )
+from retinue.runs.sandboxes import SandboxState
 from retinue.runs.sessions import Session
 
 SCHEMA = 1
@@ -153,7 +154,8 @@ class Record(Entry):
 class Checkpoint(Entry):
     """Continue as new from here. Content: the state the function is called with.
 
-    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server.
+    `events`: the newest event taken, by name; `amendment`: what retries changed; `sessions`: the newest a server;
+    `sandboxes`: those that are open, by the id that steps know them by.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -163,6 +165,7 @@ class Checkpoint(Entry):
     events: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     amendment: Amendment | None = Field(default=None, exclude_if=_is_empty)
     sessions: tuple[Session, ...] = Field(default=(), exclude_if=_is_empty)
+    sandboxes: dict[str, SandboxState] = Field(default_factory=dict, exclude_if=_is_empty)
 
 
 class Parked(Entry):
@@ -210,7 +213,9 @@ ENTRIES: TypeAdapter[tuple[AnyEntry, ...]] = TypeAdapter(tuple[AnyEntry, ...])
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The entries of one append as they are stored. `seq` is the store's order of commit."""
+    """The entries of one append as they are stored. `seq` is the store's order of commit, `erased` says that they had
+    contents, and that the key to these was destroyed.
+    """
 
     seq: int
     run_id: str
@@ -218,3 +223,4 @@ class Frame:
     position: int
     epoch: int
     entries: tuple[AnyEntry, ...]
+    erased: bool = False

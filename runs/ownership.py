@@ -22,6 +22,7 @@ from typing import Protocol
 from retinue.runs.arrivals import News
 from retinue.runs.contracts import NOTHING, Branch, Json, PendingRequest, RunRequest, Status, StopReason, Usage
 from retinue.runs.journal import AnyEntry, Frame
+from retinue.runs.sandboxes import SandboxRow
 from retinue.runs.sessions import SessionRow
 
 
@@ -136,6 +137,7 @@ class Append:
     spawn: Spawn | None = None
     request: PendingRequest | None = None
     sessions: tuple[SessionRow, ...] = ()
+    sandboxes: tuple[SandboxRow, ...] = ()
     seen: int | None = None
     end: Park | Finish | Yield | None = None
 

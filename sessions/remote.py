@@ -118,7 +118,7 @@ class RemoteTool:
             outcome = await self._call(self.name, given, caller, link)
             return outcome if isinstance(outcome, Pause) else await _aside(outcome, self._shape_result)
 
-        return Invocation(start, blocking=False, spare=self._server.connect_seconds + SPARE)
+        return Invocation(start, blocking=False, spare=self._server.connect_seconds + SPARE, ours=True)
 
     def invoke_probe(self, arguments: Arguments, caller: Caller) -> Invocation | None:
         """See `Tool.invoke_probe`."""
@@ -134,7 +134,7 @@ class RemoteTool:
             found = found_by(probe, outcome, f"{self._server.name}.{probe.tool}")
             return None if found is None else await _aside(_Found(found), self._shape_found)
 
-        return Invocation(start, blocking=False, spare=self._server.connect_seconds + SPARE)
+        return Invocation(start, blocking=False, spare=self._server.connect_seconds + SPARE, ours=True)
 
     def shape(self, outcome: object) -> CallResult | Pause:
         """See `Tool.shape`. The call has shaped it already, aside from the event loop where it is large."""

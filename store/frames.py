@@ -115,6 +115,12 @@ class FrameCodec:
             for entry, content in zip(entries, _load(plain), strict=True)
         )
 
+    def erased(self, tenant_id: str, bound_to: str, sealed: bytes | None, entries: Sequence[AnyEntry]) -> bool:
+        """Whether entries that were decoded of a frame have no contents because the key to these was destroyed."""
+        if sealed is None or any(entry.content is not None for entry in entries):
+            return False
+        return self._vault.open(tenant_id, sealed, bound_to.encode()) is None
+
     def keep(self, tenant_id: str, blobs: Sequence[tuple[str, bytes]]) -> None:
         """Make the blobs of encoded frames durable; must precede the commit that names them. Blocking."""
         for address, plain in blobs:

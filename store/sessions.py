@@ -6,6 +6,8 @@ Knows no wire.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from retinue.runs.contracts import Json
@@ -70,6 +72,12 @@ def records(connection: Connection, query: SessionQuery) -> list[SessionRecord]:
     values = [value for value in wanted.values() if value is not None]
     rows = connection.execute(f"{sql('sessions')}{where} ORDER BY s.num DESC LIMIT ?", (*values, query.limit))
     return [_record(row) for row in rows]
+
+
+def open_of(connection: Connection, run_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """(run, server) of the sessions of these runs that are open."""
+    rows = many(connection, sql("open_session_servers"), (json.dumps(sorted(run_ids)),))
+    return {(str(run_id), str(server)) for run_id, server in rows}
 
 
 def find(connection: Connection, session_id: str) -> SessionRecord:

@@ -171,9 +171,8 @@ def _spent(connection: Connection, num: int) -> Usage:
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
         for entry in ENTRIES.validate_json(facts):
             history.add(entry)
-    lost = [reserved for reserved in history.unsettled().values() if reserved.micros]
     below = [
         Usage(steps=steps, hops=hops, input_tokens=read, output_tokens=written, micros=micros)
         for steps, hops, read, written, micros in many(connection, sql("usage_of_groups"), (num,))
     ]
-    return sum([*lost, *below], history.spent)
+    return sum([*history.lost(), *below], history.spent)

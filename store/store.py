@@ -196,6 +196,10 @@ class Store:
             for seq, key, attempt, tenant, sealed in rows
         ]
 
+    async def open_sessions(self, run_ids: Iterable[str]) -> set[tuple[str, str]]:
+        """(run, server) of the capability sessions of these runs that are open."""
+        return await self._read(lambda connection: sessions.open_of(connection, run_ids))
+
     def version(self) -> int:
         """A number that changes when any process has committed what others may wait for; some microseconds."""
         return self._engine.version()

@@ -86,12 +86,13 @@ def end_step(page: Page, entry: Outcome) -> None:
 
 
 def _gated(key: str, name: str, facts: dict[str, Any]) -> Row:
+    asked = {**(facts.get("asked") or {}), **facts}  # a call in a sandbox is asked about at a stage of its own
     return {
         "key": key,
         "turn": facts.get("turn"),
         "call_id": facts.get("call_id"),
-        "stage": facts.get("stage", "capability"),
-        "resource": facts.get("resource", name),
+        "stage": asked.get("stage", "capability"),
+        "resource": asked.get("resource", name),
     }
 
 

@@ -286,6 +286,8 @@ class World:
         finally:
             if self.active.get(run_id) is execution:
                 del self.active[run_id], self._tasks[run_id]
+        if execution.boxes.used and self.services.sandboxes is not None:
+            await self.services.sandboxes.release(run_id, execution.boxes.ended)
 
 
 @asynccontextmanager

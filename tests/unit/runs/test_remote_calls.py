@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.crash.outside import read
 from tests.doubles import desk
-from tests.doubles.worlds import ALLOW_ALL
+from tests.doubles.worlds import ALLOW_ALL, SECOND
 from tests.unit.runs.conftest import Make
 from tests.unit.runs.ordering import (
     answer_all,
@@ -24,6 +24,7 @@ from tests.unit.runs.ordering import (
     world_with_desk,
 )
 
+from retinue.runs.capabilities import Caller
 from retinue.runs.control import SessionQuery
 from retinue.runs.journal import Record
 from retinue.runs.sessions import SessionPolicy, SessionStatus
@@ -219,3 +220,59 @@ async def test_a_server_that_never_stops_asking_is_given_up(make: Make, tmp_path
         await say(world, open_ones[0], {"size": 1})
     assert (await world.finish(run_id)).value == ["PermanentError"]
     assert len(await world.store.requests(open_only=False)) == 32
+
+
+@pytest.mark.rule("R9")
+async def test_a_continuation_may_not_be_applied_after_the_deadline_that_is_on_record(
+    make_on_each: Make, tmp_path: Path
+) -> None:
+    world = await world_with_desk(make_on_each, tmp_path)
+    deadlines: list[int] = []
+    make_call = world.services.gateway.execute
+
+    async def execute(call: Any, caller: Caller, link: Any = None) -> Any:
+        if link.resumption is not None:
+            deadlines.append(caller.deadline)
+        return await make_call(call, caller, link)
+
+    world.services.gateway.execute = execute  # type: ignore[method-assign]
+    run_id = await world.submit(orders, "a cup")
+    await answer_all(world, run_id, crash=True)
+    told = [each for each in await world.entries(run_id) if isinstance(each, Record) and each.topic == "continuation"]
+    recorded = [each.facts["deadline"] for each in told if each.facts["event"] == "resumed"]
+    assert len(recorded) == len(deadlines) == 2
+    assert all(given <= known for given, known in zip(deadlines, recorded, strict=True))
+
+
+@pytest.mark.promise("C4")
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("contract", ["at_most_once", "idempotent"])
+async def test_a_task_that_can_be_polled_no_more_is_left_to_its_contract(
+    make_on_each: Make, tmp_path: Path, contract: Any, crash: bool
+) -> None:
+    """The poll failed, and before the next one what it goes on with ran out: the write may have been made."""
+
+    async def brew(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        if link.resumption is None:
+            desk.OUTSIDE.say("filed", caller.key, "desk__brew")
+            if desk.OUTSIDE.has("polled", "t1"):
+                return "brewed again"
+            await link.keep(desk.Token({"kind": "task", "task_id": "t1"}, expires_at=world.clock.now + SECOND))
+            desk.OUTSIDE.say("polled", "t1", "desk__brew")
+            raise desk.TransientError("the connection broke", code="lost", retry_after=60.0)
+        return "brewed"
+
+    world = await world_with_desk(make_on_each, tmp_path, desk.remote("desk__brew", brew, idempotency=contract))
+    run_id = await world.submit(works, ["brew"])
+    await world.settle()
+    if crash:
+        await world.crash()
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    assert made == 1 and await world.wait_out()
+    result = await world.finish(run_id)
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    if contract == "idempotent":
+        assert (result.value, made) == (["brewed again"], 2)
+    else:
+        assert (result.value, made) == (["SideEffectUnknown"], 1)

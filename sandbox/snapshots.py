@@ -1,0 +1,184 @@
+"""Snapshots of workspaces: taken, restored, compared and deleted, by an id that is the hash of what they hold.
+
+The face of the modules beside it: owns no format and no order of writing. Knows no sandbox and no run. All work that
+waits is done in threads; canceling it ends it, and what it had begun is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+from retinue.runs.errors import StoreError, TransientError
+from retinue.sandbox.objects import Objects
+from retinue.sandbox.packing import Ciphers, Packer
+from retinue.sandbox.restoring import Restore, restore
+from retinue.sandbox.rules import Quota, Rules
+from retinue.sandbox.scanning import Scan, scan
+from retinue.sandbox.shelves import Shelf, Writer, missing
+from retinue.sandbox.stat_cache import StatCache, cache_of
+from retinue.sandbox.trees import Changes, Tree, check_id, compare
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot that is kept. `bytes` are those of its files, `new_bytes` what the store grew by."""
+
+    snapshot_id: str
+    entries: int
+    bytes: int
+    new_bytes: int
+    omitted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot in the store; `written_ns` is by the store's clock."""
+
+    snapshot_id: str
+    entries: int
+    bytes: int
+    written_ns: int
+    omitted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A workspace that was made from a snapshot; `omitted` is what the snapshot never held."""
+
+    snapshot_id: str
+    entries: int
+    bytes: int
+    omitted: tuple[str, ...]
+
+
+class Snapshots:
+    """The snapshots of all tenants in one store. Safe for many tasks of one event loop, and beside other processes.
+
+    Raises SandboxRefused for what must not be kept or made, SandboxLost for a snapshot that is not there whole,
+    TransientError when a workspace changed meanwhile or the disk failed, StoreError of keys and remote places.
+    """
+
+    def __init__(self, objects: Objects, ciphers: Ciphers) -> None:
+        self._objects = objects
+        self._ciphers = ciphers
+
+    async def take(self, folder: Path, tenant: str, rules: Rules | None = None) -> Taken:
+        """Keep a folder as it is; durable when this returns. Nothing is kept when it raises."""
+        return await _apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
+
+    async def restore(
+        self, snapshot_id: str, tenant: str, into: Path, uid: int | None = None, quota: Quota | None = None
+    ) -> Restored:
+        """Make the folder `into`, which must not exist, with all files of user `uid`; nothing stays when it raises."""
+        check_id(snapshot_id)
+        return await _apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
+
+    async def tree(self, snapshot_id: str, tenant: str) -> Tree:
+        """What a snapshot holds."""
+        check_id(snapshot_id)
+        return await _apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
+
+    async def diff(self, old: str, new: str, tenant: str) -> Changes:
+        """What the second of two snapshots has that the first has not, and the other way round."""
+        return compare(await self.tree(old, tenant), await self.tree(new, tenant))
+
+    async def listed(self, tenant: str) -> tuple[Kept, ...]:
+        """All snapshots of a tenant, oldest first."""
+        return await _apart(lambda _: self._listed(tenant))
+
+    async def exists(self, snapshot_id: str, tenant: str) -> bool:
+        """Whether a snapshot is kept."""
+        check_id(snapshot_id)
+        return await _apart(lambda _: self._exists(snapshot_id, tenant))
+
+    async def delete(self, snapshot_id: str, tenant: str) -> None:
+        """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
+        check_id(snapshot_id)
+        await _apart(lambda _: self._delete(snapshot_id, tenant))
+
+    async def erase(self, tenant: str) -> None:
+        """Remove all snapshots of a tenant, whose key is destroyed besides."""
+        await _apart(lambda _: self._objects.erase(tenant))
+
+    def shelf(self, tenant: str) -> Shelf | None:
+        """The objects of a tenant; None when its key is gone or never was. Blocking."""
+        cipher = self._ciphers.of(tenant, make=False)
+        return None if cipher is None else Shelf(self._objects, tenant, Packer(cipher))
+
+    def _shelf_of(self, snapshot_id: str, tenant: str) -> Shelf:
+        shelf = self.shelf(tenant)
+        if shelf is None:
+            raise missing(snapshot_id, erased=True)
+        return shelf
+
+    def _new_shelf(self, tenant: str) -> Shelf:
+        cipher = self._ciphers.of(tenant, make=True)
+        if cipher is None:
+            raise StoreError(f"there is no key for tenant {tenant!r} and none could be made: look at the store of keys")
+        return Shelf(self._objects, tenant, Packer(cipher))
+
+    def _listed(self, tenant: str) -> tuple[Kept, ...]:
+        shelf = self.shelf(tenant)
+        found = () if shelf is None else shelf.listed()
+        kept = [Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted) for held, head in found]
+        return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
+
+    def _exists(self, snapshot_id: str, tenant: str) -> bool:
+        shelf = self.shelf(tenant)
+        return shelf is not None and shelf.exists(snapshot_id)
+
+    def _delete(self, snapshot_id: str, tenant: str) -> None:
+        shelf = self.shelf(tenant)
+        if shelf is not None:
+            shelf.delete(snapshot_id)
+
+    def _take(self, folder: Path, tenant: str, rules: Rules, stop: Event) -> Taken:
+        cache = StatCache(cache_of(folder))
+        try:
+            with self._objects.writing(tenant) as batch:
+                used = 0 if rules.quota.store_bytes is None else self._objects.usage(tenant)
+                writer = Writer(self._new_shelf(tenant), batch, rules.quota, used)
+                tree = scan(folder, Scan(rules, cache, writer, stop))
+                new_bytes = writer.finish(tree)
+        finally:
+            cache.close()
+        return Taken(tree.snapshot_id, len(tree.entries), tree.bytes, new_bytes, tree.omitted)
+
+    def _restore(
+        self, snapshot_id: str, tenant: str, into: Path, whose: tuple[int | None, Quota], stop: Event
+    ) -> Restored:
+        shelf = self._shelf_of(snapshot_id, tenant)
+        tree = shelf.tree(snapshot_id)
+        uid, quota = whose
+        content = partial(shelf.content, snapshot_id)
+        restore(tree, into, Restore(content, cache_of(into), uid, quota, stop))
+        return Restored(snapshot_id, len(tree.entries), tree.bytes, tree.omitted)
+
+
+async def _apart(work: Callable[[Event], T]) -> T:
+    """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
+    stop = Event()
+    task = asyncio.ensure_future(asyncio.to_thread(_with_words, work, stop))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # so that nobody calls it never retrieved
+        raise
+
+
+def _with_words(work: Callable[[Event], T], stop: Event) -> T:
+    try:
+        return work(stop)
+    except OSError as error:
+        raise TransientError(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error
