@@ -34,7 +34,11 @@ SECONDS = 30.0
 
 MET = Finding("enforced")
 
-MEMORY_GAP = Finding("limited", f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed", REMEDY)
+MEMORY_GAP = Finding(
+    "limited",
+    f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed; what is in /tmp comes besides",
+    REMEDY,
+)
 PROCESSES_GAP = Finding(
     "limited",
     "they are counted with the other processes of the host's user",
