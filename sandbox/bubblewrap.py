@@ -161,6 +161,10 @@ class Bubblewrap:
                 self._report = await self._try_out()
             return self._report
 
+    def inside(self, place: Place) -> str:
+        """See Backend."""
+        return roots.WORKSPACE
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused where bwrap is not there, or would have to be started as root."""
         if place.uid is None and os.geteuid() == 0:

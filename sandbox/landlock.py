@@ -87,6 +87,10 @@ class Landlock:
                 self._report = await self._try_out()
             return self._report
 
+    def inside(self, place: Place) -> str:
+        """See Backend."""
+        return str(place.workspace)
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused where there is no Landlock, for root without a user of the
         sandbox's, and for a profile that lists hosts.

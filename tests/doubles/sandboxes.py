@@ -153,7 +153,11 @@ class FolderBox:
                 raise SandboxRefused("the store of snapshots is full", code="quota")
             name = _digest(self.tree)
             if not (self._nodes.shelf / name).exists():
-                shutil.copytree(self.tree, self._nodes.shelf / name, symlinks=True)
+                half = self._nodes.shelf / f"{name}.{os.getpid()}.{self.state.sandbox_id}"
+                shutil.rmtree(half, ignore_errors=True)
+                shutil.copytree(self.tree, half, symlinks=True)
+                with suppress(OSError):  # somebody else was first
+                    half.rename(self._nodes.shelf / name)
             self._nodes.done.append((self._node, "snapshot", ""))
             self._settle({"head_snapshot_id": name, "head_generation": self.state.generation})
             await self._nodes.moment("after snapshot")
@@ -216,6 +220,9 @@ class FolderBox:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    await pipe.read()  # to its end: all that wrote to it is gone
         code = process.returncode or 0
         return ExecResult(
             exit_code=code if code >= 0 and not limits else None,
