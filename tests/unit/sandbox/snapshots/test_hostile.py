@@ -75,6 +75,7 @@ OUTSIDE = {
     "links with different content": [file("a", group=1), file("b", group=1, mode=0o600)],
     "attributes of the system": [file("a", attributes=(("security.capability", b"x"),))],
     "trusted attributes": [file("a", attributes=(("trusted.overlay.opaque", b"y"),))],
+    "attributes of an overlay": [file("a", attributes=(("user.overlay.redirect", b"/etc"),))],
     "attributes twice": [file("a", attributes=(("user.a", b""), ("user.a", b"x")))],
     "a large attribute": [file("a", attributes=(("user.a", bytes(70_000)),))],
     "an attribute on a symlink": [replace(link("a", "b"), attributes=(("user.a", b""),))],
