@@ -6,9 +6,15 @@ Pure. Knows no agent; a structured output is read by the names of its fields.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from retinue.runs.contracts import MICROS, Branch, Json
+from retinue.runs.context import typed
+from retinue.runs.contracts import ERASED, MICROS, Branch, Json
 from retinue.runs.control import JobRow
+from retinue.runs.definitions import Definition
+from retinue.runs.errors import InvalidInput
+
+_ERASED = "(content erased)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,8 @@ def read_answer(value: Json, facts: dict[str, Json]) -> Answer:
     The confidence is what checks found (`facts`), else what the output says of itself.
     """
     checked = facts.get("confidence")
+    if facts.get(ERASED):
+        return Answer(_ERASED, confidence=checked)
     if not isinstance(value, dict) or "answer" not in value:
         return Answer(value, confidence=checked)
     cited = value.get("citations")
@@ -64,6 +72,13 @@ def row_of(row: JobRow) -> dict[str, Json]:
     return line
 
 
+def output_of(definition: Definition, branch: Branch) -> Any:
+    """What a run that completed has returned, as its declared type. InvalidInput when that was erased."""
+    if branch.facts.get(ERASED):
+        raise InvalidInput(f"run {branch.run_id}: what it has returned was erased with its tenant's key")
+    return typed(definition, branch.value)
+
+
 def result_of(branch: Branch) -> dict[str, Json]:
     """A run's result as the JSON of `run` and `wait`."""
     answer = read_answer(branch.value, branch.facts)
@@ -76,4 +91,5 @@ def result_of(branch: Branch) -> dict[str, Json]:
         "error": branch.error.model_dump(mode="json") if branch.error else None,
         "usage": branch.usage.model_dump(mode="json"),
         "cost_usd": dollars(branch.usage.micros),
+        **({ERASED: True} if branch.facts.get(ERASED) else {}),
     }

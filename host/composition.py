@@ -8,21 +8,19 @@ from __future__ import annotations
 import os
 import random
 import socket
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
-from importlib.machinery import PathFinder
-from types import ModuleType
 
 from retinue.host import clock
 from retinue.host.hosting import Host, HostShape
 from retinue.host.model_endpoint import ModelEndpoint
+from retinue.host.modules import load_module
 from retinue.host.opening import open_store as open_store
 from retinue.host.parts import StoredParts
 from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
 from retinue.host.rule_watch import RuleWatch
+from retinue.host.sandboxes import open_sandboxes
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
 from retinue.inference.catalog import Models, models_from
@@ -30,16 +28,17 @@ from retinue.memory.packets import PacketBuilder
 from retinue.policy.invariants import Invariants
 from retinue.policy.live import LiveGate
 from retinue.runs.batch import batch
-from retinue.runs.capabilities import Capability
+from retinue.runs.capabilities import SANDBOX, Capability
 from retinue.runs.contracts import Budget
-from retinue.runs.errors import ConfigError, InvalidInput
-from retinue.runs.journal import HostInfo
+from retinue.runs.errors import ConfigError
+from retinue.runs.ownership import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.registry import Registry
 from retinue.runs.resources import readable_name
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
+from retinue.sessions.sandboxed import sandbox_tools
 from retinue.store.liveness import boot_id, current_owner
 from retinue.store.objects import resolve, split_url
 from retinue.store.places import open_objects
@@ -70,14 +69,16 @@ def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
     connections = LateConnections()
     remotes = load_remotes(settings, connections)
-    registry = Registry([_import(settings, name) for name in settings.modules], [batch], remotes)
+    registry = Registry([load_module(settings.folder, name) for name in settings.modules], [batch], remotes)
     _check_pools(settings, registry)
     gate = gate_of(settings)
     native = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
-    catalog = Catalog([*native, *(remotes.tools.values() if remotes is not None else ())])
+    boxed = sandbox_tools(agents=bool(registry.sandboxes))
+    catalog = Catalog([*native, *boxed, *(remotes.tools.values() if remotes is not None else ())])
     gateway = CapabilityGateway(catalog, gate, clock=clock.now_ns, connections=connections)
     models = models_from(root=settings.folder, prices=settings.models.prices, keys=settings.models.keys)
-    return Project(settings, registry, gate, gateway, models, catalog.capabilities)
+    shown = tuple(one for one in catalog.capabilities if registry.sandboxes or one.source != SANDBOX)
+    return Project(settings, registry, gate, gateway, models, shown)
 
 
 def gate_of(settings: Settings) -> LiveGate:
@@ -97,34 +98,6 @@ def _check_pools(settings: Settings, registry: Registry) -> None:
                 f"retinue.yaml: actors.pools: nothing runs in a pool {name!r}: did you mean {' or '.join(near)}? "
                 "`retinue doctor` lists the pools; what agents, workflows and tools need makes them"
             )
-
-
-def _import(settings: Settings, name: str) -> ModuleType:
-    folder = str(settings.folder)
-    if folder in sys.path:
-        sys.path.remove(folder)
-    sys.path.insert(0, folder)
-    _forget_namesake(name.partition(".")[0], folder)
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and name.startswith(error.name):
-            raise ConfigError(
-                f"retinue.yaml: modules: there is no module {name!r} in {folder} or installed: correct the name"
-            ) from None
-        raise ConfigError(f"retinue.yaml: modules: {name!r} needs {error.name!r}, which is not installed") from error
-    except (SyntaxError, InvalidInput) as error:
-        raise ConfigError(f"retinue.yaml: modules: {name!r} cannot be imported: {error}") from error
-
-
-def _forget_namesake(name: str, folder: str) -> None:
-    """Another project of this process may have a module of the same name: this project gets its own."""
-    loaded = sys.modules.get(name)
-    found = PathFinder.find_spec(name, [folder])
-    if loaded is None or found is None or getattr(loaded, "__file__", None) == found.origin:
-        return
-    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
-        del sys.modules[known]
 
 
 def open_traces(settings: Settings, store: Store) -> Traces:
@@ -159,6 +132,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
         sources=RowReader(),
         breakers=store.breakers,
         rollouts=store.rollouts,
+        sandboxes=open_sandboxes(settings, store),
         memories=store.memories,
         now_ns=clock.now_ns,
         deltas=deltas.add,

@@ -17,7 +17,7 @@ from retinue.host.clock import now_ns
 from retinue.runs import ending
 from retinue.runs.errors import Fenced, StoreError
 from retinue.runs.execution import Execution
-from retinue.runs.journal import HostInfo, LeasedRun
+from retinue.runs.ownership import HostInfo, LeasedRun
 from retinue.runs.ports import Services
 from retinue.store.store import Store
 
@@ -66,6 +66,7 @@ class Host:
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
         self._stranded: list[tuple[LeasedRun, str | None]] = []
         self._unsure = False
+        self._sessions_seen = -1
         self._hint = asyncio.Event()
         self._stopping = False
         self._taking = True
@@ -111,6 +112,8 @@ class Host:
             if self._services.endpoint is not None:
                 await self._services.endpoint.close()
             await self._services.gateway.close()
+            if self._services.sandboxes is not None:
+                await self._services.sandboxes.close()
             await self._services.models.close()
         if self._failure is not None:
             raise self._failure
@@ -206,6 +209,8 @@ class Host:
             self._hint.set()
         if execution.sessions.used:
             await self._services.gateway.release(run_id, execution.sessions.ended)
+        if execution.boxes.used and self._services.sandboxes is not None:
+            await self._services.sandboxes.release(run_id, execution.boxes.ended)
 
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""
@@ -245,10 +250,23 @@ class Host:
                 if self._shape.tends:
                     await self._store.tend(self.info, now_ns(), self._shape.lease_seconds)
                 await self._return_stranded()
+                await self._end_sessions()
             except StoreError as error:
                 _LOG.warning("%s; trying again", error)
             self._loses_patience()
             await asyncio.sleep(_TEND)
+
+    async def _end_sessions(self) -> None:
+        """Let go of what is held for runs that rest, once their sessions were closed: another host may have done so."""
+        gateway = self._services.gateway
+        held = {(run_id, server) for run_id, server in gateway.held_sessions() if run_id not in self._active}
+        version = self._store.version()
+        if not held or version == self._sessions_seen:
+            return
+        for run_id, server in held - await self._store.open_sessions({run_id for run_id, _ in held}):
+            if run_id not in self._active:
+                gateway.end_session(run_id, server)
+        self._sessions_seen = version
 
     async def _return_stranded(self) -> None:
         """Queue again what this host has and does not carry; what the store refuses now is tried again in a second."""

@@ -17,7 +17,7 @@ from retinue.host.answers import row_of
 from retinue.runs.contracts import Json
 from retinue.runs.control import JobRow
 from retinue.runs.errors import InvalidInput, PermanentError, StoreFull
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 from retinue.store.objects import Objects, split_url
 from retinue.store.places import open_objects
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,15 @@ class LateConnections:
         """See Connections."""
         if self._made is not None:
             await self._made.release(run_id, ended)
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """See Connections."""
+        if self._made is not None:
+            self._made.end_session(run_id, server)
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """See Connections."""
+        return self._made.held_sessions() if self._made is not None else ()
 
     async def close(self) -> None:
         """See Connections."""

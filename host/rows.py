@@ -23,7 +23,7 @@ from retinue.host.files import fingerprint, is_remote, open_file
 from retinue.host.files import source_of as source_of
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 from retinue.runs.sources import Item, Page, Source
 
 MOST_BYTES = 64 * 1024 * 1024

@@ -144,18 +144,18 @@ async def _wait(terminal: Terminal, client: Client, run_id: str) -> Branch | Non
                 return None
             continue
         for request in await open_requests(client, root):
-            if request.request_id not in asked:
+            if request.request_id not in asked and await _ask(terminal, client, request):
                 asked.add(request.request_id)
-                await _ask(terminal, client, request)
 
 
-async def _ask(terminal: Terminal, client: Client, request: PendingRequest) -> None:
+async def _ask(terminal: Terminal, client: Client, request: PendingRequest) -> bool:
+    """Ask whoever is at the keyboard; False when what they said was refused, so that they are asked again."""
     terminal.note(request_text(request))
     approval = request.kind == "approval"
     said = (await _read_line("approve? [y/n] " if approval else "answer: ")).strip()
     if not said:
         terminal.note("left open; it stays in `retinue inbox`")
-        return
+        return True
     try:
         if request.asked and said.lower() == "decline":
             await client.decline(request.request_id)
@@ -167,6 +167,8 @@ async def _ask(terminal: Terminal, client: Client, request: PendingRequest) -> N
             await client.deny(request.request_id)
     except InvalidInput as error:
         terminal.note(str(error))
+        return False
+    return True
 
 
 async def _read_line(prompt: str) -> str:

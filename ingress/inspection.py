@@ -12,17 +12,7 @@ from retinue.ingress.wholes import FullOutput, full_output
 from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
-from retinue.runs.journal import (
-    Accepted,
-    AnyEntry,
-    Attempt,
-    Checkpoint,
-    Finished,
-    Intent,
-    Outcome,
-    Record,
-    Retried,
-)
+from retinue.runs.journal import Accepted, AnyEntry, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
 from retinue.runs.machine import REMEDY, WAITING
 from retinue.store.store import Store
 
@@ -87,7 +77,9 @@ class ChildGroup(Frozen):
 
 
 class Inspection(Frozen):
-    """Everything `retinue inspect` shows. `in_flight` are effects begun and not ended: key, effect, name."""
+    """Everything `retinue inspect` shows. `in_flight` are effects begun and not ended: key, effect, name; `erased` says
+    that contents are gone with the tenant's key.
+    """
 
     record: RunRecord
     budget: Budget
@@ -103,6 +95,7 @@ class Inspection(Frozen):
     children: tuple[ChildGroup, ...]
     failed_tries: tuple[str, ...]
     checked: str = ""
+    erased: bool = False
     error: str | None
     remedy: str | None
 
@@ -203,8 +196,9 @@ def _pairs(entry: Record) -> list[tuple[str, str]]:
 async def inspect_run(store: Store, run_id: str) -> Inspection:
     """Look at a run. UnknownName when there is none."""
     record = await store.get(run_id)
-    reading = _Reading()
+    reading, erased = _Reading(), False
     async for frame in store.read(record.run_id):
+        erased = erased or frame.erased
         for position, entry in enumerate(frame.entries, start=frame.position):
             reading.take(position, entry)
     waits = () if record.status.terminal else reading.open.awaited()
@@ -225,6 +219,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         children=tuple(_group(state, reading.groups.get(state.key, state.key)) for state in groups),
         failed_tries=tuple(reading.tries),
         checked=reading.checked,
+        erased=erased,
         error=reading.error,
         remedy=REMEDY.get(record.reason) if record.reason else None,
     )

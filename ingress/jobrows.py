@@ -12,7 +12,7 @@ from retinue.ingress.controls import Controls
 from retinue.runs.batch import JOB, rows_key, shard_id
 from retinue.runs.control import JobRow, JobState
 from retinue.runs.errors import InvalidInput
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 from retinue.store.store import Store
 
 _PAGE = 500

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from retinue.ingress.answering import ways
+from retinue.ingress.answering import is_checked, ways
 from retinue.ingress.awaiting import Awaited, AwaitedKind, awaited, awaited_of
 from retinue.ingress.inspection import with_joins
 from retinue.runs.contracts import Frozen, Json, PendingRequest, RunRecord
@@ -158,7 +158,7 @@ def _line(records: dict[str, RunRecord], record: RunRecord) -> list[RunRecord]:
 
 
 def _commands(waits: Awaited, run_id: str, request: PendingRequest | None) -> tuple[str, ...]:
-    return ways(request) if request is not None and request.asked else commands(waits, run_id)
+    return ways(request) if request is not None and is_checked(request) else commands(waits, run_id)
 
 
 def commands(waits: Awaited, run_id: str) -> tuple[str, ...]:

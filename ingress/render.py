@@ -6,11 +6,11 @@ Knows no store and no stream.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from retinue.host.answers import Answer, dollars
-from retinue.ingress.answering import ways
+from retinue.ingress.answering import is_checked, ways
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
 from retinue.runs.machine import REMEDY
@@ -137,7 +137,9 @@ def request_text(request: PendingRequest) -> str:
     """What a run asks, with the commands that answer it."""
     verbs = ("approve", "deny") if request.kind == "approval" else ("answer",)
     more = {"answer": " happened|absent|fail" if "doubt" in request.facts else " TEXT"}
-    typed = ways(request) if request.asked else [f"retinue {v} {request.request_id}{more.get(v, '')}" for v in verbs]
+    typed: Iterable[str] = [f"retinue {v} {request.request_id}{more.get(v, '')}" for v in verbs]
+    if is_checked(request):
+        typed = ways(request)
     if MARK in request.facts:
         typed = [f"retinue answer {request.request_id} {words}" for words in COMMANDS]
     commands = " or ".join(f"`{each}`" for each in typed)

@@ -13,7 +13,8 @@ from retinue.ingress.versions import named
 from retinue.runs.contracts import RunRequest
 from retinue.runs.definitions import AgentSpec
 from retinue.runs.errors import InvalidInput, UnknownName
-from retinue.runs.journal import NewRun, Record
+from retinue.runs.journal import Record
+from retinue.runs.ownership import NewRun
 from retinue.runs.rollouts import DECLARED_SHARE, WHOLE, Kind, Rollout, Stage, Table, Versioned
 from retinue.store.store import Store
 

@@ -12,7 +12,8 @@ from retinue.runs.contracts import Branch, Frozen, Json, RunRecord, RunRequest
 from retinue.runs.effects.children import heard
 from retinue.runs.errors import InvalidInput
 from retinue.runs.forking import Fork, Given, Original, fork
-from retinue.runs.journal import Accepted, AnyEntry, Checkpoint, NewRun, Outcome, Retried
+from retinue.runs.journal import Accepted, AnyEntry, Checkpoint, Outcome, Retried
+from retinue.runs.ownership import NewRun
 from retinue.runs.retries import Retry
 from retinue.store.store import Store
 

@@ -25,6 +25,8 @@ RESOURCE_TYPES = {
     "capability": "Capability",
     "memory": "Memory",
     "doubt": "Capability",
+    "sandbox": "Sandbox",
+    "egress": "Sandbox",
 }
 """The entity type of a request's resource at each stage."""
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from retinue.runs.budgets import usd_text
 from retinue.runs.contracts import Budget
 from retinue.runs.errors import LimitReached
-from retinue.runs.journal import NewRun
 from retinue.runs.limits import Limit, Limits, Per
+from retinue.runs.ownership import NewRun
 
 _SECOND = 1_000_000_000
 TOTAL = "total"

@@ -23,8 +23,9 @@ def admit(run: Run, definition: Definition) -> None:
     run.note(Record(at=run.services.now_ns(), topic="stage", by="runtime", facts=facts))
     if not run.services.defaults.precheck:
         return
-    asked: dict[str, Json] = {"kind": definition.kind, "tools": tools}
-    decision = gates.decide(run, "request", definition.name, asked | rolling.at_admission(run))
+    asked: dict[str, Json] = {"kind": definition.kind, "tools": tools} | rolling.at_admission(run)
+    concern = gates.Concern("request", definition.name, asked, rollout=str(asked.get("rollout", "full")))
+    decision = gates.decide(run, concern)
     if decision.outcome != "allow":
         error = RunError(f"the request pre-check refused it: {decision.reason}", run_id=run.request.run_id)
         error.reason = StopReason.blocked

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from retinue.runs.capabilities import Caller, Prepared
+from retinue.runs.capabilities import SANDBOX, Caller, Capability, Prepared, concerned
 from retinue.runs.contracts import Json, RunRequest
 from retinue.runs.gate import Approval, GateRequest, in_full
 from retinue.runs.identity import APPROVAL, is_question, step_of
@@ -33,6 +33,8 @@ _USUAL: dict[str, Json] = {
 _OF_A_CALL = ("sensitivity", "rollout", "budget")
 _OF_A_STAGE = ("facts", "budget", "idempotency", "side_effect")
 _NOT_OF_A_MODEL = {"prompt", ASKED}
+_TURNED_DOWN = ("refused", "unknown")
+"""How a call ends that the gate does not allow; the second where an earlier try of it may have been made."""
 
 
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
@@ -40,7 +42,15 @@ def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
     capability = call.capability
     said: dict[str, Json] = {"sensitivity": capability.sensitivity, "rollout": capability.stage}
     said |= {"budget": caller.budget, "facts": caller.facts}
-    return _unusual(said)
+    return _unusual(said) | _judged_as(capability, caller)
+
+
+def _judged_as(capability: Capability, caller: Caller) -> dict[str, Json]:
+    """Of a call in a sandbox: the stage it was asked at, of which manifest, and as what it counted there."""
+    if capability.source != SANDBOX:
+        return {}
+    judged = concerned(capability, caller)
+    return {"stage": judged.stage, "resource": judged.resource, "side_effect": judged.side_effect}
 
 
 def asked_in_full(call: Prepared, caller: Caller) -> dict[str, Json]:
@@ -109,8 +119,9 @@ class _Reader:
                 self._intended(entry)
             case Outcome() if is_question(entry.key):
                 self._answered(entry)
-            case Outcome() if entry.result == "refused" and "gate" in entry.facts and entry.key not in self.remembering:
-                self._turned_down(entry)
+            case Outcome() if entry.result in _TURNED_DOWN and "gate" in entry.facts:
+                if entry.key not in self.remembering:
+                    self._turned_down(entry)
 
     def _intended(self, entry: Intent) -> None:
         if entry.effect == "model":
@@ -150,7 +161,8 @@ class _Reader:
             lacks += ("arguments", "hosts")
         digest = str(known.pop("digest", None) or "recorded")
         given = {**_USUAL, **known, **(asked or {}), "digest": digest, "arguments": arguments or {}}
-        self._add(entry, step_of(key), "capability", name, given, lacks)
+        stage, resource = given.pop("stage", "capability"), given.pop("resource", name)
+        self._add(entry, step_of(key), stage, resource, given, lacks)
 
     def _at_stage(self, entry: Record) -> None:
         asked = entry.facts.get(ASKED)
@@ -219,7 +231,7 @@ class _Reader:
         )
         said = in_full(entry.facts.get("gate") or {})
         asks = isinstance(entry, Intent) and is_question(entry.key)
-        yes = self._yes(key) if stage in ("capability", "memory") and not asks else None
+        yes = self._yes(key) if stage in ("capability", "memory", "sandbox") and not asks else None
         edited = entry.facts.get("edited")
         self.found.append(Question(entry.at, key, request, said, yes, edited, lacks))
 

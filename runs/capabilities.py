@@ -6,13 +6,14 @@ nothing of how a capability is executed: native functions and remote servers loo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pydantic import Field
 
 from retinue.runs.contracts import Frozen, Json
-from retinue.runs.gate import Approval, GateDecision
+from retinue.runs.gate import Approval, GateDecision, Stage
 from retinue.runs.messages import ToolSpec
 from retinue.runs.resources import Resources
 from retinue.runs.sessions import Link, Pause
@@ -21,6 +22,9 @@ REFUSED = frozenset({"saturated", "deadline", "version"})
 """Codes for calls that the gateway refused to make."""
 NOT_MADE = REFUSED | {"not_made"}
 """Codes for calls that surely changed nothing: they were refused, or the tool says so (`not_made`)."""
+
+SANDBOX = "sandbox"
+"""The source of capabilities that work in a sandbox of the run."""
 
 SideEffect = Literal["read", "draft", "write"]
 Idempotency = Literal["idempotent", "reconcilable", "at_most_once"]
@@ -61,8 +65,8 @@ class Capability(Frozen):
 
     @property
     def server(self) -> str | None:
-        """The server that has it (`source` is `mcp:NAME`); None for a function of this process."""
-        return None if self.source == "native" else self.source.removeprefix("mcp:")
+        """The server that has it (`source` is `mcp:NAME`); None for what is executed by this process."""
+        return self.source.removeprefix("mcp:") if self.source.startswith("mcp:") else None
 
     @property
     def repeatable(self) -> bool:
@@ -100,6 +104,26 @@ class Prepared:
     capability: Capability
     arguments: dict[str, Json]
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """As what a call stands before the gate: at which stage, of which resource, with which side effect."""
+
+    stage: Stage
+    resource: str
+    side_effect: SideEffect
+
+
+def concerned(capability: Capability, caller: Caller) -> Concerned:
+    """A call in a sandbox is judged by its manifest (a fact of the caller); where it can reach out, it may write."""
+    effect = capability.side_effect
+    if capability.source != SANDBOX:
+        return Concerned("capability", capability.name, effect)
+    outside = caller.facts.get("network") != "none" or caller.facts.get("confined") is not True
+    if outside and effect == "draft":
+        effect = "write"
+    return Concerned("sandbox", str(caller.facts.get("manifest", "")), effect)
 
 
 FULL_OUTPUT = "full_output"
@@ -157,6 +181,14 @@ class Gateway(Protocol):
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer: it has `ended`, or waits. Bounded; raises nothing."""
+        ...
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """The run's session with this server was closed: let go of what only it used there. Does not wait."""
+        ...
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """(run, server) of what this process holds for single runs: connections, and calls that wait for a person."""
         ...
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ from retinue.runs.journal import Outcome
 from retinue.runs.outputs import Check
 from retinue.runs.patience import Duration, patience
 from retinue.runs.remembering import Remembers
+from retinue.runs.sandbox_handles import UsesSandboxes
 from retinue.runs.sources import Source
 from retinue.runs.values import value_of
 
@@ -35,7 +36,7 @@ NO_DEFAULT = object()
 """Says that a question has no default; None is one."""
 
 
-class Context(Remembers):
+class Context(Remembers, UsesSandboxes):
     """Given to every workflow as its first argument."""
 
     def __init__(self, executor: Executor) -> None:
@@ -181,7 +182,8 @@ class Context(Remembers):
 
         `to` names who should answer; `escalate=("30m", "lead")` passes the question on when nobody has by then.
         After `timeout` the answer is `default`; without one PermanentError (code `no_answer`) is raised.
-        `facts` stand with the question; InvalidInput when one has the name of one of the runtime's own.
+        `facts` stand with the question; InvalidInput when one has the name of one of the runtime's own. The fact
+        `schema`, a JSON Schema, is held against the answer where it is given.
         """
         options: dict[str, Any] = {"patience": patience(timeout, to, escalate)}
         if default is not NO_DEFAULT:

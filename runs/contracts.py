@@ -250,8 +250,14 @@ class RunRecord(Frozen):
     node: str | None = None
 
 
+ERASED = "erased"
+"""The fact of a result whose content was erased."""
+
+
 class Branch(Frozen):
-    """One child's result as a value: a failed branch is data, not an explosion."""
+    """One child's result as a value: a failed branch is data, not an explosion. One whose tenant's key was destroyed
+    has the fact `erased` and no value.
+    """
 
     index: int
     run_id: str

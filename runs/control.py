@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retinue.runs.contracts import Branch, Frozen, Json, PendingRequest, RunRecord, Status
-from retinue.runs.journal import DeadLetter, Frame, NewRun
+from retinue.runs.journal import Frame
+from retinue.runs.ownership import DeadLetter, NewRun
 from retinue.runs.retries import Retry
 from retinue.runs.sessions import SessionStatus
 

@@ -24,6 +24,7 @@ from retinue.runs.options import DEFAULT_COMPACTION, Compaction, Prompt, Reset
 from retinue.runs.outputs import Terms, read_terms, rules_of, version_part
 from retinue.runs.resources import Resources
 from retinue.runs.rules import Rule
+from retinue.runs.sandboxes import AGENT_TOOLS
 
 
 @runtime_checkable
@@ -59,14 +60,16 @@ class AgentSpec:
     rules: tuple[Rule, ...] = ()
     min_confidence: float | None = None
     memory: tuple[Scope, ...] = ()
+    sandbox: str | None = None
     explicit_version: str | None = None
     stage: Literal["shadow", "canary", "full"] = "full"
     kind: ClassVar[Literal["agent"]] = "agent"
 
     @property
     def tool_names(self) -> tuple[str, ...]:
-        """The names of its capabilities."""
-        return tuple(tool if isinstance(tool, str) else tool.capability.name for tool in self.tools)
+        """The names of its capabilities, those of its sandbox last."""
+        names = tuple(tool if isinstance(tool, str) else tool.capability.name for tool in self.tools)
+        return names if self.sandbox is None else (*names, *AGENT_TOOLS)
 
     @cached_property
     def version(self) -> str:
@@ -85,7 +88,7 @@ class AgentSpec:
         chosen = () if context == (False, DEFAULT_COMPACTION, None) else context
         capabilities = [tool.capability for tool in self.tools if not isinstance(tool, str)]
         remote = [(one.name, one.version, one.description) for one in capabilities if one.source != "native"]
-        held = (*version_part(self.rules, self.min_confidence), *self.memory)
+        held = (*version_part(self.rules, self.min_confidence), *self.memory, *filter(None, (self.sandbox,)))
         return self.explicit_version or version_of(repr((*parts, *chosen, *remote, *held)))
 
     @property
@@ -159,8 +162,9 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
     added), `rules` (pure functions that say what is wrong with an answer, or `rule(function, tool=...)` with the
     arguments of a call), `min_confidence` (0 to 1: a person decides on an answer whose checks come to less),
     `memory` (scopes, such as `("agent", "principal")`: what is recalled of them stands in the context, and the model
-    may propose memories with the tool `remember`), `version`, `stage` (`shadow`, `canary` or
-    `full`: how far this version is let out, docs/rollout.md).
+    may propose memories with the tool `remember`), `sandbox` (the name of a manifest: the tools `shell`,
+    `python`, `read_file`, `write_file`, `edit_file` and `list_files`, all on one sandbox of its run), `version`,
+    `stage` (`shadow`, `canary` or `full`: how far this version is let out, docs/rollout.md).
     """
     options["explicit_version"] = options.pop("version", None)
     for listed in ("tools", "handoffs", "follow_ups"):
@@ -179,10 +183,24 @@ def agent(name: str, instructions: Prompt | str, **options: Any) -> AgentSpec:
             raise InvalidInput(f"agent {name!r}: {tool!r} is no tool; decorate the function with @tool(...)")
     if spec.memory and REMEMBER in spec.tool_names:
         raise InvalidInput(f"agent {name!r} has a memory and a tool named {REMEMBER!r}: give the tool another name")
+    _check_sandbox(spec)
     if spec.output is not None:
         _adapter(f"agent {name!r}: output", spec.output)
         rules_of(spec.output)
     return spec
+
+
+def _check_sandbox(spec: AgentSpec) -> None:
+    if spec.sandbox is None:
+        return
+    if not isinstance(spec.sandbox, str) or not spec.sandbox:
+        raise InvalidInput(f"agent {spec.name!r}: sandbox is {spec.sandbox!r}: give the name of a manifest")
+    own = {tool if isinstance(tool, str) else tool.capability.name for tool in spec.tools}
+    taken = sorted(own.intersection(AGENT_TOOLS))
+    if taken:
+        raise InvalidInput(
+            f"agent {spec.name!r} has a sandbox and a tool named {taken[0]!r}: give the tool another name"
+        )
 
 
 @overload

@@ -16,8 +16,9 @@ from retinue.runs.effects import rolling
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, RetinueError, RunError, RunFailed
 from retinue.runs.identity import child_id, effect_key
-from retinue.runs.journal import Finish, Finished, NewRun, Spawn
+from retinue.runs.journal import Finished
 from retinue.runs.machine import STATUS_OF
+from retinue.runs.ownership import Finish, NewRun, Spawn
 from retinue.runs.steps import Command, Done, cut_short, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
 
@@ -98,8 +99,9 @@ async def _end(
     facts: dict[str, Json] | None = None,
 ) -> None:
     status = STATUS_OF[reason]
-    usage = run.ledger.total()
+    usage = sum(run.history.lost(), run.ledger.total())
     run.sessions.end()
+    await run.boxes.end(keep=reason is not StopReason.canceled)
     spawn = None
     if status is Status.completed and run.services.defaults.follow_ups:
         spawn = _follow_ups(run, value)

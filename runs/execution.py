@@ -1,8 +1,8 @@
 """The execution of one leased run: it brings the function to where it was and carries it on.
 
-The function runs on its own deterministic loop and asks for effects; the execution journals and performs
-them and delivers what came of them, in recorded order on replay and in order of completion live. When nothing
-is left but waiting, it parks the run and is gone. Knows no store but the journal port, no Ray, no provider.
+The function runs in a body and asks for effects; the execution has them performed, journals what came of them and
+delivers it, in recorded order on replay and in order of completion live. When nothing is left but waiting, it
+parks the run and is gone. Knows no store but the journal port, no Ray, no provider.
 
     issue ──▶ effect (gate, intent, act) ──▶ settle ──▶ outcome journaled ──▶ deliver ──▶ function runs on
                    └──▶ wait ──▶ news or time ──▶ the effect again, from its start
@@ -18,40 +18,25 @@ from typing import Any
 from retinue.runs import admission, ending, replay, waiting
 from retinue.runs.agent_state import AgentState
 from retinue.runs.arrivals import Group, News
+from retinue.runs.body import Body
 from retinue.runs.budgets import Ledger
 from retinue.runs.context import to_json_value
 from retinue.runs.contracts import Json
 from retinue.runs.definitions import Definition
-from retinue.runs.determinism import SCOPE, NotDeterministic, body_loop
-from retinue.runs.effects import gates, perform
-from retinue.runs.errors import (
-    DeadlineExceeded,
-    ReplayMismatch,
-    RetinueError,
-    RunCanceled,
-    StoreError,
-    StoreUnreachable,
-)
+from retinue.runs.determinism import NotDeterministic
+from retinue.runs.effects import sandboxed
+from retinue.runs.errors import DeadlineExceeded, RetinueError, RunCanceled, StoreError
 from retinue.runs.history import fold
 from retinue.runs.hostloop import Signal, host_loop
-from retinue.runs.identity import digest_of
-from retinue.runs.journal import (
-    AnyEntry,
-    Appended,
-    Checkpoint,
-    EffectKind,
-    HostInfo,
-    Leased,
-    LeasedRun,
-    Outcome,
-    Record,
-    Yield,
-)
+from retinue.runs.in_flight import InFlight
+from retinue.runs.journal import AnyEntry, Checkpoint, Leased, Record
+from retinue.runs.live_sandboxes import LiveSandboxes
+from retinue.runs.live_sandboxes import Ways as BoxWays
 from retinue.runs.live_sessions import Sessions, Ways
+from retinue.runs.ownership import Appended, HostInfo, LeasedRun, Yield
 from retinue.runs.ports import Services
 from retinue.runs.recorder import Recorder
-from retinue.runs.starting import start
-from retinue.runs.steps import Command, Done, Wait, error_info, outcome_of
+from retinue.runs.steps import outcome_of
 
 
 class Execution:
@@ -65,26 +50,19 @@ class Execution:
         self.news: News = leased.news
         self.ledger = Ledger(self.request.run_id, self.request.budget, self.history.spent)
         self.ledger.groups(leased.news.groups.values())
-        self.commands: dict[str, Command] = {}
-        self.waits: dict[str, Wait] = {}
-        self.settled: list[tuple[Command, Done]] = []
-        self._issued: list[Command] = []
-        self.tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: BaseException | None = None
         self._recorder = Recorder(leased, services.journal, self._failed)
         self._recorder.note(_leased(leased, host, services.now_ns()))
         self.sessions = Sessions(Ways(self.request, services, self.history, self.note, self._recorder.keep))
+        self.boxes = LiveSandboxes(
+            BoxWays(self.request, leased.epoch, services, self.history.boxes, self.note, self._recorder.keep_sandbox)
+        )
         self._host_loop = host_loop()
         self._signal = Signal(self._host_loop)
-        self._ordinals: dict[str, int] = {}
-        self._records = 0
-        self._activation = 0
-        self._next: tuple[str, Json] | None = None
-        self._live = False
+        self._flight = InFlight(self, self._host_loop, self._signal, self._failed)
+        self._body = Body(self, self._host_loop, self._recorder.note)
         self._leaving = False
         self._closed = False
-        self._body: asyncio.Task[Any] | None = None
-        self._loop = body_loop(0.0, self._host_loop)
 
     # -- the host's side ---------------------------------------------------------------------------------
 
@@ -98,7 +76,7 @@ class Execution:
             raise
         except RetinueError as error:
             self._closed = True
-            await ending.stop(self, self.tasks, self.settled)
+            await ending.stop(self, self._flight.tasks, self._flight.settled)
             await ending.fail(self, error)
         finally:
             self._close()
@@ -136,51 +114,55 @@ class Execution:
             self.sessions.hear(self.news)
         while not self._closed:
             self._guard()
-            if (self.news.held or self._leaving) and not self.settled and self._running():
+            if (self.news.held or self._leaving) and not self._flight.settled and self._running():
                 if await self._let_go():
                     return
                 continue
             self._admit()
-            if self._next is not None:
-                self._continue()
-            elif self.settled:
+            if self._body.next is not None:
+                await self._keep_boxes("a checkpoint")
+                self._guard()
+                self._continue(*self._body.next)
+            elif self._flight.settled:
                 await self._deliver()
-            elif self._body is not None and self._body.done() and not self.tasks:
-                await ending.finish(self, self._body)
+            elif self._body.ended is not None and not self._flight.tasks:
+                await ending.finish(self, self._body.ended)
                 return
-            elif not self._retry_ready() and await self._rest():
+            elif not self._flight.resume() and await self._rest():
                 return
 
     def _running(self) -> bool:
         """True while the function waits for effects: it has neither ended nor asked to continue as new."""
-        return self._next is None and self._body is not None and not self._body.done()
+        return self._body.next is None and self._body.ended is None
 
     async def _let_go(self) -> bool:
         """Held, or leaving its host: begin nothing more, and give it back when nothing is in flight."""
-        if self.tasks:
+        if self._flight.tasks:
             await self._signal.wait()
             self._signal.clear()
             return False
+        await self._keep_boxes("the run is given back")
         topic = "held" if self.news.held else "drained"
         await self.write(Record(at=self.services.now_ns(), topic=topic, by="runtime"), end=Yield())
         return True
 
     async def _rest(self) -> bool:
         """Wait in memory while something is in flight or due soon, else park. True when parked."""
-        if not self.tasks and not self.waits:
+        if not self._flight.tasks and not self._flight.waits:
             raise NotDeterministic(
                 f"run {self.request.run_id} waits for something that no effect brings, such as a lock or a future of "
                 "its own: await what `ctx` gives"
             )
-        if not self.tasks and waiting.should_park(self, self.waits):
-            parked = await waiting.park(self, self.waits)
+        if not self._flight.tasks and waiting.should_park(self, self._flight.waits):
+            await self._keep_boxes("the run waits")
+            parked = await waiting.park(self, self._flight.waits)
             self._recorder.position = parked.position
             if parked.parked:
                 return True
             self.take(await self.services.journal.look(self.request.run_id))
-        if not self.tasks and self._retry_ready():
+        if not self._flight.tasks and self._flight.resume():
             return False
-        timeout = waiting.seconds_to_next(self, self.waits)
+        timeout = waiting.seconds_to_next(self, self._flight.waits)
         if timeout is None:
             await self._signal.wait()
         else:
@@ -199,50 +181,11 @@ class Execution:
         elif (deadline := waiting.deadline(self)) is not None and self.services.now_ns() >= deadline:
             raise DeadlineExceeded("the run's wall time has passed", run_id=self.request.run_id)
 
-    # -- the function's side (Executor of the context) -----------------------------------------------------
-
-    async def issue(self, effect: EffectKind, name: str, arguments: Json, options: dict[str, Any]) -> Outcome:
-        """Called by the context on the function's loop: ask for an effect and wait for its outcome."""
-        if self._closed:
-            raise asyncio.CancelledError
-        place = f"{SCOPE.get()}/{name}"
-        ordinal = self._ordinals[place] = self._ordinals.get(place, -1) + 1
-        command = Command(
-            key=f"{self.history.checkpoint}{place}#{ordinal}",
-            effect=effect,
-            name=name,
-            digest=digest_of(arguments),
-            arguments=arguments,
-            future=self._loop.create_future(),
-            options=options,
-        )
-        self._match(command)
-        self.commands[command.key] = command
-        self._issued.append(command)
-        outcome: Outcome = await command.future
-        return outcome
-
-    def record(self, topic: str, facts: dict[str, Json], content: Json) -> None:
-        """Called by the context: a record of the function; on replay the journal has it already."""
-        self._records += 1
-        if self._records > self.history.records or self._live:
-            self._recorder.note(Record(at=self.services.now_ns(), topic=topic, facts=facts, content=content))
-
-    async def continue_as_new(self, name: str, state: Json) -> Any:
-        """Called by the context: end this call of the function, begin the next with `state`."""
-        self._next = (name, state)
-        self._signal.set()
-        return await self._loop.create_future()
+    # -- what effects use ----------------------------------------------------------------------------------
 
     def definition(self, target: Definition | str) -> Definition:
-        """Called by the context: what a child would run."""
+        """A definition by name."""
         return self.services.registry.get(target if isinstance(target, str) else target.name)
-
-    def now_ns(self) -> int:
-        """Called by the context: the time of the newest delivery, Unix ns."""
-        return int(self._loop.now * 1e9)
-
-    # -- what effects use ----------------------------------------------------------------------------------
 
     def note(self, *entries: AnyEntry) -> None:
         """Buffer entries; they ride with the next append."""
@@ -262,137 +205,87 @@ class Execution:
         self.failure = self.failure or error
         self._signal.set()
 
-    def _start(self, state: Json) -> None:
+    def _start(self, state: Json, live: bool = False) -> None:
+        """Begin a call of the function: the first one, or `live` the one after a checkpoint."""
         definition = self.services.registry.get(self.request.target, self.request.target_version)
         admission.check_version(definition, self.request)
-        if not self.history.admitted and not self._live:
+        if not self.history.admitted and not live:
             admission.admit(self, definition)
-        self._ordinals.clear()
-        self._records = 0
-        self._activation = 0
-        self._loop = body_loop(self.history.started_at / 1e9, self._host_loop)
-        self._body = self._loop.start_body(start(definition, self, self.leased.input, state))
+        self._body = Body(self, self._host_loop, self._recorder.note, live)
+        self._body.begin(definition, self.leased.input, replay.private(state))
 
     def _replay(self) -> None:
-        """Bring the function to where it was, then begin what it asked for and nobody has finished."""
-        self._run_on()
-        self._activation = replay.deliver(self.request.run_id, self.history, self.commands, self._run_on)
-        self._live = True
+        """Bring the function to where it was; what it asked for and nobody has finished is begun next."""
+        self._body.replay()
         for key, reserved in self.history.unsettled().items():
             self.ledger.hold(key, reserved)
-        self._issued = list(self.commands.values())
-        for command in self._issued:
+        for command in self._body.commands.values():
             command.interrupted = self.history.interrupted(command.key)
-
-    def _run_on(self, at: int | None = None) -> None:
-        """Let the function run until it can do nothing more; a mismatch is raised where it was found."""
-        if at is not None:
-            self._loop.now = at / 1e9
-        self._loop.run_until_quiet()
-        if self.failure is not None:
-            raise self.failure
-
-    def _match(self, command: Command) -> None:
-        mismatch = replay.mismatch(self.request.run_id, self.history, command)
-        if mismatch is not None:
-            self.failure = mismatch
-            self._signal.set()
-            raise asyncio.CancelledError
 
     def _admit(self) -> None:
         """Begin what the function asked for since it last stood still."""
-        issued, self._issued = self._issued, []
-        for command in issued:
-            if command.effect == "gate":
-                self.settled.append((command, gates.perform(self, command)))
-            else:
-                self._perform(command)
+        for command in self._body.issued():
+            self._flight.begin(command)
         self._recorder.flush_full(self.news.seq)
 
-    def _perform(self, command: Command) -> None:
-        self.waits.pop(command.key, None)
-        task = self._host_loop.create_task(self._effect(command))
-        self.tasks[command.key] = task
-
-    async def _effect(self, command: Command) -> None:
-        try:
-            known = await replay.recall(self.request.run_id, self.history, command, self.services.journal)
-            ended = known or await perform(self, command)
-        except asyncio.CancelledError:
-            raise
-        except StoreUnreachable as error:  # that is nobody's outcome: the run waits in its queue until it answers
-            self._failed(error)
-            return
-        except Exception as error:  # an effect's error is its outcome
-            ended = Done(result="error", error=error_info(error))
-        finally:
-            self.tasks.pop(command.key, None)
-            self._signal.set()
-        if isinstance(ended, Wait):
-            self.waits[command.key] = ended
-        else:
-            self.settled.append((command, ended))
-
-    def _retry_ready(self) -> bool:
-        """Begin again what waits for something that has come. True when there was any."""
-        ready = [key for key, wait in self.waits.items() if waiting.is_ready(self, wait)]
-        for key in ready:
-            self._perform(self.commands[key])
-        return bool(ready)
-
     async def _deliver(self) -> None:
-        batch, self.settled = self.settled, []
-        self._activation += 1
+        """Put on record what has ended and let the function go on with it."""
+        batch = self._flight.take_settled()
+        self._body.activation += 1
         at = self.services.now_ns()
-        outcomes = [outcome_of(command, done, self._activation, at) for command, done in batch]
+        outcomes = [outcome_of(command, done, self._body.activation, at) for command, done in batch]
         for command, done in batch:
             self.ledger.settle(command.key, done.usage)
         self._recorder.note(*outcomes)
-        if any(done.hard for _, done in batch):
+        self.boxes.leave(*(command.key for command, _ in batch))
+        written = any(done.hard or replay.is_large(done) for _, done in batch)
+        if written:
             await self.write()
-        self._loop.now = at / 1e9
-        for outcome, (command, done) in zip(outcomes, batch, strict=True):
-            self.commands.pop(command.key)
-            self.history.forget(command.key)
-            seen = outcome if done.live is None else outcome.model_copy(update={"content": done.live})
-            replay.hand_over(command, seen)
-        self._loop.run_until_quiet()
+        ended = zip(outcomes, batch, strict=True)
+        self._body.deliver([(command, replay.seen(outcome, done, written)) for outcome, (command, done) in ended], at)
 
-    def _continue(self) -> None:
+    def _continue(self, name: str, state: Json) -> None:
         """Continue as new. The next call starts from what a resumed one would start from."""
-        name, state = self._next or ("", None)
-        self._next = None
-        self._end_call()
-        number = self.history.checkpoint + 1
+        self._body.end()
         at = self.services.now_ns()
         self.note(
             Checkpoint(
                 at=at,
                 content=to_json_value(state),
                 name=name,
-                number=number,
+                number=self.history.checkpoint + 1,
                 spent=self.ledger.spent,
                 events=self.history.events,
                 amendment=self.history.amendment,
                 sessions=self.history.remote.told(),
+                sandboxes=self.history.boxes.told(),
             )
         )
-        self._start(state if isinstance(state, AgentState) else self.history.state)
-        self._loop.run_until_quiet()
+        self._start(state if isinstance(state, AgentState) else self.history.state, live=True)
+        self._body.run_on()
 
-    def _end_call(self) -> None:
-        if self.commands:
-            pending = ", ".join(self.commands)
-            raise ReplayMismatch(f"run {self.request.run_id}: checkpoint while {pending} is in flight; await it before")
-        self._closed = True
-        self._loop.abandon()
-        self._closed = False
+    async def _keep_boxes(self, cause: str) -> None:
+        """Make what the sandboxes hold their heads; a cancel of the run ends that."""
+        if not self.boxes.to_keep or self._flight.tasks:
+            return
+        task = self._host_loop.create_task(self.boxes.keep_all(cause, sandboxed.remaking(self)))
+        task.add_done_callback(lambda _: self._signal.set())
+        try:
+            while not task.done() and self.news.cancel is None and self.failure is None:
+                await self._signal.wait()
+                self._signal.clear()
+        finally:
+            self._signal.set()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=self.services.defaults.cancel_grace)
+        if task.done() and not task.cancelled():
+            task.result()
 
     def _close(self) -> None:
         self._closed = True
-        for task in list(self.tasks.values()):
-            task.cancel()
-        self._loop.abandon()
+        self._flight.cancel()
+        self._body.abandon()
 
 
 def _leased(leased: LeasedRun, host: HostInfo, at: int) -> Leased:

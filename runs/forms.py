@@ -1,7 +1,7 @@
-"""Forms that servers ask people to fill in: whether an answer is one, told field by field. Pure.
+"""Forms that servers and workflows ask people to fill in: whether an answer is one, told field by field. Pure.
 
-The schemas are the flat objects that the protocol allows: texts, numbers, truth values and choices. What an answer
-may be beyond that is the server's business.
+The schemas are the flat objects that the protocol allows: texts, numbers, truth values and choices. What a server wants
+of an answer beyond that is its own business.
 """
 
 from __future__ import annotations
@@ -14,8 +14,28 @@ from typing import Any
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput
 
+_PLAIN = {"string", "number", "integer", "boolean"}
 _WORDS = {"true": True, "yes": True, "false": False, "no": False}
 _SHOWN = 80
+
+
+def is_form(schema: Json) -> bool:
+    """Whether a schema is a form: an object of plain values, choices and lists of them."""
+    if not isinstance(schema, dict) or schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
+        return False
+    return all(map(_is_field, schema["properties"].values()))
+
+
+def _is_field(field: Json) -> bool:
+    if isinstance(field, dict) and field.get("type") == "array":
+        return _is_plain(field.get("items", {"type": "string"}))
+    return _is_plain(field)
+
+
+def _is_plain(field: Json) -> bool:
+    if not isinstance(field, dict):
+        return False
+    return (isinstance(field.get("type"), str) and field["type"] in _PLAIN) or _choices(field) is not None
 
 
 def fields(schema: Json) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from retinue.runs.contracts import Frozen, Json
 
-Stage = Literal["request", "context", "model", "capability", "output", "memory", "doubt"]
+Stage = Literal["request", "context", "model", "capability", "output", "memory", "doubt", "sandbox", "egress"]
 
 
 def _is_none(value: object) -> bool:

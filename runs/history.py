@@ -13,6 +13,8 @@ from retinue.runs.capabilities import NOT_MADE
 from retinue.runs.contracts import NOTHING, Amendment, Json, RunRequest, Usage
 from retinue.runs.identity import is_question
 from retinue.runs.journal import Attempt, Checkpoint, Frame, Intent, Outcome, Record, Retried
+from retinue.runs.sandbox_past import TOPIC as SANDBOX
+from retinue.runs.sandbox_past import SandboxPast
 from retinue.runs.session_past import TOPICS, SessionPast
 
 
@@ -50,6 +52,7 @@ class History:
     recalled: dict[str, Recalled] = field(default_factory=dict)
     taken_back: set[str] = field(default_factory=set)
     remote: SessionPast = field(default_factory=SessionPast)
+    boxes: SandboxPast = field(default_factory=SandboxPast)
 
     def amended(self, request: RunRequest) -> RunRequest:
         """The request with what retries changed of it."""
@@ -120,6 +123,10 @@ class History:
         """What is held for tries that were begun and have not ended, by key."""
         return {key: intent.reserved for key, intent in self.intents.items() if key in self.begun}
 
+    def lost(self) -> list[Usage]:
+        """What is held for paid calls that nobody saw end: spent, when the run ends before anybody knows better."""
+        return [reserved for reserved in self.unsettled().values() if reserved.micros]
+
     def _add_record(self, entry: Record) -> None:
         if entry.by == "function":
             self.records += 1
@@ -127,9 +134,13 @@ class History:
             self.started_at = int(entry.facts["started_at"])
         elif entry.topic in TOPICS:
             self.remote.add(entry)
+        elif entry.topic == SANDBOX:
+            self.boxes.add(entry)
 
     def _add_outcome(self, entry: Outcome) -> None:
         self.outcomes[entry.key] = entry
+        if "sandbox" in entry.facts:
+            self.boxes.ended(entry, self.intents.get(entry.key))
         known = self.recalled.pop(entry.key, None)
         if known is not None and known.intent is not None and entry.facts.get("recalled"):
             self.intents[entry.key] = known.intent
@@ -154,6 +165,7 @@ class History:
         self.records = 0
         self.amendment = entry.amendment
         self.remote.restart(entry.sessions)
+        self.boxes.restart(entry.sandboxes)
         for past in (self.intents, self.outcomes, self.attempts, self.begun, self.unsure, self.recalled):
             past.clear()
         self.taken_back.clear()
@@ -164,6 +176,7 @@ class History:
         """Forget what followed the deliveries that hold; keep aside what need not be done again."""
         self.amendment = entry.amendment
         self.remote.calls.clear()  # their sessions were closed with the failure
+        self.boxes.reopen()
         self.admitted = bool(self.checkpoint or entry.keep)
         self.records = min([self.records, *self.said[entry.keep : entry.keep + 1]])
         del self.deliveries[entry.keep :], self.said[entry.keep :]
@@ -176,7 +189,8 @@ class History:
                 continue
             self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
-            if self.attempts.pop(key, None) and outcome is None and key not in self.begun:
+            doubtful = key in self.begun or (intent is not None and intent.writes and key in self.unsure)
+            if self.attempts.pop(key, None) and outcome is None and not doubtful:
                 continue  # its last try failed for sure
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)

@@ -27,6 +27,16 @@ def session_id(run_id: str, server: str, number: int) -> str:
     return _hash(f"{run_id}\0session\0{server}\0{number}".encode(), 12)
 
 
+def sandbox_id(run_id: str, key: str) -> str:
+    """The id of the sandbox that a step opened, or (`key` is a sandbox's) of a fork's own: 24 hex digits."""
+    return _hash(run_id.encode(), 4) + _hash(f"{run_id}\0sandbox\0{key}".encode(), 8)
+
+
+def is_sandbox_of(run_id: str, sandbox: str) -> bool:
+    """Whether a sandbox of this id is the run's own, and not one of the run that it was forked from."""
+    return sandbox.startswith(_hash(run_id.encode(), 4))
+
+
 def step_of(key: str) -> str:
     """The key of the step that a question is about, however often it was put; of another key the key itself."""
     while is_question(key):

@@ -146,6 +146,7 @@ class Sessions:
                 for session in self._past.open():
                     if session.session_id == wanted:
                         self._close(session.server, f"closed by {by}")
+                        self._ways.services.gateway.end_session(self._ways.request.run_id, session.server)
 
     def end(self) -> None:
         """The run ends: close what is open, in the same append."""

@@ -22,6 +22,7 @@ from retinue.runs.journal import Outcome
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall
 from retinue.runs.options import Prompt
 from retinue.runs.packets import ContextPacket, ContextRequest, Observation
+from retinue.runs.sandboxes import SANDBOX_LOST
 from retinue.runs.steps import EDITED, result_of
 from retinue.runs.turns import AgentContext
 
@@ -147,7 +148,9 @@ async def _call_tools(ctx: AgentContext, state: AgentState, decision: ToolCalls)
         planned, problem = owing.take_up(ctx, state, plan)
         state = _observe(ctx, planned, owing.plan_seen(state, planned, plan.call, problem))
     for outcome in outcomes:
-        if outcome.result == "unknown" or (outcome.error and outcome.error.reason == "budget_exhausted"):
+        error = outcome.error
+        lost = error is not None and (error.reason == "budget_exhausted" or error.code == SANDBOX_LOST)
+        if outcome.result == "unknown" or lost:
             raise owing.leaving(ctx, state, _fatal(outcome))
     return state
 

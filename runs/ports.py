@@ -14,13 +14,14 @@ from retinue.runs.capabilities import Gateway
 from retinue.runs.contracts import Budget
 from retinue.runs.doors import Endpoint
 from retinue.runs.gate import Gate
-from retinue.runs.journal import Journal
 from retinue.runs.memories import Memories
 from retinue.runs.messages import ModelPort
+from retinue.runs.ownership import Journal
 from retinue.runs.packets import ContextBuilder
 from retinue.runs.patience import ENDLESS, Patience
 from retinue.runs.registry import Registry
 from retinue.runs.rollouts import AsDeclared, Rollouts
+from retinue.runs.sandboxes import Sandboxes
 from retinue.runs.sessions import EVERYTHING, SessionPolicy
 from retinue.runs.sources import PartWriter, SourceReader
 
@@ -92,5 +93,7 @@ class Services:
     memories: Memories | None = None
     """Where memories are kept; a host without it remembers nothing."""
     rollouts: Rollouts = field(default_factory=AsDeclared)
+    sandboxes: Sandboxes | None = None
+    """Where runs have their sandboxes; a host without it has none."""
     parts: PartWriter | None = None
     """Writes the rows of shards; a host without one writes none."""

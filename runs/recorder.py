@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from retinue.runs.journal import AnyEntry, Append, Appended, Journal, LeasedRun
+from retinue.runs.journal import AnyEntry
+from retinue.runs.ownership import Append, Appended, Journal, LeasedRun
+from retinue.runs.sandboxes import SandboxRow
 from retinue.runs.sessions import SessionRow
 
 _FULL = 64
@@ -26,6 +28,7 @@ class Recorder:
         self._failed = failed
         self._buffer: list[AnyEntry] = []
         self._sessions: dict[str, SessionRow] = {}
+        self._sandboxes: dict[str, SandboxRow] = {}
         self._stale = False
 
     def note(self, *entries: AnyEntry) -> None:
@@ -36,6 +39,10 @@ class Recorder:
         """What the store keeps of a session as it is after the entries so far; it goes with them."""
         self._sessions[row.session.session_id] = row
 
+    def keep_sandbox(self, row: SandboxRow) -> None:
+        """The same of a sandbox."""
+        self._sandboxes[row.state.sandbox_id] = row
+
     def write(self, entries: tuple[AnyEntry, ...], seen: int, **extra: Any) -> Awaitable[Appended]:
         """Submit the buffer and these entries now; awaited, they are durable."""
         everything = (*self._buffer, *entries)
@@ -44,6 +51,9 @@ class Recorder:
         if self._sessions:
             extra["sessions"] = tuple(self._sessions.values())
             self._sessions = {}
+        if self._sandboxes:
+            extra["sandboxes"] = tuple(self._sandboxes.values())
+            self._sandboxes = {}
         request = self._leased.request
         append = Append(
             run_id=request.run_id,

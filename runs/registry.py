@@ -87,6 +87,12 @@ class Registry:
         """The pool that runs of a definition have to be in; None when any will do."""
         return pool_name(self._needs[name]) if name in self._needs else None
 
+    @property
+    def sandboxes(self) -> dict[str, str]:
+        """The manifest of each agent that has a sandbox, by the agent's name; of all its versions."""
+        found = [*self._found.values(), *(one for each in self._versions.values() for one in each.values())]
+        return {one.name: one.sandbox for one in found if isinstance(one, AgentSpec) and one.sandbox is not None}
+
     def _needed(self, definition: Definition) -> Resources | None:
         parts = [] if definition.needs is None else [("it", definition.needs)]
         for name in definition.tool_names if isinstance(definition, AgentSpec) else ():

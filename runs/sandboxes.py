@@ -14,15 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.errors import PermanentError
 
+Network = Literal["none", "listed", "host"]
+"""What a sandbox reaches: nothing, the hosts that its profile lists, or what the host reaches."""
+
 Assurance = Literal["enforced", "limited", "absent"]
 """How well a backend holds one demand of a profile here: always, up to a stated gap, or not at all."""
+
+
+AGENT_TOOLS = ("shell", "python", "read_file", "write_file", "edit_file", "list_files")
+"""The tools that an agent with a sandbox is given."""
 
 
 class SandboxStatus(StrEnum):
@@ -33,11 +40,14 @@ class SandboxStatus(StrEnum):
     closed = "closed"
 
 
+SANDBOX_LOST = "sandbox_lost"
+
+
 class SandboxLost(PermanentError):
     """The workspace of the generation that the run has seen is gone and cannot be made again (code `sandbox_lost`)."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, code="sandbox_lost")
+        super().__init__(message, code=SANDBOX_LOST)
 
 
 class SandboxRefused(PermanentError):
@@ -49,7 +59,8 @@ class SandboxRefused(PermanentError):
 class ManifestInfo(Frozen):
     """What is known of a manifest before anything of it is made. `version` is the digest of all it says and of the
     files it takes in, `revision` the number its author gave; `reviewed_by` is empty while nobody has pinned this
-    version. `hosts` are those it may reach, `replayable` says whether an exec may be repeated where it does not say.
+    version. `hosts` are those it may reach where its `network` is `listed`, `replayable` says whether an exec may be
+    repeated where it does not say.
     """
 
     name: str
@@ -61,6 +72,7 @@ class ManifestInfo(Frozen):
     hosts: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     confined: bool = True
+    network: Network = "host"
     replayable: bool = True
 
 
@@ -202,6 +214,15 @@ class Watch:
 UNWATCHED = Watch()
 
 
+class Opening(Frozen):
+    """A sandbox that a run asks for: of a manifest, or a snapshot under it. A run has one open sandbox of a `name`."""
+
+    manifest: str
+    snapshot: str | None = None
+    name: str | None = None
+    forked_from: str | None = None
+
+
 class Box(Protocol):
     """A live sandbox in this process. Its operations are one at a time; each raises SandboxRefused for what it must
     not do, TransientError or PermanentError for what failed, and nothing else but cancellation. What changes the
@@ -255,7 +276,9 @@ class Sandboxes(Protocol):
         ...
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
-        """A new workspace. SandboxRefused when its profile cannot be enforced here: it names what is missing."""
+        """A new workspace. SandboxRefused when its profile cannot be enforced here: it names what is missing.
+
+        What an owner that died has left of a sandbox of this id is replaced."""
         ...
 
     async def attach(self, state: SandboxState, owner: SandboxOwner) -> Box | None:
@@ -273,6 +296,29 @@ class Sandboxes(Protocol):
 
     async def close(self) -> None:
         """End all processes of all sandboxes. Bounded; raises nothing."""
+        ...
+
+
+@runtime_checkable
+class Reach(Protocol):
+    """How a capability of source `sandbox` reaches the sandbox that its call is about; given to it as its link."""
+
+    @property
+    def box(self) -> Box | None:
+        """The sandbox, in the generation that the run has seen; None for a call that opens one."""
+        ...
+
+    @property
+    def watch(self) -> Watch:
+        """What an exec tells and asks."""
+        ...
+
+    async def open(self, opening: Opening) -> SandboxState:
+        """A new sandbox of the run, or the open one of that name, with the id that steps know it by."""
+        ...
+
+    async def close(self) -> None:
+        """The run needs the sandbox no longer."""
         ...
 
 

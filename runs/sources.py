@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retinue.runs.contracts import Frozen, Json
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 
 
 class Source(Frozen):

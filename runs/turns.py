@@ -22,6 +22,7 @@ from retinue.runs.memories import REMEMBER
 from retinue.runs.messages import ModelReply, ModelRequest, ToolCall, ToolSpec
 from retinue.runs.packets import ContextPacket, ContextRequest
 from retinue.runs.ports import Services
+from retinue.runs.sandboxes import AGENT_TOOLS
 from retinue.runs.values import value_of
 
 
@@ -109,10 +110,12 @@ class AgentContext(Context):
 
     async def try_call(self, call: ToolCall, turn: int) -> Outcome:
         """Call a capability, or keep what the model proposes to; refusals and errors are outcomes too."""
-        options = {"call_id": call.id, "turn": turn}
+        options: dict[str, Any] = {"call_id": call.id, "turn": turn}
         spec = self._executor.definition(self.request.target)
         if call.name == REMEMBER and isinstance(spec, AgentSpec) and spec.memory:
             return await self._executor.issue("remember", REMEMBER, proposed(call, spec, self.request), options)
+        if isinstance(spec, AgentSpec) and spec.sandbox is not None and call.name in AGENT_TOOLS:
+            options["sandbox"] = spec.sandbox
         return await self._executor.issue("call", call.name, call.arguments or {}, options)
 
 

@@ -17,6 +17,7 @@ from retinue.runs.errors import (
     TransientModelError,
 )
 from retinue.runs.journal import Outcome
+from retinue.runs.sandboxes import SANDBOX_LOST, SandboxLost
 from retinue.runs.steps import result_of
 
 
@@ -49,6 +50,8 @@ def _effect_error(error: ErrorInfo | None, message: str) -> EffectError:
     permanent, transient = _EFFECT_ERRORS[error.reason]
     if error.retryable:
         return transient(message, code=error.code, retry_after=error.retry_after)
+    if error.code == SANDBOX_LOST:
+        return SandboxLost(message)
     return permanent(message, code=error.code)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from retinue.runs.contracts import Status, StopReason
 from retinue.runs.effects.run import Run
-from retinue.runs.journal import Appended, Park, Parked
+from retinue.runs.journal import Parked
 from retinue.runs.machine import STATUS_OF
+from retinue.runs.ownership import Appended, Park
 from retinue.runs.steps import Wait
 
 Waits = dict[str, Wait]

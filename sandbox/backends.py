@@ -18,6 +18,7 @@ Demand = Literal[
     "files",  # reads and writes nothing outside its workspace but what its profile shows it
     "processes",  # sees, signals and traces no process outside
     "network",  # reaches nothing but what its profile lists
+    "hosts",  # reaches those through the proxy
     "syscalls",  # the kernel's dangerous doors are closed
     "privileges",  # gains none: no setuid, no capabilities, an own user where the host is root
     "memory",
@@ -30,7 +31,7 @@ Demand = Literal[
 ]
 
 
-_WHOLE = frozenset[Demand]({"files", "processes", "network", "syscalls", "privileges", "cleanup"})
+_WHOLE = frozenset[Demand]({"files", "processes", "network", "hosts", "syscalls", "privileges", "cleanup"})
 """Demands of isolation: a gap in one of them is no isolation."""
 
 
@@ -57,6 +58,7 @@ def demands(profile: Profile) -> tuple[Demand, ...]:
         "syscalls": profile.confined,
         "privileges": profile.confined,
         "network": profile.network != "host",
+        "hosts": profile.network == "listed",
         "memory": profile.confined and limits.memory is not None,
         "cpu": profile.confined and limits.cpu_seconds is not None,
         "process_count": profile.confined and limits.processes is not None,
@@ -114,6 +116,10 @@ class Backend(Protocol):
 
     async def probe(self) -> Report:
         """What it can do here, found by real attempts; remembered for the life of the process."""
+        ...
+
+    def inside(self, place: Place) -> str:
+        """Where programs see the workspace: an absolute path."""
         ...
 
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:

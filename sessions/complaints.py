@@ -116,6 +116,12 @@ def explain_remote_output(name: str, problems: Sequence[Fault]) -> str:
     return f"tool {name!r} returned what its output schema does not allow: {_join(list(dict.fromkeys(told)))}."
 
 
+def explain_answer(problems: Sequence[Fault]) -> str:
+    """Which part of a person's answer is not what the schema of the question wants."""
+    told = [text for problem in problems for text in _explain_problem(problem, "field ", "the answer is")]
+    return _join(list(dict.fromkeys(told)))
+
+
 def _explain_problem(problem: Fault, what: str, whole: str) -> Iterator[str]:
     found, wanted = problem.found, problem.wanted
     if problem.keyword == "required" and isinstance(found, dict):

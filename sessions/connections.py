@@ -5,7 +5,7 @@ Owns the shapes of a listing and of a result. Knows no protocol and no transport
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -82,6 +82,14 @@ class Connections(Protocol):
 
     async def release(self, run_id: str, ended: bool) -> None:
         """This process executes a run no longer; what only it used is closed when it ended, else when it is idle."""
+        ...
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """The run's session with this server was closed: let go of what only it used there. Does not wait."""
+        ...
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """(run, server) of what is held for single runs: connections, and calls that nobody waits for."""
         ...
 
     async def close(self) -> None:

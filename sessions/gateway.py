@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
-from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared
+from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared, concerned
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError, PermanentError
 from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
+from retinue.runs.piecewise import weigh
 from retinue.runs.sessions import Link, Pause
 from retinue.sessions.calls import Calls
 from retinue.sessions.catalog import Catalog, Tool
 from retinue.sessions.connections import Connections
-from retinue.sessions.results import weigh
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
@@ -61,19 +61,19 @@ class CapabilityGateway:
 
     def decide(self, call: Prepared, caller: Caller, approval: Approval | None) -> GateDecision:
         """Ask the gate whether this caller may make this call now."""
-        capability = call.capability
+        capability, judged = call.capability, concerned(call.capability, caller)
         return self._gate.decide(
             GateRequest(
-                stage="capability",
+                stage=judged.stage,
                 run_id=caller.run_id,
                 tenant=caller.tenant_id,
                 principal=caller.principal_id,
                 agent=caller.agent,
                 route=caller.route,
                 depth=caller.depth,
-                resource=capability.name,
+                resource=judged.resource,
                 version=capability.version,
-                side_effect=capability.side_effect,
+                side_effect=judged.side_effect,
                 idempotency=capability.idempotency if capability.side_effect == "write" else None,
                 sensitivity=capability.sensitivity,
                 rollout=capability.stage,
@@ -126,6 +126,15 @@ class CapabilityGateway:
             with contextlib.suppress(TimeoutError, EffectError):
                 async with asyncio.timeout(RELEASE):
                     await self._connections.release(run_id, ended)
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """The run's session with this server was closed: let go of what only it used there."""
+        if self._connections is not None:
+            self._connections.end_session(run_id, server)
+
+    def held_sessions(self) -> Collection[tuple[str, str]]:
+        """(run, server) of what this process holds for single runs."""
+        return self._connections.held_sessions() if self._connections is not None else ()
 
     async def close(self) -> None:
         """Close all connections, within a bound."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinue.runs.accounts import Account, begins_at, no_room, per_of, window_at
-from retinue.runs.journal import NewRun
 from retinue.runs.limits import Limit, Limits
+from retinue.runs.ownership import NewRun
 from retinue.store.engine import Connection
 from retinue.store.rows import many, one
 from retinue.store.statements import sql

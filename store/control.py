@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from retinue.runs.contracts import Json
 from retinue.runs.errors import InvalidInput, UnknownName
-from retinue.runs.journal import NewRun
 from retinue.runs.limits import Limits
+from retinue.runs.ownership import NewRun
 from retinue.runs.sessions import CLOSE
 from retinue.store import accounts, sessions
 from retinue.store.engine import Connection

@@ -239,18 +239,19 @@ def _copy_table(source: Source, target: Target, table: Table, arrival: _Arrival)
 
 def _copy_keys(source: Source, target: Target, done: Copied) -> Part:
     given, found = Part("keys"), Part("keys")
-    for tenant_id, key in given.through(_keys_of(source)):
-        if not done.again:
+    for tenant_id, key, erased in given.through(_keys_of(source)):
+        if erased and not done.again:
+            target.keys.remember(tenant_id)
+        if key and not done.again:
             target.keys.keep(tenant_id, key)
     _exhaust(found.through(_keys_of(target)))
     return _same(given, found, done)
 
 
 def _keys_of(end: End) -> Iterator[Row]:
+    """Of each tenant the key, empty when it was destroyed, and whether one ever was."""
     for tenant_id in end.keys.tenants():
-        key = end.keys.load(tenant_id)
-        if key is not None:
-            yield tenant_id, key
+        yield tenant_id, end.keys.load(tenant_id) or b"", end.keys.erased(tenant_id)
 
 
 def _copy_blobs(source: Source, target: Target, done: Copied) -> Part:

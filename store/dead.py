@@ -9,7 +9,7 @@ from typing import Any
 
 from retinue.runs.contracts import RunRecord
 from retinue.runs.control import DeadInput
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec
 from retinue.store.rows import many, one

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retinue.runs.contracts import Json, PendingRequest
-from retinue.runs.journal import Accepted, Append, DeadLetter, NewRun, Parked, Spawn
+from retinue.runs.journal import Accepted, Parked
+from retinue.runs.ownership import Append, DeadLetter, NewRun, Spawn
 from retinue.runs.sessions import SessionRow
 from retinue.store.frames import Encoded, FrameCodec, bound_to
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from retinue.runs.journal import HostInfo
+from retinue.runs.ownership import HostInfo
 from retinue.store.encoding import EncodedAppend
 
 T = TypeVar("T")

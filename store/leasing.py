@@ -15,8 +15,9 @@ from typing import Any
 from retinue.runs.arrivals import Answer, Event, Group, News
 from retinue.runs.contracts import ErrorInfo, Json, Status, StopReason, Usage
 from retinue.runs.errors import StoreError, StoreUnreachable
-from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, HostInfo, LeasedRun
+from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame
 from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.ownership import HostInfo, LeasedRun
 from retinue.runs.resources import guest_pool
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec, bound_to

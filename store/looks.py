@@ -1,6 +1,7 @@
 """Looks that many share: what was looked up counts for a moment, and one that is under way answers all who wait.
 
-Knows nothing of what is looked up.
+Who comes first looks himself, so that a look that waits for nothing costs no task and keeps nobody waiting. Knows
+nothing of what is looked up.
 """
 
 from __future__ import annotations
@@ -21,20 +22,42 @@ class SharedLook(Generic[T]):
         self._moment = moment
         self._until = 0.0
         self._found: T | None = None
-        self._looking: asyncio.Future[T] | None = None
+        self._waiting: list[asyncio.Future[T | None]] | None = None
 
     async def get(self) -> T:
-        """What there was a moment ago, or is now."""
-        if self._found is not None and time.monotonic() < self._until:
-            return self._found
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look())
-        looking = self._looking
-        found = await asyncio.shield(looking)
-        if looking is self._looking:
-            self._found, self._until = found, time.monotonic() + self._moment
-        return found
+        """What there was a moment ago, or is now. Raises what the look raised."""
+        while True:
+            if self._found is not None and time.monotonic() < self._until:
+                return self._found
+            if self._waiting is None:
+                return await self._lead()
+            told: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(told)
+            found = await told
+            if found is not None:
+                return found
 
     def forget(self) -> None:
         """Something was changed: nothing that was looked up before counts any more."""
-        self._found, self._looking = None, None
+        self._found, self._waiting = None, None
+
+    async def _lead(self) -> T:
+        """Look for all who come meanwhile. Who was cancelled at it has found nothing: another one looks."""
+        waiting = self._waiting = []
+        found: T | None = None
+        try:
+            found = await self._look()
+            if waiting is self._waiting:
+                self._found, self._until = found, time.monotonic() + self._moment
+        except Exception as error:
+            for told in waiting:
+                if not told.done():
+                    told.set_exception(error)
+            raise
+        finally:
+            if waiting is self._waiting:
+                self._waiting = None
+            for told in waiting:
+                if not told.done():
+                    told.set_result(found)
+        return found

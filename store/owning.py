@@ -13,16 +13,7 @@ from dataclasses import replace
 from retinue.runs.contracts import NOTHING, Usage
 from retinue.runs.errors import Fenced
 from retinue.runs.joins import canceler
-from retinue.runs.journal import (
-    Append,
-    Appended,
-    DeadLetter,
-    Finish,
-    NewRun,
-    Park,
-    Spawn,
-    Yield,
-)
+from retinue.runs.ownership import Append, Appended, DeadLetter, Finish, NewRun, Park, Spawn, Yield
 from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded

@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
+from retinue.runs.contracts import ERASED, Branch, Json, PendingRequest, RunRecord, Status, StopReason, Usage
 from retinue.runs.control import JobRow, JobState, RunQuery
 from retinue.runs.errors import UnknownName
-from retinue.runs.journal import DeadLetter, Finished, Frame
+from retinue.runs.journal import Finished, Frame
+from retinue.runs.ownership import DeadLetter
 from retinue.store.control import find
 from retinue.store.engine import Connection
-from retinue.store.frames import FrameCodec
+from retinue.store.frames import FrameCodec, bound_to
 from retinue.store.leasing import decode
 from retinue.store.rows import many, one
 from retinue.store.statements import sql
@@ -91,7 +92,9 @@ def result(connection: Connection, codec: FrameCodec, run_id: str) -> Branch | N
 def _branch(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Branch:
     index, run_id, tenant_id, status, reason, *rest = row
     usage, position, stored = _usage(tuple(rest[:5])), rest[5], rest[6:]
-    last = decode(connection, codec, (run_id, tenant_id, position), stored)[-1]
+    entries = decode(connection, codec, (run_id, tenant_id, position), stored)
+    erased = codec.erased(tenant_id, bound_to(run_id, position), stored[-1], entries)
+    last = entries[-1]
     assert isinstance(last, Finished), f"run {run_id} is {status} but its last entry is {last.kind}"
     return Branch(
         index=index or 0,
@@ -101,7 +104,7 @@ def _branch(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> 
         value=last.content,
         error=last.error,
         usage=usage,
-        facts=last.facts,
+        facts=last.facts | ({ERASED: True} if erased else {}),
     )
 
 
@@ -185,7 +188,8 @@ def settled(connection: Connection) -> int:
 def _frame(connection: Connection, codec: FrameCodec, row: tuple[Any, ...]) -> Frame:
     seq, run_id, tenant_id, position, epoch, *stored = row
     entries = decode(connection, codec, (run_id, tenant_id, position), stored)
-    return Frame(seq, run_id, tenant_id, position, epoch, entries)
+    erased = codec.erased(tenant_id, bound_to(run_id, position), stored[-1], entries)
+    return Frame(seq, run_id, tenant_id, position, epoch, entries, erased)
 
 
 _TAIL_BYTES = 16 * 1024 * 1024

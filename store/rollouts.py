@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from retinue.runs.contracts import Status, StopReason
-from retinue.runs.journal import Finished, NewRun
+from retinue.runs.journal import Finished
+from retinue.runs.ownership import NewRun
 from retinue.runs.rollouts import NOTHING_MOVED, Rollout, Table
 from retinue.store.encoding import encode_new
 from retinue.store.engine import Connection

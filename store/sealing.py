@@ -1,7 +1,8 @@
 """Sealing of content: a key per tenant, AES-GCM, and addresses that only the tenant's key can compute.
 
 Owns the keys and what is done with them. Losing a tenant's key is erasing the tenant's content; no
-key is ever shared between tenants, so equal content of two tenants has two addresses. Knows no entries.
+key is ever shared between tenants, so equal content of two tenants has two addresses. That a key was destroyed is
+remembered: what a later key does not open was erased, not damaged. Knows no entries.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from retinue.runs.errors import StoreError
 
 _NONCE = 12
 KEY_BYTES = 32
+_MARK = 8
 _PREFIX = 7
 """Random bytes of a nonce, drawn once per process; the rest counts, so that none repeats under a key."""
 OLDEST = 30.0
@@ -32,10 +34,13 @@ OLDEST = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TenantKey:
-    """What one tenant's content is sealed and addressed with."""
+    """What one tenant's content is sealed and addressed with. Content of a key that followed a destroyed one begins
+    with its `mark`, which tells it from what was erased; there is none where no key was ever destroyed.
+    """
 
     cipher: AESGCM
     address_key: bytes
+    mark: bytes = b""
 
 
 class Keys(Protocol):
@@ -50,11 +55,19 @@ class Keys(Protocol):
         ...
 
     def destroy(self, tenant_id: str) -> bool:
-        """Make the key unreadable for ever. False when there was none."""
+        """Make the key unreadable for ever, and remember that there was one. False when there was none."""
+        ...
+
+    def erased(self, tenant_id: str) -> bool:
+        """Whether a key of the tenant was destroyed, ever."""
+        ...
+
+    def remember(self, tenant_id: str) -> None:
+        """A key of the tenant was destroyed here or in the place that this is a copy of; durable."""
         ...
 
     def tenants(self) -> Iterator[str]:
-        """Whose keys there are."""
+        """Whose keys there are, or were until they were destroyed."""
         ...
 
     def keep(self, tenant_id: str, key: bytes) -> bytes:
@@ -66,13 +79,14 @@ class Vault:
     """Seals, opens and addresses content by tenant. Thread-safe; keys are kept in hand, and looked for again by
     `refresh`, which their users call when they are `stale`.
 
-    `seal` makes a tenant's key when there is none. `open` returns None when the key was destroyed, and
-    raises StoreError when the key is there but the bytes are not what was sealed.
+    `seal` makes a tenant's key when there is none. `open` returns None when the key was destroyed, whether or not the
+    tenant has another one since, and raises StoreError when the key is there but the bytes are not what was sealed.
     """
 
     def __init__(self, keys: Keys) -> None:
         self._store = keys
         self._keys: dict[str, TenantKey] = {}
+        self._changed = False
         self._looked = time.monotonic()
         self._prefix = os.urandom(_PREFIX)
         self._numbers = count()
@@ -80,20 +94,16 @@ class Vault:
     def seal(self, tenant_id: str, plain: bytes, bound_to: bytes = b"") -> bytes:
         """Nonce and ciphertext; `bound_to` must be given again to open."""
         nonce = self._prefix + next(self._numbers).to_bytes(_NONCE - _PREFIX, "big")
-        return nonce + self._key(tenant_id).cipher.encrypt(nonce, plain, bound_to)
+        key = self._key(tenant_id)
+        return key.mark + nonce + key.cipher.encrypt(nonce, plain, bound_to)
 
     def open(self, tenant_id: str, sealed: bytes, bound_to: bytes = b"") -> bytes | None:
         """The plain bytes, or None when the tenant's key is gone."""
         key = self._keys.get(tenant_id) or self._load(tenant_id)
         if key is None:
             return None
-        try:
-            return key.cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound_to)
-        except InvalidTag:
-            raise StoreError(
-                f"content of tenant {tenant_id!r} does not open with its key: the store or {self._store} "
-                "was changed from outside; restore both from the same backup"
-            ) from None
+        plain = _opened(key, sealed, bound_to)
+        return plain if plain is not None else self._opened_anew(tenant_id, key, sealed, bound_to)
 
     def address(self, tenant_id: str, plain: bytes) -> bytes:
         """A 20-byte keyed hash: the same for equal content of the tenant, meaningless to anyone else."""
@@ -101,7 +111,7 @@ class Vault:
 
     def destroy(self, tenant_id: str) -> bool:
         """Erase the tenant's content everywhere by destroying its key. False when there was none."""
-        self._keys.pop(tenant_id, None)
+        self._changed = self._keys.pop(tenant_id, None) is not None or self._changed
         return self._store.destroy(tenant_id)
 
     def knows(self, tenant_id: str) -> bool:
@@ -118,18 +128,41 @@ class Vault:
     @property
     def stale(self) -> bool:
         """Whether another process may have destroyed a key that is in hand, a while ago."""
-        return bool(self._keys) and time.monotonic() - self._looked >= OLDEST
+        return self._changed or (bool(self._keys) and time.monotonic() - self._looked >= OLDEST)
 
     def refresh(self) -> bool:
         """Let go of keys that were destroyed; True when there were any. Blocking; one small read for each key."""
         self._looked = time.monotonic()
-        changed = False
+        changed, self._changed = self._changed, False
         for tenant_id, known in list(self._keys.items()):
             raw = self._store.load(tenant_id)
+            if raw is not None and _derive(raw, bool(known.mark)).address_key == known.address_key:
+                continue
+            changed = True
             if raw is None:
                 self._keys.pop(tenant_id, None)
-            changed = changed or raw is None or self._keep(tenant_id, raw).address_key != known.address_key
+            else:
+                self._keep(tenant_id, raw)
         return changed
+
+    def _opened_anew(self, tenant_id: str, key: TenantKey, sealed: bytes, bound_to: bytes) -> bytes | None:
+        """What the key in hand does not open: with the key that the tenant has now; None when it was erased."""
+        raw = self._store.load(tenant_id)
+        if raw is None:
+            self._changed = True
+            return None
+        now = self._derived(tenant_id, raw)
+        if now != key:
+            self._changed = True
+            plain = _opened(now, sealed, bound_to)
+            if plain is not None:
+                return plain
+        if now.mark and not sealed.startswith(now.mark):
+            return None
+        raise StoreError(
+            f"content of tenant {tenant_id!r} does not open with its key: the store or {self._store} "
+            "was changed from outside; restore both from the same backup"
+        )
 
     def _key(self, tenant_id: str) -> TenantKey:
         known = self._keys.get(tenant_id) or self._load(tenant_id)
@@ -140,8 +173,11 @@ class Vault:
         return None if raw is None else self._keep(tenant_id, raw)
 
     def _keep(self, tenant_id: str, raw: bytes) -> TenantKey:
-        key = self._keys[tenant_id] = _derive(raw)
+        key = self._keys[tenant_id] = self._derived(tenant_id, raw)
         return key
+
+    def _derived(self, tenant_id: str, raw: bytes) -> TenantKey:
+        return _derive(raw, self._store.erased(tenant_id))
 
 
 _LONGEST = 180
@@ -173,16 +209,28 @@ class KeyFolder:
         """See Keys."""
         return self.keep(tenant_id, os.urandom(KEY_BYTES))
 
+    def erased(self, tenant_id: str) -> bool:
+        """See Keys."""
+        return self._path(tenant_id).with_suffix(_DESTROYED).exists()
+
+    def remember(self, tenant_id: str) -> None:
+        """See Keys."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(tenant_id)
+        self._name(path, tenant_id)
+        _write(_draft_of(path), b"").replace(path.with_suffix(_DESTROYED))
+        sync_folder(self._folder)
+
     def tenants(self) -> Iterator[str]:
         """See Keys."""
-        return map(_tenant_of, sorted(self._folder.glob("*.key")))
+        found = {path.with_suffix(".key") for kind in (".key", _DESTROYED) for path in self._folder.glob(f"*{kind}")}
+        return map(_tenant_of, sorted(found))
 
     def keep(self, tenant_id: str, key: bytes) -> bytes:
         """See Keys."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(tenant_id)
-        if path.name.startswith(_HASHED):
-            _write(_draft_of(path), tenant_id.encode("utf-8", "surrogatepass")).replace(path.with_suffix(_NAME))
+        self._name(path, tenant_id)
         draft = _write(_draft_of(path), key)
         try:
             os.link(draft, path)
@@ -201,13 +249,17 @@ class KeyFolder:
         path = self._path(tenant_id)
         if not path.exists():
             return False
+        self.remember(tenant_id)
         with path.open("r+b") as file:
             file.write(os.urandom(KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
         path.unlink()
-        path.with_suffix(_NAME).unlink(missing_ok=True)
         return True
+
+    def _name(self, path: Path, tenant_id: str) -> None:
+        if path.name.startswith(_HASHED):
+            _write(_draft_of(path), tenant_id.encode("utf-8", "surrogatepass")).replace(path.with_suffix(_NAME))
 
     def _path(self, tenant_id: str) -> Path:
         name = quote(tenant_id, safe="", errors="surrogatepass")
@@ -216,8 +268,9 @@ class KeyFolder:
         return self._folder / f"{name}.key"
 
 
-_HASHED, _NAME = "%~", ".tenant"
-"""No quoted name begins like the first; the second ends the name of the file with a long one."""
+_HASHED, _NAME, _DESTROYED = "%~", ".tenant", ".erased"
+"""No quoted name begins like the first; the second ends the name of the file with a long one, the third that of the
+file which says that a key was destroyed."""
 
 
 def _tenant_of(path: Path) -> str:
@@ -239,10 +292,20 @@ def _write(draft: Path, content: bytes) -> Path:
 
 
 @lru_cache(maxsize=1024)
-def _derive(raw: bytes) -> TenantKey:
+def _derive(raw: bytes, marked: bool) -> TenantKey:
     sealing = blake2b(raw, digest_size=32, person=b"retinue-seal").digest()
     address = blake2b(raw, digest_size=32, person=b"retinue-address").digest()
-    return TenantKey(AESGCM(sealing), address)
+    mark = blake2b(raw, digest_size=_MARK, person=b"retinue-mark").digest() if marked else b""
+    return TenantKey(AESGCM(sealing), address, mark)
+
+
+def _opened(key: TenantKey, sealed: bytes, bound_to: bytes) -> bytes | None:
+    """The plain bytes of what this key has sealed, before or since another one was destroyed; None of anything else."""
+    begins = len(key.mark) if sealed.startswith(key.mark) else 0
+    try:
+        return key.cipher.decrypt(sealed[begins : begins + _NONCE], sealed[begins + _NONCE :], bound_to)
+    except InvalidTag:
+        return None
 
 
 def sync_folder(folder: Path) -> None:

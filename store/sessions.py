@@ -6,6 +6,8 @@ Knows no wire.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from retinue.runs.contracts import Json
@@ -13,12 +15,25 @@ from retinue.runs.control import SessionQuery, SessionRecord
 from retinue.runs.errors import UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.session_past import SESSION
-from retinue.runs.sessions import Session, SessionStatus
+from retinue.runs.sessions import Session, SessionStatus, Wire
 from retinue.store.encoding import SealedRow
 from retinue.store.engine import Connection
 from retinue.store.rows import many
 from retinue.store.statements import sql
 
+_OWN = tuple(field for field in Session.model_fields if field != "wire")
+_WIRE = {"wire_id" if field == "session_id" else field: field for field in Wire.model_fields if field != "server"}
+"""The columns that tell the connection, and the field of `Wire` that each holds; all are null without one."""
+_COLUMNS = (*_OWN, *_WIRE)
+_KEPT = (*_COLUMNS, "run", "trace_id", "sealed")
+_LASTING = {"session_id", "run", "server", "number", "trace_id", "opened_at"}
+"""What a session keeps from its opening to its end."""
+_KEEP = (
+    f"INSERT INTO capability_sessions ({', '.join(_KEPT)}) VALUES ({', '.join(f':{name}' for name in _KEPT)}) "
+    "ON CONFLICT (session_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _KEPT if name not in _LASTING)
+)
+_OPEN = f"SELECT {', '.join(_COLUMNS)} FROM capability_sessions WHERE run = ? AND closed_at IS NULL ORDER BY num"
 _LEAST = 4
 """Characters that a part of an id must have."""
 
@@ -27,33 +42,14 @@ def keep(connection: Connection, run: int, row: SealedRow) -> None:
     """Write a session as it is now; `run` is the number of its run."""
     kept, sealed = row
     session, wire = kept.session, kept.session.wire
-    values = (
-        session.session_id,
-        run,
-        session.server,
-        session.number,
-        kept.trace_id,
-        wire.scope if wire else None,
-        wire.transport if wire else None,
-        wire.protocol if wire else None,
-        wire.session_id if wire else None,
-        wire.pins if wire else None,
-        session.status,
-        session.cause,
-        session.approval,
-        wire.expires_at if wire else None,
-        wire.expires_from if wire else None,
-        session.opened_at,
-        session.changed_at,
-        session.closed_at,
-        sealed,
-    )
-    connection.execute(sql("keep_session"), values)
+    values = {name: getattr(session, name) for name in _OWN}
+    values |= {name: None if wire is None else getattr(wire, field) for name, field in _WIRE.items()}
+    connection.execute(_KEEP, values | {"run": run, "trace_id": kept.trace_id, "sealed": sealed})
 
 
 def close_all(connection: Connection, run: int, at: int, cause: str) -> tuple[Record, ...]:
     """Close the sessions of a run that ends without an owner; the records of it, for its journal."""
-    closed = [_closed(row, at, cause) for row in many(connection, sql("open_sessions"), (run,))]
+    closed = [_closed(row, at, cause) for row in many(connection, _OPEN, (run,))]
     if closed:
         values = (SessionStatus.closed, cause, at, at, run)
         query = "UPDATE capability_sessions SET status = ?, cause = ?, changed_at = ?, closed_at = ?, sealed = NULL"
@@ -78,6 +74,12 @@ def records(connection: Connection, query: SessionQuery) -> list[SessionRecord]:
     return [_record(row) for row in rows]
 
 
+def open_of(connection: Connection, run_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """(run, server) of the sessions of these runs that are open."""
+    rows = many(connection, sql("open_session_servers"), (json.dumps(sorted(run_ids)),))
+    return {(str(run_id), str(server)) for run_id, server in rows}
+
+
 def find(connection: Connection, session_id: str) -> SessionRecord:
     """One session by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
     rows = many(connection, sql("sessions") + " WHERE s.session_id = ?", (session_id,))
@@ -92,36 +94,12 @@ def find(connection: Connection, session_id: str) -> SessionRecord:
 
 def _closed(row: tuple[Any, ...], at: int, cause: str) -> Record:
     """The move of a session as its owner would have journaled it."""
-    session_id, server, number, scope, transport, protocol, wire_id, pins, status, _, approval, *times = row
-    expires_at, expires_from, opened_at, _ = times
-    wire = None
-    if transport is not None:
-        wire = {
-            "server": server,
-            "transport": transport,
-            "scope": scope,
-            "protocol": protocol,
-            "session_id": wire_id,
-            "pins": pins,
-            "expires_at": expires_at,
-            "expires_from": expires_from,
-        }
-    session = Session.model_validate(
-        {
-            "session_id": session_id,
-            "server": server,
-            "number": number,
-            "status": SessionStatus.closed,
-            "cause": cause,
-            "approval": approval,
-            "wire": wire,
-            "opened_at": opened_at,
-            "changed_at": at,
-            "closed_at": at,
-        }
-    )
-    facts: dict[str, Json] = session.model_dump(mode="json") | {"before": status, "key": None}
-    return Record(at=at, topic=SESSION, by="runtime", facts=facts)
+    found = dict(zip(_COLUMNS, row, strict=True))
+    wire = {field: found.pop(name) for name, field in _WIRE.items()} | {"server": found["server"]}
+    facts: dict[str, Json] = {"before": found["status"], "key": None}
+    found |= {"status": SessionStatus.closed, "cause": cause, "changed_at": at, "closed_at": at}
+    session = Session.model_validate(found | {"wire": None if wire["transport"] is None else wire})
+    return Record(at=at, topic=SESSION, by="runtime", facts=session.model_dump(mode="json") | facts)
 
 
 def _record(row: tuple[Any, ...]) -> SessionRecord:

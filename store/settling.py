@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.history import History
-from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finish, Finished
+from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Finished
+from retinue.runs.ownership import Finish
 from retinue.store import accounts
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec, bound_to
@@ -170,9 +171,8 @@ def _spent(connection: Connection, num: int) -> Usage:
     for (facts,) in many(connection, sql("facts_since_checkpoint"), (num,)):
         for entry in ENTRIES.validate_json(facts):
             history.add(entry)
-    lost = [reserved for reserved in history.unsettled().values() if reserved.micros]
     below = [
         Usage(steps=steps, hops=hops, input_tokens=read, output_tokens=written, micros=micros)
         for steps, hops, read, written, micros in many(connection, sql("usage_of_groups"), (num,))
     ]
-    return sum([*lost, *below], history.spent)
+    return sum([*history.lost(), *below], history.spent)

@@ -18,8 +18,8 @@ import apsw
 
 from retinue.runs.breakers import BreakerPolicy
 from retinue.runs.errors import StoreBusy, StoreError
-from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.ownership import HostInfo
 from retinue.store import leasing
 from retinue.store.blobs import FolderBlobs, open_blobs
 from retinue.store.engine import Connection, Pen

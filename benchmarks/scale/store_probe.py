@@ -18,7 +18,7 @@ import psycopg
 from benchmarks.scale.probe import cpu_of
 from tests.doubles.shapes import START, Owner, child_of, host, new_run, own, said
 
-from retinue.runs.journal import Spawn
+from retinue.runs.ownership import Spawn
 from retinue.store.postgres.store import PostgresStore
 
 WRITER = "retinue-writer"

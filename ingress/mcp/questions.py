@@ -11,6 +11,7 @@ from typing import Any
 
 from mcp_types import ClientCapabilities, ElicitRequest, ElicitRequestFormParams, ElicitRequestURLParams
 
+from retinue.ingress.answering import schema_of
 from retinue.ingress.client import Client
 from retinue.ingress.mcp.rights import Rights
 from retinue.runs import forms
@@ -21,7 +22,6 @@ _ANSWER = "answer"
 _APPROVED = "approved"
 _WHY = "why"
 _IN_DOUBT = ("happened", "absent", "fail")
-_PLAIN = {"string", "number", "integer", "boolean", "array"}
 Reply = tuple[str, dict[str, Json]]
 """What a user did with a form, and what is in it."""
 
@@ -49,26 +49,14 @@ def _schema(request: PendingRequest) -> dict[str, Json] | None:
         return _object({_ANSWER: {"type": "string", "enum": list(_IN_DOUBT)}}, [_ANSWER])
     if request.kind == "approval":
         return _object({_APPROVED: {"type": "boolean"}, _WHY: {"type": "string"}}, [_APPROVED])
-    own = _own_schema(request)
+    own = schema_of(request)
     if own is None:
         return _object({_ANSWER: {"type": "string"}}, [_ANSWER])
-    return own if _is_flat(own) else None
-
-
-def _own_schema(request: PendingRequest) -> Json:
-    """The form that a server asks with, or that a workflow gave with its question."""
-    return request.asked.get("schema") or request.facts.get("schema")
+    return own if forms.is_form(own) else None
 
 
 def _object(properties: dict[str, Json], required: list[str]) -> dict[str, Json]:
     return {"type": "object", "properties": properties, "required": required}
-
-
-def _is_flat(schema: Json) -> bool:
-    """Whether a form can ask for it: an object of plain values, or lists of them."""
-    if not isinstance(schema, dict) or schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
-        return False
-    return all(isinstance(one, dict) and one.get("type") in _PLAIN for one in schema["properties"].values())
 
 
 async def give(client: Client, rights: Rights, open_ones: Iterable[PendingRequest], said: Mapping[str, Json]) -> None:
@@ -107,14 +95,14 @@ async def _decide(client: Client, by: str, request: PendingRequest, reply: Reply
 
 
 def _value(request: PendingRequest, content: dict[str, Json]) -> Json:
-    """The answer in a form that was filled. InvalidInput names the field."""
+    """The answer in a form that was filled; whether it fits is looked at where it is given."""
     if request.asked.get("kind") == "url":
         return "done"
-    if "doubt" in request.facts or _own_schema(request) is None:
+    if "doubt" in request.facts or schema_of(request) is None:
         if _ANSWER not in content:
             raise InvalidInput(f"the reply to request {request.request_id} has no field {_ANSWER!r}: fill the form")
         return content[_ANSWER]
-    return content if request.asked else forms.check(_own_schema(request), content)
+    return content
 
 
 def _reply(said: Any) -> Reply | None:

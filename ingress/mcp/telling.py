@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import PydanticUserError, TypeAdapter
 
 from retinue.host.answers import dollars, result_of
+from retinue.ingress.answering import schema_of
 from retinue.ingress.render import moment
 from retinue.runs.contracts import Branch, Json, PendingRequest, RunRecord
 from retinue.runs.definitions import Definition, Workflow, type_of
@@ -74,7 +75,7 @@ def told_request(request: PendingRequest, refused: str | None) -> dict[str, Json
         "kind": "doubt" if "doubt" in request.facts else request.kind,
         "prompt": request.prompt,
         "facts": {name: value for name, value in request.facts.items() if name not in own},
-        "schema": request.asked.get("schema") or request.facts.get("schema"),
+        "schema": schema_of(request),
         "url": request.asked.get("url"),
         "requester": request.facts.get("requester"),
         "assignee": request.assignee,

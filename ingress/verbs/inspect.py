@@ -85,6 +85,8 @@ def _lines(seen: Inspection, now: int) -> Iterator[tuple[str, str]]:
         yield "waits for", _waits(waits, seen.record, now)
     for text in seen.failed_tries:
         yield "failed try", text
+    if seen.erased:
+        yield "erased", "what was said in it is gone with its tenant's key; these facts are left"
     ended = (("checked", seen.checked), ("error", seen.error), ("what helps", seen.remedy))
     yield from ((name, text) for name, text in ended if text)
 

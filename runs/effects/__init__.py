@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from retinue.runs.effects import adopted, calls, children, memory, models, plain, waits
+from retinue.runs.effects import adopted, children, memory, models, plain, queued, waits
 from retinue.runs.effects.run import Run
 from retinue.runs.journal import EffectKind
 from retinue.runs.steps import Command, Done, Wait
@@ -18,7 +18,7 @@ Performer = Callable[[Run, Command], Awaitable[Done | Wait]]
 
 PERFORMERS: dict[EffectKind, Performer] = {
     "model": models.perform,
-    "call": calls.perform,
+    "call": queued.perform,
     "children": children.perform,
     "timer": waits.sleep,
     "approval": waits.ask,

@@ -20,7 +20,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.doors import Doors, DoorsClosed
-from retinue.runs.effects import calls, models, plain, retrying
+from retinue.runs.effects import models, plain, queued, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted, ConfigError, PermanentError, RetinueError, StoreError, TransientError
 from retinue.runs.identity import digest_of
@@ -40,7 +40,7 @@ _CONTENT = {"model", "messages", "tools", "output_schema", "output_name", "param
 
 _PERFORMERS: dict[EffectKind, Callable[[Run, Command], Awaitable[Done | Wait]]] = {
     "model": models.perform,
-    "call": calls.perform,
+    "call": queued.perform,
     "step": plain.perform,
 }
 

@@ -51,6 +51,11 @@ def binds(run: Run, given: Approval, call: Prepared, decision: GateDecision) -> 
     return given.digest == call.digest and given.policy_digest == decision.digest and not late
 
 
+def grants(run: Run, given: Approval | None, call: Prepared, decision: GateDecision) -> bool:
+    """Whether a yes binds and is another person's than the requester's: what a fork needs to write a thing again."""
+    return given is not None and given.by != run.request.principal_id and binds(run, given, call, decision)
+
+
 def _newest(run: Run, command: Command) -> str:
     """The key of the newest question about a call: it is put again when the yes to the one before does not bind."""
     key = command.key + APPROVAL
@@ -71,7 +76,8 @@ async def for_approval(
     answer = await answered(run, key)
     if isinstance(answer, Wait):
         return answer
-    record_answer(run, key, answer)
+    if key not in run.history.outcomes:  # a yes that was used for an earlier try is on record
+        record_answer(run, key, answer)
     given = approval(run, command, call)
     if given is not None and not binds(run, given, call, decision):
         return await _put_call(run, command, key + APPROVAL, call, (decision, asked))
@@ -187,6 +193,22 @@ async def _change(run: Run, intent: Intent, change: dict[str, Json]) -> Answer |
     await run.write(intent, request=_request(run, intent, prompt="", **change))
     run.take(await run.services.journal.look(run.request.run_id))
     return run.news.answers.get(intent.key) or _wait(intent)
+
+
+async def withdraw(run: Run, key: str) -> None:
+    """Nobody needs an answer to this question any more; one that has come in between counts for nothing."""
+    intent = run.history.intents[key]
+    facts: dict[str, Json] = {"status": "withdrawn", "request_id": intent.facts.get("request_id")}
+    outcome = Outcome(
+        at=run.services.now_ns(),
+        key=key,
+        effect=intent.effect,
+        name=intent.name,
+        activation=0,
+        result="canceled",
+        facts=facts,
+    )
+    await run.write(outcome, request=_request(run, intent, prompt="", status="withdrawn"))
 
 
 def _wait(intent: Intent) -> Wait:

@@ -20,7 +20,8 @@ from retinue.runs.effects.run import Run
 from retinue.runs.errors import BudgetExhausted
 from retinue.runs.identity import child_id, effect_key
 from retinue.runs.joins import Join, canceler
-from retinue.runs.journal import Appended, Intent, NewRun, Record, Spawn
+from retinue.runs.journal import Intent, Record
+from retinue.runs.ownership import Appended, NewRun, Spawn
 from retinue.runs.sources import Item, Page, Source
 from retinue.runs.steps import Command, Done, Wait, intent_of
 from retinue.runs.tracing import span_id_of

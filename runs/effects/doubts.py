@@ -39,7 +39,7 @@ def way(run: Run, command: Command, call: Prepared, cause: str) -> Way:
         return "person"
     capability = call.capability
     contract = capability.idempotency if cause != "no_probe" else "at_most_once"
-    decision = gates.decide(run, "doubt", capability.name, {"cause": cause}, command.key, contract)
+    decision = gates.decide(run, gates.Concern("doubt", capability.name, {"cause": cause}, command.key, contract))
     if decision.outcome == "approval_required":
         return "person"
     if decision.outcome == "deny" and decision.rules:

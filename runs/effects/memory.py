@@ -6,16 +6,17 @@ changes nothing, so it is never in doubt. A read rides with the next commit; rep
 
 from __future__ import annotations
 
-from retinue.runs.asked import ASKED, asked_at_stage
+from dataclasses import replace
+
 from retinue.runs.capabilities import Capability, Prepared, SideEffect
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json
-from retinue.runs.effects import asking, doubts, retrying
+from retinue.runs.effects import asking, doubts, gates, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import Fenced, PermanentError, StoreError, StoreUnreachable, TransientError
 from retinue.runs.forking import write_name
-from retinue.runs.gate import Approval, GateDecision, GateRequest
+from retinue.runs.gate import Approval
 from retinue.runs.identity import digest_of, effect_key
-from retinue.runs.journal import Intent, Record
+from retinue.runs.journal import Intent
 from retinue.runs.memories import Memories, Memory, Recall, Space, problem_of
 from retinue.runs.steps import EDITED, Command, Done, Wait, asked_by, intent_of
 
@@ -66,7 +67,7 @@ async def _recall(run: Run, command: Command) -> Done | Wait:
     spaces = tuple(Space.model_validate(space) for space in given["spaces"])
     for space in spaces:
         asked = Prepared(_RECALL, {"query": given["query"], "k": given["k"]}, command.digest)
-        decision = _decide(run, command, space, "read", asked)
+        decision = gates.decide(run, _concern(run, command, space, asked))
         if decision.outcome != "allow":
             return _refused(f"the memory of {space} may not be read: {decision.reason}")
     if command.key not in run.history.intents:
@@ -94,9 +95,9 @@ async def _permitted(run: Run, command: Command) -> dict[str, Json] | Done | Wai
         return _again(run, command, intent)
     given, call = command.arguments, _call(command, command.arguments)
     approval = asking.approval(run, command, call)
-    decision, record = _ask(run, command, _space(given), "write", call, approval)
-    bound = approval is not None and asking.binds(run, approval, call, decision)
-    if decision.outcome == "allow" and not bound and _repeats(run, command):
+    decision, record = gates.ask(run, _concern(run, command, _space(given), call, approval))
+    granted = asking.grants(run, approval, call, decision)
+    if decision.outcome == "allow" and not granted and _repeats(run, command):
         reason = f"run {run.request.forked_from} has written this very memory already"
         decision = decision.model_copy(update={"outcome": "approval_required", "reason": reason})
     if decision.outcome == "allow":
@@ -117,7 +118,7 @@ def _again(run: Run, command: Command, intent: Intent) -> dict[str, Json] | Done
     """Its owner died while it wrote: once more, with the same id, if the gate still allows it."""
     asked, made = _call(command, command.arguments), _call(command, dict(intent.content))
     approval = asking.approval(run, command, asked, made if EDITED in intent.facts else None)
-    decision = _decide(run, command, _space(made.arguments), "write", made, approval)
+    decision = gates.decide(run, _concern(run, command, _space(made.arguments), made, approval))
     if decision.outcome != "allow":
         text = f"{command.name} may have happened: its owner died before the answer came; not made again: "
         return doubts.unknown(command.name, text + decision.reason, NOTHING)
@@ -132,7 +133,8 @@ def _changed(run: Run, command: Command, call: Prepared) -> Prepared | Done:
         return call
     made = _call(command, {**call.arguments, **{name: changes[name] for name in _CHANGEABLE if name in changes}})
     problem = _problem(made.arguments)
-    decision = _decide(run, command, _space(made.arguments), "write", made, asking.approval(run, command, call, made))
+    approval = asking.approval(run, command, call, made)
+    decision = gates.decide(run, _concern(run, command, _space(made.arguments), made, approval))
     if problem is None and decision.outcome == "allow":
         return made
     return _refused(f"its approver changed what is to be remembered, and that: {problem or decision.reason}")
@@ -157,53 +159,21 @@ def _problem(given: dict[str, Json]) -> str | None:
     return given.get("problem") or problem_of(given["content"], given["key"], tuple(given["tags"]))
 
 
-def _decide(
-    run: Run,
-    command: Command,
-    space: Space,
-    side_effect: SideEffect,
-    call: Prepared,
-    approval: Approval | None = None,
-) -> GateDecision:
-    """Ask the gate's stage `memory` and put the decision on record."""
-    decision, record = _ask(run, command, space, side_effect, call, approval)
-    run.note(record)
-    return decision
-
-
-def _ask(
-    run: Run, command: Command, space: Space, side_effect: SideEffect, call: Prepared, approval: Approval | None
-) -> tuple[GateDecision, Record]:
-    """What the gate says, and the record of it: a yes that it rests on is noted before."""
-    request, now = run.request, run.services.now_ns()
-    asked = GateRequest(
+def _concern(
+    run: Run, command: Command, space: Space, call: Prepared, approval: Approval | None = None
+) -> gates.Concern:
+    """What the gate's stage `memory` is asked about: whose memory is concerned is a fact, not an argument."""
+    arguments = {name: value for name, value in call.arguments.items() if name not in ("scope", "owner")}
+    return gates.Concern(
         stage="memory",
-        run_id=request.run_id,
-        tenant=request.tenant_id,
-        principal=request.principal_id,
-        agent=request.target,
-        route=request.route,
-        depth=request.depth,
         resource=space.scope,
-        side_effect=side_effect,
-        idempotency="idempotent" if side_effect == "write" else None,
-        digest=call.digest,
-        arguments={name: value for name, value in call.arguments.items() if name not in ("scope", "owner")},
-        budget=run.ledger.remaining(),
-        approval=approval,
-        rollout="shadow" if request.shadow else "full",
         facts={"owner": space.owner},
-        now=0 if approval is None else now,
+        key=command.key,
+        contract="idempotent" if call.capability.side_effect == "write" else None,
+        rollout="shadow" if run.request.shadow else "full",
+        call=replace(call, arguments=arguments),
+        approval=approval,
     )
-    decision = run.services.gate.decide(asked)
-    said: dict[str, Json] = {
-        "stage": "memory",
-        "resource": space.scope,
-        "key": command.key,
-        "decision": decision.facts,
-        ASKED: asked_at_stage(asked, facts=True),
-    }
-    return decision, Record(at=now, topic="policy", by="runtime", facts=said)
 
 
 def _repeats(run: Run, command: Command) -> bool:

@@ -25,7 +25,8 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     profile = run.services.models.profile(request)
     if command.interrupted:
         _charge_lost_call(run, command)
-    decision = gates.decide(run, "model", request.model, _facts(run, request, profile), command.key)
+    concern = gates.Concern("model", request.model, _facts(run, request, profile), command.key)
+    decision = gates.decide(run, concern)
     if decision.outcome != "allow":
         error = ErrorInfo(reason="policy_denied", code="denied", message=f"model {request.model}: {decision.reason}")
         return Done(result="refused", error=error, hard=False)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import Json, Usage
-from retinue.runs.effects import doubts, questions
+from retinue.runs.effects import asking, doubts, questions
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, TransientError
 from retinue.runs.journal import Record
@@ -84,7 +84,7 @@ async def resume(run: Run, command: Command, call: Prepared) -> Done | Wait | Re
     server = str(call.capability.server)
     kept = run.history.remote.calls.get(command.key)
     if kept is not None and (kept.paused or kept.token is not None) and not run.sessions.is_open(kept.session_id):
-        return _closed(run, command, call)
+        return await _closed(run, command, call, kept)
     if kept is not None and kept.token is not None and _expired(run, kept.token):
         _note(run, (command.key, server), "dropped", {"cause": "expired"})
         run.sessions.lost(server, command.key, "expired")
@@ -283,8 +283,11 @@ def _expired(run: Run, token: Token) -> bool:
     return token.expires_at is not None and run.services.now_ns() >= token.expires_at
 
 
-def _closed(run: Run, command: Command, call: Prepared) -> Done:
-    """A person has closed the session under the call."""
+async def _closed(run: Run, command: Command, call: Prepared, kept: Continuation) -> Done:
+    """A person has closed the session under the call: nobody has to be told anything any more."""
+    for key, question in kept.asked:
+        if question.kind != "sampling" and key in run.history.intents and key not in run.history.outcomes:
+            await asking.withdraw(run, key)
     error = PermanentError(f"{command.name}: its session was closed while it waited", code="session_closed")
     cut = cut_off(run, command, call, error)
     return cut or Done(result="error", error=error_info(error), usage=_ONE_HOP)

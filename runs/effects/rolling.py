@@ -5,12 +5,14 @@ A run that its agent's version has put in shadow stays so, with all below it: it
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from retinue.runs.capabilities import Capability, Prepared
 from retinue.runs.contracts import Json, RunRequest
 from retinue.runs.definitions import Definition
 from retinue.runs.effects.run import Run
+from retinue.runs.errors import UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.rollouts import Rollout, Table, chosen, refusal
 from retinue.runs.steps import Command, Done
@@ -99,8 +101,10 @@ async def ended(run: Run, command: Command, done: Done) -> None:
     if done.result != "unknown":
         return
     table = await run.services.rollouts.look()
-    capability = run.services.gateway.capability(command.name)
-    for rollout in (table.of("capability", capability), agent_of(run)):
+    standing = [agent_of(run)]
+    with suppress(UnknownName):  # the project may have it no more
+        standing.insert(0, table.of("capability", run.services.gateway.capability(command.name)))
+    for rollout in standing:
         if rollout.stage == "canary":
             await _stop(run, rollout, command)
 

@@ -13,8 +13,10 @@ from retinue.runs.budgets import Ledger
 from retinue.runs.contracts import RunRequest
 from retinue.runs.definitions import Definition
 from retinue.runs.history import History
-from retinue.runs.journal import AnyEntry, Appended, LeasedRun
+from retinue.runs.journal import AnyEntry
+from retinue.runs.live_sandboxes import LiveSandboxes
 from retinue.runs.live_sessions import Sessions
+from retinue.runs.ownership import Appended, LeasedRun
 from retinue.runs.ports import Services
 
 
@@ -28,6 +30,7 @@ class Run(Protocol):
     ledger: Ledger
     news: News
     sessions: Sessions
+    boxes: LiveSandboxes
 
     def note(self, *entries: AnyEntry) -> None:
         """Buffer entries; they ride with the next append."""

@@ -57,14 +57,21 @@ class Conversation:
         self._turns = Turns(connection, order, link, self._pending)
         self._round = 0
         self._task: str | None = None
+        self._pins: Pinned | None = None
 
     async def begin(self, pins: Pinned | None) -> RemoteResult | Pause:
         """Call the tool. PermanentError `pin_changed` when it is not the one that was approved."""
-        await self._check(pins)
-        return await self._enter(self._begin(pins))
+        self._pins = pins
+        await self._check()
+        return await self._enter(self._begin())
 
-    async def retry(self, token: RetryToken, replies: Mapping[str, Reply]) -> RemoteResult | Pause:
-        """Make the call again with what was replied. The token is taken off the journal before anything is sent."""
+    async def retry(self, token: RetryToken, replies: Mapping[str, Reply], pins: Pinned | None) -> RemoteResult | Pause:
+        """Make the call again with what was replied. The token is taken off the journal before anything is sent.
+
+        PermanentError `pin_changed` as for a call that begins: it is carried out anew.
+        """
+        self._pins = pins
+        await self._check()
         return await self._enter(self._retry(token, replies))
 
     async def resume_task(self, token: TaskToken, replies: Mapping[str, Reply]) -> RemoteResult | Pause:
@@ -107,8 +114,7 @@ class Conversation:
 
     async def _admit(self) -> None:
         try:
-            async with asyncio.timeout(self._order.seconds):
-                await self._connection.inquiries.admit(self._pending)
+            await self._connection.inquiries.admit(self._pending, self._order.seconds)
         except TimeoutError:
             problem = f"{self._order.where} was not called: its server asks questions that belong to no call."
             raise TransientError(f"{problem} Give it `scope: run`.", code="not_made") from None
@@ -121,17 +127,13 @@ class Conversation:
 
     # -- the ways ----------------------------------------------------------------------------------------
 
-    async def _begin(self, pins: Pinned | None) -> RemoteResult | Pause:
+    async def _begin(self) -> RemoteResult | Pause:
         try:
             outcome = await self._send()
         except MCPError as error:
             if error.code == URL_ELICITATION_REQUIRED:
                 return self._pages(error)
-            if error.code != HEADER_MISMATCH or not self._connection.modern:
-                raise self._turns.judge(error) from None
-            self._connection.expect_changes()
-            await self._check(pins)
-            outcome = await self._send_or_fail()
+            raise self._turns.judge(error) from None
         return await self._settle(outcome)
 
     async def _retry(self, token: RetryToken, replies: Mapping[str, Reply]) -> RemoteResult | Pause:
@@ -206,6 +208,17 @@ class Conversation:
         return outcome if isinstance(outcome, Pause) else read_result(self._order, outcome, self._connection.secrets)
 
     async def _send(self, responses: types.InputResponses | None = None, state: str | None = None) -> Any:
+        """Send the call; once more where its headers were not those that its tool wants by now: it was turned away."""
+        try:
+            return await self._send_once(responses, state)
+        except MCPError as error:
+            if error.code != HEADER_MISMATCH or not self._connection.modern:
+                raise
+        self._connection.expect_changes()
+        await self._check()
+        return await self._send_once(responses, state)
+
+    async def _send_once(self, responses: types.InputResponses | None, state: str | None) -> Any:
         session = self._connection.session
         request = call_request(self._order, responses, state)
         progress = self._pending.progress
@@ -281,7 +294,8 @@ class Conversation:
 
     # -- pins --------------------------------------------------------------------------------------------
 
-    async def _check(self, pins: Pinned | None) -> None:
+    async def _check(self) -> None:
+        pins = self._pins
         await self._connection.listed()
         if pins is not None and not is_pinned(self._order.tool, self._connection.hashes, pins):
             self._connection.expect_changes()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -30,6 +31,12 @@ BETWEEN_GETS = 0.25
 """Seconds between two tries to open a stream: a server cannot make this side try faster."""
 
 MAX_RETRY_AFTER = 3600.0
+
+OWED = 2
+"""Events of a reply that were asked for: the answer, and the id before it that it can be taken up again with."""
+
+ENDING, MAX_ENDING = 0.05, 4096
+"""Seconds and bytes that a stream may take to end once its answer was read, before its TCP connection is given up."""
 
 Id = int | str | None
 
@@ -65,46 +72,48 @@ class ContainedTransport(httpx2.AsyncBaseTransport):
         """The reply, or an error in its shape. Raises nothing of the transport's."""
         if self._exchange.muted:
             return httpx2.Response(202, request=request)
-        request_id, trail = _id_of(request), TRAIL.get()
+        trail = TRAIL.get()
         if request.method != "GET":
-            return await self._exchange_one(request, request_id, trail)
+            return await self._exchange_one(request, trail)
         await self._space_out()
-        response = await self._exchange_one(request, None, trail)
+        response = await self._exchange_one(request, trail)
         return response if trail is None or response.status_code < 400 else _on_stream(request, response, trail)
 
     async def aclose(self) -> None:
         """Close the wrapped transport."""
         await self._inner.aclose()
 
-    async def _exchange_one(self, request: httpx2.Request, request_id: Id, trail: Trail | None) -> httpx2.Response:
+    async def _exchange_one(self, request: httpx2.Request, trail: Trail | None) -> httpx2.Response:
         try:
             response = await self._inner.handle_async_request(request)
         except _NOT_SENT as error:
-            return _error(request, request_id, UNREACHABLE, f"it cannot be reached ({type(error).__name__})")
+            return _error(request, UNREACHABLE, f"it cannot be reached ({type(error).__name__})")
         except Exception as error:  # whatever it is: it would cost all calls of the connection
-            return _error(request, request_id, BROKEN, f"the connection broke ({type(error).__name__})")
+            return _error(request, BROKEN, f"the connection broke ({type(error).__name__})")
+        _acknowledge(response)
         self._exchange.session_id = response.headers.get(SESSION) or self._exchange.session_id
-        return await self._contain(request, request_id, response, trail)
+        return await self._contain(request, response, trail)
 
     async def _contain(
-        self, request: httpx2.Request, request_id: Id, response: httpx2.Response, trail: Trail | None
+        self, request: httpx2.Request, response: httpx2.Response, trail: Trail | None
     ) -> httpx2.Response:
         if response.headers.get("content-encoding", "identity") != "identity":
             await _drop(response)
-            return _error(request, request_id, BROKEN, "it compresses though it was asked not to")
+            return _error(request, BROKEN, "it compresses though it was asked not to")
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code < 400 and kind == "text/event-stream":
-            stream = _Events(response.stream, EventScanner(trail), self._exchange.pace, trail)  # type: ignore[arg-type]
-            return httpx2.Response(response.status_code, headers=response.headers, stream=stream, request=request)
+            owed = OWED if request.method == "POST" else 0
+            response.stream = _Events(response.stream, trail, self._exchange.pace, owed)  # type: ignore[arg-type]
+            return response
         most = MAX_ERROR if response.status_code >= 400 else MAX_MESSAGE
         try:
             body = await _read(response, most)
         except Exception as error:  # as above
-            return _error(request, request_id, BROKEN, f"its reply broke off ({type(error).__name__})")
+            return _error(request, BROKEN, f"its reply broke off ({type(error).__name__})")
         if body is None:
-            return _error(request, request_id, TOO_LARGE, f"it answered with more than {most:,} bytes")
+            return _error(request, TOO_LARGE, f"it answered with more than {most:,} bytes")
         if response.status_code >= 400:
-            return _refused(request, request_id, response, body)
+            return _refused(request, response, body)
         return httpx2.Response(response.status_code, headers=_plain(response.headers), content=body, request=request)
 
     async def _space_out(self) -> None:
@@ -116,47 +125,84 @@ class ContainedTransport(httpx2.AsyncBaseTransport):
 
 
 class _Events(httpx2.AsyncByteStream):
-    """A stream of events, scanned as it passes."""
+    """A stream of events, scanned as it passes. The first `owed` of them are no matter of the pace."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, scanner: EventScanner, pace: Pace, trail: Trail | None) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, trail: Trail | None, pace: Pace, owed: int) -> None:
         self._inner = inner
-        self._scanner = scanner
-        self._pace = pace
+        self._parts = aiter(inner)
+        self._scanner = EventScanner(trail)
         self._trail = trail
+        self._pace = pace
+        self._owed = owed
+        self._reply = owed > 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
+        async for chunk in self._parts:
             before = self._scanner.count
             self._scanner.feed(chunk)
             if self._scanner.pending > MAX_MESSAGE:
                 if self._trail is not None:
                     self._trail.too_large = True
                 return
-            for _ in range(self._scanner.count - before):
+            for _ in range(self._unasked(self._scanner.count - before)):
                 await self._pace.keep()
             yield chunk
         if self._trail is not None and self._trail.resuming:
             yield b"\n\n" + _event(ENDED, "the stream ended before the answer")
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        """Close it; the end of a reply that is behind its answer is read before, so that its connection can be used
+        again: the SDK closes a stream as soon as it has the answer.
+        """
+        try:
+            if self._reply and self._scanner.count and not self._scanner.pending:
+                await self._read_ending()
+        finally:
+            await self._inner.aclose()
+
+    def _unasked(self, events: int) -> int:
+        owed = min(events, self._owed)
+        self._owed -= owed
+        return events - owed
+
+    async def _read_ending(self) -> None:
+        size = 0
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError, OSError):
+            async with asyncio.timeout(ENDING):
+                async for part in self._parts:
+                    size += len(part)
+                    if size > MAX_ENDING:
+                        return
 
 
-def _refused(request: httpx2.Request, request_id: Id, response: httpx2.Response, body: bytes) -> httpx2.Response:
+def _acknowledge(response: httpx2.Response) -> None:
+    """Have the kernel tell the server at once what has arrived, where it can.
+
+    On a connection that is used again it waits 40 ms for something to send along, and a server that gathers small
+    writes (Nagle's algorithm) keeps the rest of its reply for as long.
+    """
+    stream = response.extensions.get("network_stream")
+    found = stream.get_extra_info("socket") if stream is not None else None
+    if found is not None and (option := getattr(socket, "TCP_QUICKACK", None)) is not None:
+        with contextlib.suppress(OSError):
+            found.setsockopt(socket.IPPROTO_TCP, option, 1)
+
+
+def _refused(request: httpx2.Request, response: httpx2.Response, body: bytes) -> httpx2.Response:
     """An HTTP error as one code per kind; a JSON-RPC error that answers this very request is the server's own."""
     status = response.status_code
-    answer = _answer_in(body)
+    answer, request_id = _answer_in(body), _id_of(request)
     own = answer is not None and request_id is not None and answer.get("id") == request_id
     in_session = SESSION in request.headers
     if status in (401, 403):
-        return _error(request, request_id, DENIED, f"HTTP {status}")
+        return _error(request, DENIED, f"HTTP {status}")
     if status == 429:
         data = {"retry_after": _retry_after(response)}
-        return _error(request, request_id, BUSY, "HTTP 429: it has too many requests", data)
+        return _error(request, BUSY, "HTTP 429: it has too many requests", data)
     if in_session and (status == 404 or (status == 400 and not own)):
-        return _error(request, request_id, SESSION_GONE, f"its session has ended (HTTP {status})")
+        return _error(request, SESSION_GONE, f"its session has ended (HTTP {status})")
     if status >= 500 and not own:
-        return _error(request, request_id, BROKEN, f"HTTP {status}")
+        return _error(request, BROKEN, f"HTTP {status}")
     return httpx2.Response(status, headers=_plain(response.headers), content=body, request=request)
 
 
@@ -184,11 +230,9 @@ def _event(code: int, problem: str) -> bytes:
     return b"event: message\ndata: " + json.dumps(message).encode() + b"\n\n"
 
 
-def _error(
-    request: httpx2.Request, request_id: Id, code: int, problem: str, data: dict[str, float] | None = None
-) -> httpx2.Response:
+def _error(request: httpx2.Request, code: int, problem: str, data: dict[str, float] | None = None) -> httpx2.Response:
     error = {"code": code, "message": problem, **({"data": data} if data else {})}
-    return httpx2.Response(503, json={"jsonrpc": "2.0", "id": request_id, "error": error}, request=request)
+    return httpx2.Response(503, json={"jsonrpc": "2.0", "id": _id_of(request), "error": error}, request=request)
 
 
 def _id_of(request: httpx2.Request) -> Id:

@@ -46,10 +46,12 @@ class Inquiries:
         """The call with this key, if it is under way."""
         return self._calls.get(key)
 
-    async def admit(self, call: Pending) -> None:
-        """Add a call; waits while it has to be found out whose question it is that came."""
-        while self._undecided:
-            await self._wait_for_a_move()
+    async def admit(self, call: Pending, seconds: float) -> None:
+        """Add a call; waits while it has to be found out whose question it is that came, TimeoutError if for longer."""
+        if self._undecided:
+            async with asyncio.timeout(seconds):
+                while self._undecided:
+                    await self._wait_for_a_move()
         self._calls[call.key] = call
 
     def dismiss(self, call: Pending) -> None:

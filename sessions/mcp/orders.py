@@ -61,7 +61,9 @@ def call_request(
     meta = {"traceparent": order.caller.traceparent, KEY_META: order.caller.key}
     params = {"name": order.tool, "arguments": arguments, "_meta": meta, "requestState": state}
     request = types.CallToolRequestParams.model_validate(params, by_alias=True)
-    return types.CallToolRequest(params=request.model_copy(update={"input_responses": responses}))
+    if responses is not None:
+        request = request.model_copy(update={"input_responses": responses})
+    return types.CallToolRequest(params=request)
 
 
 def read_result(order: Order, result: types.CallToolResult, secrets: Collection[str]) -> RemoteResult:

@@ -88,16 +88,17 @@ class Pending:
         Raises what the request raised, MCPError when it was given up from elsewhere. Cancellation and TimeoutError
         leave the request to the caller's `stop`.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         assert self.task is not None
-        try:
-            async with asyncio.timeout(max(0.0, seconds - self.spent)):
-                while not self.task.done() and not self.open:
-                    self.news.clear()
-                    await self.news.wait()
-        finally:
-            self.spent += loop.time() - began
+        if not self.task.done() and not self.open:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            try:
+                async with asyncio.timeout(max(0.0, seconds - self.spent)):
+                    while not self.task.done() and not self.open:
+                        self.news.clear()
+                        await self.news.wait()
+            finally:
+                self.spent += loop.time() - began
         if self.task.cancelled():
             raise MCPError(CONNECTION_CLOSED, "the connection was closed")
         return self.task.result() if self.task.done() else None
@@ -105,11 +106,13 @@ class Pending:
     async def settles_within(self, seconds: float) -> bool:
         """Whether it returns, fails or asks something soon."""
         if self.task is not None and not self.task.done() and not self.open:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
             self.news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.news.wait()
-            self.spent += seconds
+            self.spent += loop.time() - began
         return bool(self.open) or self.task is None or self.task.done()
 
     async def stop(self) -> None:

@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 
 import mcp_types as types
 
 from retinue.runs.capabilities import Caller
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError, TransientError
-from retinue.runs.sessions import Link, Pause, Reply, Resumption
+from retinue.runs.sessions import Link, Pause, Resumption
 from retinue.sessions.connections import Listing, Pinned, RemoteResult
 from retinue.sessions.mcp.calls import Conversation, StreamEnded
 from retinue.sessions.mcp.children import Guardian
@@ -26,7 +25,8 @@ from retinue.sessions.mcp.faults import Forgotten
 from retinue.sessions.mcp.handshake import Known
 from retinue.sessions.mcp.orders import Order
 from retinue.sessions.mcp.pending import Pending
-from retinue.sessions.mcp.tokens import RetryToken, StreamToken, TaskToken, unpack
+from retinue.sessions.mcp.slots import Key, Slot, key_of, reads_on
+from retinue.sessions.mcp.tokens import StreamToken, TaskToken, unpack
 from retinue.sessions.servers import Server
 
 MAX_CONNECTIONS = 256
@@ -53,28 +53,8 @@ READ_ON_AGAIN = 1.0
 LIBRARY_LOGS = ("client", "mcp.client", "mcp.shared")
 """Logs of the SDK's client: they hold what servers wrote and the ends of connections, which are told as errors here."""
 
-Key = tuple[str, ...]
-
-
-@dataclass(eq=False)
-class Slot:
-    """The place of one connection. `tried_at` and the like are times of the event loop."""
-
-    server: Server
-    run_id: str | None
-    connection: Connection | None = None
-    opening: asyncio.Task[Connection] | None = None
-    failures: int = 0
-    not_before: float = 0.0
-    opened_at: float = 0.0
-    used_at: float = 0.0
-    leases: int = 0
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody uses it just now; calls that wait for a person do not."""
-        busy = self.connection is not None and self.connection.inquiries.busy
-        return not self.leases and self.opening is None and not busy
+Use = Callable[[Connection], Awaitable[RemoteResult | Pause]]
+"""What is done with a connection."""
 
 
 class McpConnections:
@@ -111,24 +91,30 @@ class McpConnections:
         """
         order = Order(server, tool, arguments, caller)
         if link.resumption is not None:
-            return await self._go_on(order, link, link.resumption)
+            return await self._go_on(order, link, link.resumption, pins)
         stale = self._find(order)
         if stale is not None:
             await stale[1].stop()
-        return await self._begin(order, link, pins)
+        return await self._on_good_lease(order, link, lambda on: Conversation(on, order, link).begin(pins))
 
     async def release(self, run_id: str, ended: bool) -> None:
         """What only this run used is closed when it ended, else when it is idle."""
-        if not ended:
-            return
-        for connection in self.connections:
-            for pending in connection.inquiries.calls:
-                if pending.run_id == run_id and pending.link is None:
-                    await pending.stop()
-                    connection.inquiries.dismiss(pending)
-        for key, slot in list(self._slots.items()):
-            if slot.run_id == run_id and slot.idle:
-                self._retire(key, slot)
+        if ended:
+            await self._give_up(*self._take_off(run_id))
+
+    def end_session(self, run_id: str, server: str) -> None:
+        """What only this run used of a server is closed; whoever uses it still is the last to do so."""
+        self._track(self._give_up(*self._take_off(run_id, server)))
+
+    def held_sessions(self) -> set[tuple[str, str]]:
+        """Runs, and the servers that they have a connection of their own with, or a call that nobody waits for."""
+        own = {(slot.run_id, slot.server.name) for slot in self._slots.values() if slot.run_id is not None}
+        return own | {
+            (pending.run_id, connection.server.name)
+            for connection in self.connections
+            for pending in connection.inquiries.calls
+            if pending.link is None
+        }
 
     async def close(self) -> None:
         """Close all of them, within `CLOSE_ALL` seconds; what is left of server processes is killed."""
@@ -150,10 +136,11 @@ class McpConnections:
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    async def _begin(self, order: Order, link: Link, pins: Pinned | None) -> RemoteResult | Pause:
+    async def _on_good_lease(self, order: Order, link: Link, use: Use) -> RemoteResult | Pause:
+        """A connection that turns out to be no longer good is replaced, once."""
         for again in (True, False):
             try:
-                return await self._on_lease(order, lambda on: Conversation(on, order, link).begin(pins))
+                return await self._on_lease(order, use)
             except Forgotten as error:
                 link.lost("expired")
                 if not again:
@@ -161,7 +148,9 @@ class McpConnections:
                 self._replace(order, error.connection)
         raise AssertionError("the second try returns or raises")
 
-    async def _go_on(self, order: Order, link: Link, resumption: Resumption) -> RemoteResult | Pause:
+    async def _go_on(
+        self, order: Order, link: Link, resumption: Resumption, pins: Pinned | None
+    ) -> RemoteResult | Pause:
         found = self._find(order)
         if found is not None:
             connection, pending = found
@@ -176,7 +165,11 @@ class McpConnections:
         replies = resumption.replies
         if isinstance(token, StreamToken):
             return await self._read_on(order, link, token, resumption)
-        return await self._on_lease(order, lambda on: _resume(Conversation(on, order, link), token, replies))
+        if isinstance(token, TaskToken):
+            return await self._on_lease(order, lambda on: Conversation(on, order, link).resume_task(token, replies))
+        return await self._on_good_lease(
+            order, link, lambda on: Conversation(on, order, link).retry(token, replies, pins)
+        )
 
     async def _read_on(
         self, order: Order, link: Link, token: StreamToken, resumption: Resumption
@@ -209,9 +202,8 @@ class McpConnections:
             if slot is not None:
                 slot.leases -= 1
                 slot.used_at = asyncio.get_running_loop().time()
-            for key in [key for key, stream in self._streams.items() if stream is connection]:
-                if not connection.inquiries.calls:
-                    self._shut(self._streams.pop(key), keep_session=True)
+                self._shut_if_left(slot)
+            self._shut_stream(connection)
 
     def _find(self, order: Order) -> tuple[Connection, Pending] | None:
         for connection in self.connections:
@@ -228,9 +220,7 @@ class McpConnections:
 
     # -- leases ------------------------------------------------------------------------------------------
 
-    async def _on_lease(
-        self, order: Order, use: Callable[[Connection], Awaitable[RemoteResult | Pause]]
-    ) -> RemoteResult | Pause:
+    async def _on_lease(self, order: Order, use: Use) -> RemoteResult | Pause:
         slot = self._slot(order)
         slot.leases += 1
         try:
@@ -238,13 +228,12 @@ class McpConnections:
         finally:
             slot.leases -= 1
             slot.used_at = asyncio.get_running_loop().time()
-            if slot.idle and self._slots.get(self._key(order)) is not slot:
-                self._shut_slot(slot)
+            self._shut_if_left(slot)
 
     def _slot(self, order: Order) -> Slot:
         if self._closed:
             raise TransientError(f"{order.where} was not called: this process is closing.", code="not_made")
-        key = self._key(order)
+        key = key_of(order)
         slot = self._slots.get(key)
         if slot is not None and slot.server != order.server:
             self._retire(key, slot)
@@ -256,14 +245,10 @@ class McpConnections:
             self._watch()
         return slot
 
-    def _key(self, order: Order) -> Key:
-        owners = {"run": order.caller.run_id, "worker": order.caller.tenant_id, "shared": ""}
-        return (order.server.name, order.server.scope, owners[order.server.scope])
-
     def _make_room(self, order: Order) -> None:
         if len(self._slots) < self._most:
             return
-        idle = [(slot.used_at, key) for key, slot in self._slots.items() if slot.idle and not _waits(slot)]
+        idle = [(slot.used_at, key) for key, slot in self._slots.items() if slot.idle and not slot.waits]
         if not idle:
             problem = f"all {self._most} connections of this process are in use"
             raise TransientError(f"{order.where} was not called: {problem}. Try later.", code="saturated")
@@ -280,6 +265,7 @@ class McpConnections:
                 raise TransientError(f"{problem}; next try in {left:.1f} s.", code="not_made", retry_after=left)
             slot.opening = asyncio.create_task(self._open(slot), name=f"mcp open {slot.server.name}")
             slot.opening.add_done_callback(_read_outcome)
+            slot.opening.add_done_callback(lambda _: self._shut_if_left(slot))
         opening = slot.opening
         await asyncio.wait({opening})
         if opening.cancelled():
@@ -316,12 +302,39 @@ class McpConnections:
 
     def _retire(self, key: Key, slot: Slot) -> None:
         self._slots.pop(key, None)
+        slot.left = True
         if self._closed or slot.idle:
             self._shut_slot(slot)
 
+    def _take_off(self, run_id: str, server: str | None = None) -> tuple[list[tuple[Connection, Pending]], list[Slot]]:
+        """What only this run uses, of one server or of all, for no call to find any more."""
+        calls = [
+            (connection, pending)
+            for connection in self.connections
+            for pending in connection.inquiries.calls
+            if pending.run_id == run_id and pending.link is None and server in (None, connection.server.name)
+        ]
+        for connection, pending in calls:
+            connection.inquiries.dismiss(pending)
+        mine = [
+            key for key, slot in self._slots.items() if slot.run_id == run_id and server in (None, slot.server.name)
+        ]
+        slots = [self._slots.pop(key) for key in mine]
+        for slot in slots:
+            slot.left = True
+        return calls, slots
+
+    async def _give_up(self, calls: list[tuple[Connection, Pending]], slots: list[Slot]) -> None:
+        for _, pending in calls:
+            await pending.stop()
+        for connection, _ in calls:
+            self._shut_stream(connection)
+        for slot in slots:
+            self._shut_if_left(slot)
+
     def _replace(self, order: Order, connection: object) -> None:
         """Another connection is made for the next call; calls that are under way on this one may end there."""
-        slot = self._slots.get(self._key(order))
+        slot = self._slots.get(key_of(order))
         if slot is not None and slot.connection is not None and slot.connection is connection:
             old, slot.connection = slot.connection, None
             self._track(self._drain(old))
@@ -332,12 +345,22 @@ class McpConnections:
                 await connection.inquiries.quiet()
         await connection.close()
 
+    def _shut_if_left(self, slot: Slot) -> None:
+        if slot.left and slot.idle:
+            self._shut_slot(slot)
+
+    def _shut_stream(self, connection: Connection) -> None:
+        """A connection that was made to read on has nothing to read any more."""
+        for key in [key for key, stream in self._streams.items() if stream is connection]:
+            if not connection.inquiries.calls:
+                self._shut(self._streams.pop(key), keep_session=True)
+
     def _shut_slot(self, slot: Slot) -> None:
         if slot.opening is not None:
             slot.opening.cancel()
         connection, slot.connection = slot.connection, None
         if connection is not None:
-            self._shut(connection, keep_session=_can_be_read_on(connection))
+            self._shut(connection, keep_session=reads_on(connection))
 
     def _shut(self, connection: Connection, *, keep_session: bool = False) -> None:
         self._track(connection.close(keep_session=keep_session))
@@ -359,22 +382,6 @@ class McpConnections:
             for key, slot in list(self._slots.items()):
                 if slot.idle and loop.time() - slot.used_at >= slot.server.idle_seconds:
                     self._retire(key, slot)
-
-
-async def _resume(
-    talk: Conversation, token: RetryToken | TaskToken, replies: Mapping[str, Reply]
-) -> RemoteResult | Pause:
-    if isinstance(token, TaskToken):
-        return await talk.resume_task(token, replies)
-    return await talk.retry(token, replies)
-
-
-def _waits(slot: Slot) -> bool:
-    return slot.connection is not None and bool(slot.connection.inquiries.calls)
-
-
-def _can_be_read_on(connection: Connection) -> bool:
-    return any(pending.trail.last_event is not None for pending in connection.inquiries.calls)
 
 
 def _read_outcome(task: asyncio.Task[Connection]) -> None:

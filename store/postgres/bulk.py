@@ -13,7 +13,8 @@ from typing import Any
 
 from retinue.runs.contracts import Status
 from retinue.runs.errors import RetinueError
-from retinue.runs.journal import SCHEMA, Appended, Finish, Park, Yield
+from retinue.runs.journal import SCHEMA
+from retinue.runs.ownership import Appended, Finish, Park, Yield
 from retinue.store.accounts import Closing, close, closing
 from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Job

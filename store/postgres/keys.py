@@ -19,7 +19,9 @@ from retinue.store.postgres.pool import Pool
 from retinue.store.sealing import KEY_BYTES, Vault
 
 _NONCE = 12
-_PLAIN, _WRAPPED = b"\0", b"\1"
+_PLAIN, _WRAPPED, _AFTER = 0, 1, 2
+"""What the first byte of a row says: how the key is kept, and (added to that) that one before it was destroyed. A row
+that ends after it has no key."""
 
 
 class KeyTable:
@@ -35,8 +37,8 @@ class KeyTable:
 
     def load(self, tenant_id: str) -> bytes | None:
         """See Keys."""
-        found = _run(self._pool, "SELECT wrapped FROM keys WHERE tenant_id = %s", (tenant_id,))
-        return None if found is None else self._unwrapped(tenant_id, found)
+        found = self._row(tenant_id)
+        return None if found is None or len(found) == 1 else self._unwrapped(tenant_id, found)
 
     def create(self, tenant_id: str) -> bytes:
         """See Keys."""
@@ -44,8 +46,12 @@ class KeyTable:
 
     def keep(self, tenant_id: str, key: bytes) -> bytes:
         """See Keys."""
-        made = self._wrapped(tenant_id, key)
-        _run(self._pool, "INSERT INTO keys VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING wrapped", (tenant_id, made))
+        made, after = (self._wrapped(tenant_id, key, more) for more in (0, _AFTER))
+        query = (
+            "INSERT INTO keys VALUES (%s, %s) ON CONFLICT (tenant_id) DO UPDATE SET wrapped = %s"
+            " WHERE length(keys.wrapped) = 1 RETURNING wrapped"
+        )
+        _run(self._pool, query, (tenant_id, made, after))
         kept = self.load(tenant_id)
         if kept is None:
             raise StoreError(f"the key of tenant {tenant_id!r} vanished from {self} while it was made")
@@ -61,19 +67,36 @@ class KeyTable:
 
     def destroy(self, tenant_id: str) -> bool:
         """See Keys."""
-        return _run(self._pool, "DELETE FROM keys WHERE tenant_id = %s RETURNING wrapped", (tenant_id,)) is not None
+        query = "UPDATE keys SET wrapped = %s WHERE tenant_id = %s AND length(wrapped) > 1 RETURNING tenant_id"
+        return _run(self._pool, query, (bytes([_AFTER]), tenant_id)) is not None
+
+    def erased(self, tenant_id: str) -> bool:
+        """See Keys."""
+        found = self._row(tenant_id)
+        return found is not None and bool(found[0] & _AFTER)
+
+    def remember(self, tenant_id: str) -> None:
+        """See Keys."""
+        query = (
+            "INSERT INTO keys VALUES (%s, %s) ON CONFLICT (tenant_id) DO UPDATE"
+            " SET wrapped = set_byte(keys.wrapped, 0, get_byte(keys.wrapped, 0) | %s) RETURNING tenant_id"
+        )
+        _run(self._pool, query, (tenant_id, bytes([_AFTER]), _AFTER))
+
+    def _row(self, tenant_id: str) -> bytes | None:
+        return _run(self._pool, "SELECT wrapped FROM keys WHERE tenant_id = %s", (tenant_id,))
 
     def _names(self, query: str, after: str) -> list[str]:
         return self._pool.use(lambda c: [name for (name,) in c.cursor(binary=True).execute(query, (after,))])
 
-    def _wrapped(self, tenant_id: str, key: bytes) -> bytes:
+    def _wrapped(self, tenant_id: str, key: bytes, more: int) -> bytes:
         if self._cipher is None:
-            return _PLAIN + key
+            return bytes([_PLAIN | more]) + key
         nonce = os.urandom(_NONCE)
-        return _WRAPPED + nonce + self._cipher.encrypt(nonce, key, tenant_id.encode())
+        return bytes([_WRAPPED | more]) + nonce + self._cipher.encrypt(nonce, key, tenant_id.encode())
 
     def _unwrapped(self, tenant_id: str, found: bytes) -> bytes:
-        if found[:1] == _PLAIN:
+        if not found[0] & _WRAPPED:
             return found[1:]
         if self._cipher is None:
             raise StoreError("the keys of this store are wrapped: give `store_key` the key they were made with")

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from retinue.runs.breakers import BreakerPolicy
-from retinue.runs.journal import HostInfo
 from retinue.runs.limits import NO_QUOTAS, Limits
+from retinue.runs.ownership import HostInfo
 from retinue.store import leasing
 from retinue.store.blobs import open_blobs
 from retinue.store.engine import Connection, Pen

@@ -17,8 +17,9 @@ from tests.doubles.spending import Walk
 from retinue.runs.accounts import Account
 from retinue.runs.contracts import Budget, Status, StopReason, Usage
 from retinue.runs.errors import LimitReached
-from retinue.runs.journal import Finish, Finished, NewRun, Spawn
+from retinue.runs.journal import Finished
 from retinue.runs.limits import Limit, Limits
+from retinue.runs.ownership import Finish, NewRun, Spawn
 from retinue.runs.retries import Retry
 
 pytestmark = pytest.mark.promise("A5")

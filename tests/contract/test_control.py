@@ -11,7 +11,8 @@ from tests.doubles.shapes import START, AnyStore, Owner, child_of, entries_of, h
 from retinue.runs.contracts import PendingRequest, Status, StopReason, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, UnknownName
-from retinue.runs.journal import Intent, Outcome, Spawn
+from retinue.runs.journal import Intent, Outcome
+from retinue.runs.ownership import Spawn
 
 
 @pytest.fixture(params=KINDS)

@@ -17,7 +17,8 @@ from tests.doubles.postgres import PostgresServer
 from tests.doubles.shapes import Owner, host, new_run, own, said
 from tests.doubles.sides import Side, at_once, two_sides
 
-from retinue.runs.journal import Append, Frame
+from retinue.runs.journal import Frame
+from retinue.runs.ownership import Append
 from retinue.store import owning
 from retinue.store.encoding import encode_append
 

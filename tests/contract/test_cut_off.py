@@ -17,7 +17,7 @@ from tests.doubles.shapes import START, Owner, entries_of, host, new_run, own, s
 
 from retinue.runs.contracts import Status
 from retinue.runs.errors import Fenced, SchemaMismatch, StoreError
-from retinue.runs.journal import HostInfo
+from retinue.runs.ownership import HostInfo
 from retinue.store import liveness
 from retinue.store.postgres.connection import PostgresConnection
 from retinue.store.postgres.opening import connect, session_name

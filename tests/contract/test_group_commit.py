@@ -14,7 +14,7 @@ from tests.doubles.shapes import START, Owner, child_of, entries_of, host, new_r
 from retinue.runs.contracts import PendingRequest
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput, StoreError
-from retinue.runs.journal import Append, Spawn
+from retinue.runs.ownership import Append, Spawn
 from retinue.store.engine import Connection
 
 pytestmark = pytest.mark.rule("R3")

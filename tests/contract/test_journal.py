@@ -23,7 +23,8 @@ from tests.doubles.shapes import (
 from retinue.runs.contracts import PendingRequest, Status, StopReason, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, StoreError
-from retinue.runs.journal import Checkpoint, DeadLetter, Finish, Finished, Park, Parked, Spawn
+from retinue.runs.journal import Checkpoint, Finished, Parked
+from retinue.runs.ownership import DeadLetter, Finish, Park, Spawn
 from retinue.runs.resources import guest_pool
 
 

@@ -25,8 +25,9 @@ from tests.doubles.shapes import START, Owner, entries_of, host, new_run, said
 from retinue.runs.contracts import RunRecord, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput
-from retinue.runs.journal import HostInfo, Record, Yield
+from retinue.runs.journal import Record
 from retinue.runs.machine import WAITING
+from retinue.runs.ownership import HostInfo, Yield
 
 HOSTS = st.integers(0, 2)
 

@@ -17,9 +17,9 @@ from tests.doubles.sides import Side, at_once, lags, two_sides
 from retinue.runs.contracts import PendingRequest, RunRecord, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, InvalidInput, StoreError
-from retinue.runs.journal import Spawn
 from retinue.runs.limits import Limit, Limits
 from retinue.runs.machine import WAITING
+from retinue.runs.ownership import Spawn
 
 OPEN = """
 import asyncio, sys

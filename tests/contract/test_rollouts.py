@@ -15,7 +15,8 @@ from retinue.ingress.rollout import Change, RolloutDesk
 from retinue.runs.contracts import Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput, UnknownName
-from retinue.runs.journal import NewRun, Record
+from retinue.runs.journal import Record
+from retinue.runs.ownership import NewRun
 from retinue.runs.rollouts import Rollout, Stage
 
 pytestmark = pytest.mark.promise("F4")

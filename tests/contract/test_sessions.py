@@ -12,7 +12,7 @@ from tests.doubles.shapes import START, AnyStore, child_of, entries_of, host, ne
 from retinue.runs.contracts import Status
 from retinue.runs.control import SessionQuery
 from retinue.runs.errors import Fenced, InvalidInput, UnknownName
-from retinue.runs.journal import Spawn
+from retinue.runs.ownership import Spawn
 from retinue.runs.sessions import CLOSE, Session, SessionRow, SessionStatus, Wire
 
 pytestmark = pytest.mark.promise("D2", "D3")

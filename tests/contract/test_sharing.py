@@ -10,8 +10,8 @@ import pytest
 from tests.doubles.places import Place, Store
 from tests.doubles.shapes import START, host, new_run
 
-from retinue.runs.journal import LeasedRun
 from retinue.runs.limits import Limit, Limits
+from retinue.runs.ownership import LeasedRun
 
 SECOND = 1_000_000_000
 

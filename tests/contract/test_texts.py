@@ -12,7 +12,7 @@ from tests.doubles.shapes import START, child_of, entries_of, host, new_run, ope
 from retinue.runs.contracts import PendingRequest, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import UnknownName
-from retinue.runs.journal import DeadLetter, Spawn
+from retinue.runs.ownership import DeadLetter, Spawn
 
 TEXTS = {
     "nul": "a\x00b",

@@ -30,8 +30,8 @@ from retinue.runs.arrivals import Group
 from retinue.runs.contracts import NOTHING, Json, PendingRequest, RunRecord, Status, Usage
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import Fenced, RetinueError
-from retinue.runs.journal import HostInfo, LeasedRun, Spawn, Yield
 from retinue.runs.machine import TRANSITIONS, WAITING
+from retinue.runs.ownership import HostInfo, LeasedRun, Spawn, Yield
 from retinue.runs.retries import Retry
 
 MOST = 10_000

@@ -29,7 +29,7 @@ from typing import Literal
 
 from tests.doubles.processes import ROOT
 
-from retinue.runs.journal import Journal
+from retinue.runs.ownership import Journal
 from retinue.store.store import Store
 
 Kind = Literal["port", "facade", "transaction"]

@@ -28,7 +28,7 @@ from tests.doubles.processes import ROOT
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import LeasedRun
+from retinue.runs.ownership import LeasedRun
 from retinue.store import sqlite, sqlite_pen
 from retinue.store.postgres import bulk, pen
 from retinue.store.postgres.connection import PostgresConnection, Rows

@@ -23,6 +23,7 @@ class _Keys:
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
+        self._erased: set[str] = set()
 
     def load(self, tenant_id: str) -> bytes | None:
         return self._kept.get(tenant_id)
@@ -31,10 +32,17 @@ class _Keys:
         return self._kept.setdefault(tenant_id, os.urandom(KEY_BYTES))
 
     def destroy(self, tenant_id: str) -> bool:
+        self._erased |= {tenant_id} & self._kept.keys()
         return self._kept.pop(tenant_id, None) is not None
 
+    def erased(self, tenant_id: str) -> bool:
+        return tenant_id in self._erased
+
+    def remember(self, tenant_id: str) -> None:
+        self._erased.add(tenant_id)
+
     def tenants(self) -> Iterator[str]:
-        return iter(self._kept)
+        return iter(self._kept.keys() | self._erased)
 
     def keep(self, tenant_id: str, key: bytes) -> bytes:
         return self._kept.setdefault(tenant_id, key)

@@ -12,7 +12,8 @@ from tests.doubles.memory_store import MemoryStore
 from tests.doubles.places import AnyStore, Place
 
 from retinue.runs.contracts import NOTHING, Json, RunRequest, Status, StopReason, Usage
-from retinue.runs.journal import AnyEntry, Append, Finish, Finished, HostInfo, LeasedRun, NewRun, Park, Parked, Record
+from retinue.runs.journal import AnyEntry, Finished, Parked, Record
+from retinue.runs.ownership import Append, Finish, HostInfo, LeasedRun, NewRun, Park
 from retinue.store.liveness import boot_id
 
 START = 1_700_000_000_000_000_000

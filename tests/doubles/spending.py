@@ -16,7 +16,8 @@ from tests.doubles.shapes import START, Owner, child_of, host, new_run, own, sai
 
 from retinue.runs.contracts import MICROS, Budget, Status, StopReason, Usage
 from retinue.runs.errors import Fenced, InvalidInput, LimitReached
-from retinue.runs.journal import Finish, Finished, NewRun, Outcome, Spawn
+from retinue.runs.journal import Finished, Outcome
+from retinue.runs.ownership import Finish, NewRun, Spawn
 from retinue.runs.retries import Retry
 from retinue.store.opening import connect
 

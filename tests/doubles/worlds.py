@@ -33,7 +33,8 @@ from retinue.runs.definitions import Definition
 from retinue.runs.errors import StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.forking import Given, Original, fork
-from retinue.runs.journal import Accepted, AnyEntry, Intent, NewRun, Outcome
+from retinue.runs.journal import Accepted, AnyEntry, Intent, Outcome
+from retinue.runs.ownership import NewRun
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.registry import Registry
 from retinue.runs.retries import Retry
@@ -285,6 +286,8 @@ class World:
         finally:
             if self.active.get(run_id) is execution:
                 del self.active[run_id], self._tasks[run_id]
+        if execution.boxes.used and self.services.sandboxes is not None:
+            await self.services.sandboxes.release(run_id, execution.boxes.ended)
 
 
 @asynccontextmanager

@@ -45,14 +45,14 @@ ELICITED = "SELECT tool, form, action, answered_by, value.content.euros::INTEGER
 class Project:
     """A project with the talker, whose tools are approved, and commands in it."""
 
-    def __init__(self, folder: Path, retinue: Command, server: dict[str, Any], contract: str) -> None:
+    def __init__(self, folder: Path, retinue: Command, server: dict[str, Any], contract: str, flow: str = FLOW) -> None:
         self.folder = folder
         self._retinue = retinue
         (folder / "policy").mkdir(parents=True)
-        (folder / "flows.py").write_text(FLOW)
+        (folder / "flows.py").write_text(flow)
         (folder / "policy" / "rules.cedar").write_text(POLICY)
-        order = {"side_effect": "write", "idempotency": contract}
-        talker = {**server, "tools": {"order": order}}
+        held = {"side_effect": "write", "idempotency": contract}
+        talker = {**server, "tools": dict.fromkeys(("order", "visit", "enter"), held)}
         settings = {"modules": ["flows"], "principal": "ana", "capabilities": {"talker": talker}}
         (folder / "retinue.yaml").write_text(json.dumps(settings))
         self.run("capabilities", "pin", "talker", "--yes")

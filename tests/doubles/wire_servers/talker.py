@@ -24,8 +24,18 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.resolve import Elicit, Resolve, Sample
 from mcp.server.request_state import RequestStateSecurity
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
-from mcp_types import CreateMessageResult, JSONRPCMessage, SamplingMessage, TextContent
-from pydantic import BaseModel
+from mcp.shared.exceptions import UrlElicitationRequiredError
+from mcp_types import (
+    CreateMessageResult,
+    ElicitRequest,
+    ElicitRequestURLParams,
+    InputRequiredResult,
+    JSONRPCMessage,
+    SamplingMessage,
+    TextContent,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel, Field
 
 
 class Amount(BaseModel):
@@ -98,10 +108,46 @@ def rhyme(subject: str, said: Annotated[CreateMessageResult, Resolve(ask_model)]
     return said.content.text if isinstance(said.content, TextContent) else "?"
 
 
-async def visit(context: Context) -> str:
-    """Have a page visited."""
-    answer = await context.elicit_url("Sign in", "https://example.com/sign-in?x=1", "e-1")
-    return answer.action
+PAGE = ElicitRequestURLParams(message="Sign in", url="https://example.com/sign-in?x=1", elicitation_id="e-1")
+
+
+async def visit(context: Context, path: str = "") -> str | InputRequiredResult:
+    """Have a page visited: asked for as each of the worlds does."""
+    note(path, "asked" if context.input_responses is None else "told")
+    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        said = (await context.elicit_url(PAGE.message, PAGE.url, "e-1")).action
+        note(path, "told")
+        return said
+    if context.input_responses is None:
+        return InputRequiredResult(input_requests={"page": ElicitRequest(params=PAGE)}, request_state="asked")
+    return str(getattr(context.input_responses["page"], "action", "?"))
+
+
+def enter(path: str, pages: int = 1) -> str:
+    """Only for those who have visited as many pages: each leaves a line `visited`."""
+    note(path, "called")
+    visited = Path(path).read_text().splitlines().count("visited")
+    if visited < pages:
+        raise UrlElicitationRequiredError([PAGE.model_copy(update={"elicitation_id": f"e-{visited + 1}"})])
+    return "entered"
+
+
+def routed_by(header: str) -> Any:
+    """A tool whose argument is told in a header too."""
+
+    def routed(region: str, path: str = "") -> str:
+        note(path, region)
+        return region
+
+    routed.__annotations__["region"] = Annotated[str, Field(json_schema_extra={"x-mcp-header": header})]
+    return routed
+
+
+def reroute(header: str) -> str:
+    """Have another header for the tool `routed`, and tell nobody."""
+    SERVERS[0].remove_tool("routed")
+    SERVERS[0].add_tool(routed_by(header), name="routed", description="Route.")
+    return header
 
 
 def fail(word: str) -> str:
@@ -155,7 +201,7 @@ async def grow(context: Context, name: str) -> str:
     return name
 
 
-TOOLS = [add, slow, order, rhyme, visit, fail, crash, big, meta, environment, pid, daemon, grow]
+TOOLS = [add, slow, order, rhyme, visit, enter, reroute, fail, crash, big, meta, environment, pid, daemon, grow]
 SERVERS: list[MCPServer] = []
 
 
@@ -163,6 +209,7 @@ def build(security: RequestStateSecurity | None) -> MCPServer:
     server = MCPServer("talker", version="1.0", log_level="ERROR", request_state_security=security)
     for tool in TOOLS:
         server.add_tool(tool)
+    server.add_tool(routed_by("Region"), name="routed", description="Route.")
     SERVERS.append(server)
     return server
 

@@ -19,7 +19,7 @@ from retinue.host.hosting import Host, HostShape
 from retinue.runs.contracts import Branch, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import StoreBusy, StoreFull
-from retinue.runs.journal import LeasedRun, NewRun
+from retinue.runs.ownership import LeasedRun, NewRun
 from retinue.store.sqlite import SqliteStore
 
 _BOUND = 20.0
@@ -185,7 +185,7 @@ async def test_a_defect_of_the_engine_ends_the_run_and_not_the_host(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("retinue.runs.execution.start", broken)
+    monkeypatch.setattr("retinue.runs.body.start", broken)
     async with place.hosting():
         bad = await place.ended(await place.submit("waits", 0.01))
         monkeypatch.undo()

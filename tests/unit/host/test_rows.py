@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from retinue.host.rows import RowReader, source_of
 from retinue.runs.errors import InvalidInput
-from retinue.runs.journal import DeadLetter
+from retinue.runs.ownership import DeadLetter
 from retinue.runs.sources import Item, Source
 
 pytestmark = pytest.mark.promise("B5")

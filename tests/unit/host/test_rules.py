@@ -21,7 +21,7 @@ from retinue.host.rule_watch import RuleWatch
 from retinue.host.settings import Settings
 from retinue.runs.contracts import Branch
 from retinue.runs.errors import ConfigError
-from retinue.runs.journal import NewRun
+from retinue.runs.ownership import NewRun
 from retinue.store.sqlite import SqliteStore
 
 _BOUND = 20.0

@@ -21,12 +21,13 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "mana
 LAZY_IMPORTS = [
     ("ingress/cli*", "*"),
     ("src/retinue/__init__.py", "retinue.*"),
-    ("ingress/client.py", "retinue.actors.runtime"),
+    ("ingress/connecting.py", "retinue.actors.runtime"),
     ("host/opening.py", "retinue.store.postgres.*"),
     ("host/moving.py", "retinue.store.postgres.*"),
     ("host/remotes.py", "retinue.sessions.remotes"),
     ("host/rows.py", "pyarrow.parquet"),
     ("host/parts.py", "pyarrow*"),
+    ("sandbox/seccomp.py", "pyseccomp"),
     ("store/places.py", "retinue.store.s3"),
     ("traces/*", "opentelemetry.exporter.*"),
 ]

@@ -21,9 +21,29 @@ DOORS: dict[str, set[str]] = {
         "host.model_endpoint:ModelEndpoint._complete",
     },
     # A capability is called: in a step, or for a trial of a tool that only reads.
-    "execute": {"runs.effects.calls:_execute", "runs.effects.remote:execute", "ingress.pinning:call_once"},
+    "execute": {
+        "runs.effects.calls:_execute",
+        "runs.effects.remote:execute",
+        "runs.effects.sandboxed:_through",
+        "ingress.pinning:call_once",
+    },
+    # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
+    # trial of a tool asks the gate itself.
+    "prepare": {
+        "runs.effects.weighing:as_made",
+        "runs.effects.weighing:prepare",
+        "runs.effects.weighing:weigh",
+        "runs.effects.weighing:weigh_again",
+        "runs.effects.calls:_again",
+        "runs.effects.calls:_is_another",
+        "runs.effects.calls:_perform",
+        "runs.turns:AgentContext.accepted",
+        "ingress.client:Client.approve",
+        "ingress.pinning:call_once",
+    },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
         "sessions.remote:RemoteTool.invoke_probe",
@@ -39,6 +59,16 @@ DOORS: dict[str, set[str]] = {
         "ingress.verbs.alerts:_list_unless_told",
     },
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
+    # The sandboxes of this process: in a run's own record of them; the host lets go of them.
+    "sandboxes": {
+        "runs.live_sandboxes:LiveSandboxes._port",
+        "runs.history:History._restart",
+        "host.composition:load_project",
+        "host.hosting:Host._carry",
+        "host.hosting:Host.serve",
+    },
+    # A live sandbox: in the operations that the gateway calls, which are given it by the step.
+    "box": {"sessions.sandbox_operations:box_of", "runs.effects.sandboxed:_change"},
     # The memories of agents: in the steps that ask the gate's stage `memory`; a person may list and forget.
     "memories": {
         "runs.effects.memory:_port",
@@ -54,22 +84,24 @@ PORTS: dict[str, set[str]] = {
     "gateway": {
         "host.composition:services_of",
         "host.hosting:Host._carry",
+        "host.hosting:Host._end_sessions",
         "host.hosting:Host.serve",
         "ingress.client:Client._check_model",
         "ingress.client:Client.approve",
         "ingress.pinning:call_once",
         "ingress.verbs.capabilities:show_command",
         "runs.effects.adopted:Adoption.call",
-        "runs.effects.calls:_again",
-        "runs.effects.calls:_decide",
         "runs.effects.calls:_execute",
-        "runs.effects.calls:_perform",
         "runs.effects.calls:_probe",
-        "runs.effects.calls:_weigh",
-        "runs.effects.editing:as_made",
-        "runs.effects.editing:on_record",
         "runs.effects.remote:execute",
         "runs.effects.rolling:ended",
+        "runs.effects.weighing:_decide",
+        "runs.effects.weighing:as_made",
+        "runs.effects.weighing:prepare",
+        "runs.effects.weighing:weigh",
+        "runs.live_sessions:Sessions.hear",
+        "runs.effects.weighing:weigh_again",
+        "runs.effects.sandboxed:_through",
         "runs.turns:AgentContext.accepted",
         "runs.turns:AgentContext.disclosed",
     },
@@ -87,12 +119,12 @@ PORTS: dict[str, set[str]] = {
 """Who has the gateway or the models in hand: most only ask them for a specification."""
 
 GUARDED: list[tuple[str, str, set[str]]] = [
-    ("runs/effects/calls.py", "_execute", {"_weigh", "_still_allowed"}),
+    ("runs/effects/calls.py", "_execute", {"weighing.weigh", "_still_allowed"}),
     ("runs/effects/calls.py", "_probe", {"doubts.way"}),
     ("runs/effects/models.py", "_complete", {"gates.decide"}),
     ("runs/effects/memory.py", "*.remember", {"_permitted"}),
     ("runs/effects/memory.py", "*.forget", {"_permitted"}),
-    ("runs/effects/memory.py", "*.recall", {"_decide"}),
+    ("runs/effects/memory.py", "*.recall", {"gates.decide"}),
     ("ingress/pinning.py", "gateway.execute", {"gateway.decide"}),
 ]
 """In this module, whoever calls this asks one of these first."""
@@ -110,7 +142,14 @@ NETWORK: dict[str, set[str]] = {
     "opentelemetry": {"traces.export", "traces.otel", "ingress.checks"},
     # Processes of the runtime itself, their names and ports; servers of capabilities; a backup.
     "ray": {"actors"},
-    "subprocess": {"actors.runtime", "sessions.mcp.children", "store.backup"},
+    "subprocess": {
+        "actors.runtime",
+        "sandbox.bubblewrap",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sessions.mcp.children",
+        "store.backup",
+    },
     "socket": {
         "actors.hosts",
         "actors.placement",
@@ -119,6 +158,10 @@ NETWORK: dict[str, set[str]] = {
         "host.composition",
         "host.model_endpoint",
         "ingress.mcp.http",
+        "sandbox.keeper",
+        "sandbox.launching",
+        "sandbox.selftest",
+        "sandbox.trial",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -137,9 +180,14 @@ CLIENTS = {
 """Our own clients, and who may import them."""
 
 ESCAPES: dict[str, set[str]] = {
-    "create_subprocess_exec": {"host.telling:_run"},
-    "create_connection": {"actors.runtime:_await_head", "actors.runtime:_refuse_silence"},
-    "system": {"ingress.checks:_python"},
+    # An alert is told; git writes out the commit that a reviewed manifest names.
+    "create_subprocess_exec": {"host.telling:_run", "sandbox.checkouts:_finish"},
+    "create_connection": {
+        "actors.runtime:_await_head",
+        "actors.runtime:_refuse_silence",
+        "sandbox.trial:_connect_loopback",
+    },
+    "system": {"ingress.checks:_python", "sandbox.selftest:_abstract"},
     **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
@@ -189,6 +237,7 @@ def test_every_guarded_door_is_there(product: dict[Path, ast.Module]) -> None:
 
 PLANTED = {
     "a call past the gate": "async def f(run, call, him):\n    return await run.services.gateway.execute(call, him)",
+    "a call past its rollout": "def f(gateway, name, given):\n    return gateway.prepare(name, given)",
     "a door kept for later": "def f(services):\n    door = services.gateway\n    return door",
     "a door by another name": "def f(any_name, call, caller):\n    return any_name.execute(call, caller)",
     "a door by its name as text": "def f(port):\n    return getattr(port, 'execute')",
@@ -196,6 +245,8 @@ PLANTED = {
     "a probe by hand": "def f(tool, arguments, caller):\n    return tool.invoke_probe(arguments, caller)",
     "a model past the gate": "async def f(client, request):\n    return await client.complete(request, None)",
     "models in hand": "def f(services):\n    return services.models",
+    "sandboxes in hand": "def f(services):\n    return services.sandboxes",
+    "a sandbox by hand": "async def f(link, order):\n    return await link.box.exec(order)",
     "a memory written": "async def f(services, memory):\n    await services.memories.remember('acme', memory)",
     "a step's inside": "from retinue.runs.effects import calls\n\ndef f(r, c, p):\n    return calls._execute(r, c, p)",
     "a step's inside by import": "from retinue.runs.effects.calls import _execute",
@@ -223,7 +274,10 @@ def test_a_new_way_around_is_found(product: dict[Path, ast.Module], what: str) -
             "runs/effects/calls.py",
             "async def perform2(run, c, p):\n    return await _execute(run, c, p)",
         ),
-        ("runs/effects/calls.py", "async def late(run, c, p):\n    await _execute(run, c, p)\n    _weigh(run, c, p)"),
+        (
+            "runs/effects/calls.py",
+            "async def late(run, c, p):\n    await _execute(run, c, p)\n    await weighing.weigh(run, c, p)",
+        ),
         ("runs/effects/models.py", "async def perform2(run, c, q, p):\n    return await _complete(run, c, q, p)"),
         ("runs/effects/memory.py", "async def keep(memories, m):\n    await memories.remember('acme', m)"),
     ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from tests.doubles.worlds import world
 from tests.unit.runs import desks
 
+from retinue.host.answers import output_of, result_of
 from retinue.host.clock import now_ns
 from retinue.ingress.inspection import Inspection, inspect_run
 from retinue.ingress.verbs.inspect import shown
+from retinue.runs.errors import InvalidInput
 from retinue.store.sqlite import SqliteStore
 
 
@@ -53,3 +56,25 @@ async def test_a_boundary_that_is_passed_again_is_counted(tmp_path: Path) -> Non
         seen = await inspect_run(made.store, run_id)
         assert stands(seen) == [("round", 2, True)]
         assert "round: passed 2 times, last at position" in shown(seen, now_ns())
+
+
+@pytest.mark.promise("I6")
+@pytest.mark.parametrize("back", [False, True])
+async def test_what_was_erased_is_said_to_be(tmp_path: Path, back: bool) -> None:
+    """Also where the tenant is `back` with a new key, to which the old words look damaged."""
+    async with world("sqlite", tmp_path, desks.essay) as made:
+        assert isinstance(made.store, SqliteStore)
+        run_id = (await made.run(desks.essay, "text")).run_id
+        assert await asyncio.to_thread(made.store._codec._vault.destroy, "acme")
+        if back:
+            kept = (await made.run(desks.essay, "text")).run_id
+            assert not (await inspect_run(made.store, kept)).erased
+            assert await made.store.inputs([run_id, kept]) == {run_id: None, kept: "text"}
+        seen = await inspect_run(made.store, run_id)
+        assert seen.erased and "gone with its tenant's key" in shown(seen, now_ns())
+        branch = await made.store.result(run_id)
+        assert branch is not None and branch.ok
+        said = result_of(branch)
+        assert (said["output"], said["erased"]) == (None, True)
+        with pytest.raises(InvalidInput, match="was erased with its tenant's key"):
+            output_of(desks.essay, branch)

@@ -15,7 +15,7 @@ from retinue.policy.load import make_gate
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, Json, PendingRequest, Status, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import PolicyDenied
+from retinue.runs.errors import PolicyDenied, TransientError
 from retinue.runs.journal import Intent, Outcome
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
@@ -158,6 +158,31 @@ async def test_a_yes_that_is_not_used_in_time_counts_for_nothing(make_on_each: M
     await found.say()
     found.world.clock.advance(3_500)
     assert (await found.end()).value == "paid 100"
+
+
+@pytest.mark.promise("F3")
+async def test_a_yes_that_runs_out_between_two_tries_is_on_record_once(make_on_each: Make) -> None:
+    broken: list[int] = []
+
+    @tool(side_effect="write", idempotency="idempotent")
+    async def pay(amount: int, *, key: str) -> str:
+        """Pays the second time."""
+        broken.append(amount)
+        if len(broken) == 1:
+            raise TransientError("away", code="timeout", retry_after=30)
+        return f"paid {amount}"
+
+    world = await make_on_each(buy, agent("clerk", "Pays.", tools=[pay]), policy=ASK)
+    world.use(approval_lasts=10.0)
+    run_id = await world.submit(buy, 100)
+    for name in ("bob", "carl"):
+        asked = await world.asked(run_id)
+        await world.store.resolve(asked.request_id, "approved", name, world.clock())
+        await world.settle()
+        await world.wait_out()
+    assert (await world.finish(run_id)).value == "paid 100" and broken == [100, 100]
+    given = [(each.key, each.facts["by"]) for each in await world.outcomes(run_id) if each.effect == "approval"]
+    assert [by for _, by in given] == ["bob", "carl"] and len({key for key, _ in given}) == 2
 
 
 @pytest.mark.promise("F3")

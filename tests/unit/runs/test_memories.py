@@ -10,10 +10,11 @@ from tests.unit.runs.conftest import Make
 
 from retinue.runs.asked import questions
 from retinue.runs.context import Context
-from retinue.runs.contracts import Status
+from retinue.runs.contracts import Status, StopReason
 from retinue.runs.definitions import workflow
 from retinue.runs.errors import PolicyDenied, StoreFull
 from retinue.runs.memories import Memory, Recall, Space
+from retinue.store.memories import Listing
 
 READS_ONLY = """
 @id("requests") permit (principal, action == Action::"request", resource);
@@ -263,6 +264,18 @@ async def test_a_fork_asks_before_it_writes_the_same_memory_again(make_on_each: 
     assert "has written this very memory already" in request.prompt
     await world.store.resolve(request.request_id, "approved", "ben", world.clock())
     assert len((await world.finish(fork_id)).value["found"]) == 2
+
+
+@pytest.mark.promise("F3")
+async def test_a_yes_of_the_requester_lets_no_fork_write_a_memory_again(make_on_each: Make) -> None:
+    world = await make_on_each(learner)
+    first = await world.run(learner, {"facts": FACTS[:1]})
+    fork_id = await world.fork(first.run_id, "start")
+    request = await world.asked(fork_id)
+    await world.store.resolve(request.request_id, "approved", "ana", world.clock())
+    done = await world.finish(fork_id)
+    assert done.reason is StopReason.policy_denied and "has written this very memory already" in done.problem
+    assert len(await world.store.memories.listed(Listing())) == 1
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,45 @@ async def test_a_cancel_during_a_paid_call_costs_what_was_reserved(make_on_each:
     assert (result.reason, result.usage.micros) == (StopReason.canceled, 50_000)
 
 
+@pytest.mark.parametrize("how", ["deadline", "code", "cancel"])
+async def test_a_run_that_ends_before_its_lost_call_is_settled_pays_for_it(make_on_each: Make, how: str) -> None:
+    """Its owner died during a paid call, and what it comes back to is its end."""
+    world = await make_on_each(thinker)
+    world.decide(costs({"answer": "42"}, "0.050000"))
+    witness = watch(world)
+    witness.stuck = True
+    run_id = await world.submit(thinker, "why?", deadline=world.clock() + 60_000_000_000)
+    await world.until(lambda: len(witness.seen) == 1)
+    await world.crash()
+    match how:
+        case "deadline":
+            world.clock.advance(61)
+        case "code":
+            world.redefine(agent("thinker", "Think.", max_tokens=100, version="2"))
+        case _:
+            await world.store.cancel(run_id, "bob", world.clock())
+    result = await world.finish(run_id)
+    reasons = {"deadline": StopReason.deadline_exceeded, "code": StopReason.replay_mismatch}
+    assert result.reason is reasons.get(how, StopReason.canceled)
+    assert (result.usage.micros, (await world.store.get(run_id)).usage.micros) == (50_000, 50_000)
+
+
+async def test_what_a_lost_call_has_cost_is_paid_once_when_the_run_is_retried(make_on_each: Make) -> None:
+    world = await make_on_each(thinker)
+    world.decide(costs({"answer": "42"}, "0.050000"))
+    witness = watch(world)
+    witness.stuck = True
+    run_id = await world.submit(thinker, "why?", budget=Budget(seconds=60))
+    await world.until(lambda: len(witness.seen) == 1)
+    await world.crash()
+    world.clock.advance(61)
+    assert (await world.finish(run_id)).usage.micros == 50_000
+    witness.stuck = False
+    await world.retry(run_id)
+    result = await world.finish(run_id)
+    assert result.ok and result.usage.micros == 100_000
+
+
 made: list[str] = []
 
 

@@ -18,8 +18,9 @@ from tests.unit.runs.conftest import Make
 from retinue.runs.contracts import Branch, Budget, Json
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent
-from retinue.runs.journal import AnyEntry, Append, Appended
+from retinue.runs.journal import AnyEntry
 from retinue.runs.options import prompt
+from retinue.runs.ownership import Append, Appended
 from retinue.runs.patterns.chain import chain
 from retinue.runs.patterns.orchestrate import orchestrate
 from retinue.runs.patterns.parallel import parallel

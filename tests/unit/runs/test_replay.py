@@ -230,7 +230,7 @@ async def test_a_call_in_flight_when_the_function_ends_has_an_outcome(make_on_ea
     run_id = await world.submit(leave_behind, None)
     await until_made(world, "left", "main")
     gates.gate("main").set()
-    await world.until(lambda: all(e._body is not None and e._body.done() for e in world.active.values()))
+    await world.until(lambda: all(e._body.ended is not None for e in world.active.values()))
     gates.gate("left").set()
     result = await world.finish(run_id)
     assert (result.status, result.value) == (Status.completed, "done")

@@ -24,6 +24,7 @@ class Answers:
         self.sent: list[tuple[str, str, dict[str, Json]]] = []
         self.pins: list[Pinned | None] = []
         self.released: list[tuple[str, bool]] = []
+        self.ended: list[tuple[str, str]] = []
         self.closed = 0
 
     async def list_tools(self, server: Server) -> Listing:
@@ -41,6 +42,12 @@ class Answers:
 
     async def release(self, run_id: str, ended: bool) -> None:
         self.released.append((run_id, ended))
+
+    def end_session(self, run_id: str, server: str) -> None:
+        self.ended.append((run_id, server))
+
+    def held_sessions(self) -> list[tuple[str, str]]:
+        return []
 
     async def close(self) -> None:
         self.closed += 1

@@ -19,9 +19,9 @@ from tests.journals.record import definitions_of
 from retinue.runs.alerts import Cause, Changes, Cursor
 from retinue.runs.contracts import RunRecord, Status
 from retinue.runs.control import RunQuery, SessionQuery
-from retinue.runs.journal import DeadLetter, Spawn
 from retinue.runs.limits import Limits
 from retinue.runs.memories import Memory, Recall, Space
+from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.runs.rollouts import Rollout
 from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import Copied, Source, Target, copy

@@ -11,7 +11,7 @@ from tests.doubles.shapes import child_of, entries_of, host, new_run, own, said
 from retinue.runs.contracts import Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import InvalidInput, StoreBusy
-from retinue.runs.journal import Spawn
+from retinue.runs.ownership import Spawn
 from retinue.store import opening, sqlite
 from retinue.store.backup import back_up, restore
 from retinue.store.sqlite import SqliteStore

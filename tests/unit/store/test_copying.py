@@ -137,6 +137,22 @@ async def test_keys_are_wrapped_anew(places: Places, monkeypatch: pytest.MonkeyP
                 await store.inputs(["top"])
 
 
+@pytest.mark.parametrize("back", [False, True])
+async def test_what_was_erased_stays_so_in_a_copy(across: Pair, back: bool) -> None:
+    """A tenant without a key, and one that is `back` with another."""
+    source, target = across
+    async with store_at(source) as store:
+        tenant = (await store.get("busy")).tenant_id
+        assert await asyncio.to_thread(store._codec._vault.destroy, tenant)
+        if back:
+            await store.submit([new_run("back", {"word": "marzipan"})])
+    await asyncio.to_thread(copied, source, target)
+    async with store_at(target) as store:
+        await store.submit([new_run("more", {"word": "nougat"})])
+        read = await store.inputs(["busy", "back", "more"])
+        assert read == {"busy": None, "more": {"word": "nougat"}} | ({"back": {"word": "marzipan"}} if back else {})
+
+
 async def test_without_keys_the_contents_stay_closed(across: Pair) -> None:
     source, target = across
     done = await asyncio.to_thread(copied, source, target, keys=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.doubles.worlds import World, calls, world
 from retinue.runs.contracts import ErrorInfo, PendingRequest
 from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Attempt, DeadLetter, Spawn
+from retinue.runs.journal import Attempt
+from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store import sealing
 from retinue.store.blobs import FolderBlobs
@@ -136,6 +138,59 @@ async def test_a_key_that_another_process_destroyed_is_let_go_of(place: Place, m
     assert [entry.content for entry in await entries_of(other, "top")] == [None]
     await other.submit([new_run("next", {"question": WORD})])
     assert [entry.content for entry in await entries_of(store, "next")] == [{"question": WORD}]
+    await store.close()
+    await other.close()
+
+
+async def test_what_was_erased_reads_so_though_the_tenant_has_a_new_key(place: Place) -> None:
+    """A tenant that comes back has a key of its own; what was before it is not taken for damage."""
+    store = place.open()
+    await store.register(host())
+    await say_everything(store)
+    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    await store.submit([new_run("next", {"question": WORD})])
+    other = place.open()
+    for each in (store, other):
+        assert {entry.content for entry in await entries_of(each, "top")} == {None}
+        assert [entry.content for entry in await entries_of(each, "next")] == [{"question": WORD}]
+        assert (await each.get("top")).status == "completed"
+        ended = await each.result("top")
+        assert ended is not None and (ended.value, ended.facts) == (None, {"erased": True})
+        assert {frame.erased async for frame in each.read("next")} == {False}
+        assert [frame.erased async for frame in each.read("top")] == [True, True, False, True], "one had no content"
+        assert [text for *_, text in await each.deltas("top", 0)] == [""]
+        [request] = await each.requests(open_only=False)
+        assert request.prompt == "(content erased)"
+        [letter] = await each.dead_letters("top", 10)
+        assert letter.content is None
+    await store.close()
+    await other.close()
+
+
+async def test_damage_to_what_followed_an_erasure_is_still_told(place: Place) -> None:
+    store = place.open()
+    vault = store._codec._vault
+    seal = functools.partial(asyncio.to_thread, vault.seal, "acme")
+    first = await seal(b"first", b"place")
+    assert await asyncio.to_thread(vault.destroy, "acme")
+    second = await seal(b"second", b"place")
+    opened = functools.partial(asyncio.to_thread, vault.open, "acme")
+    assert await opened(first, b"place") is None
+    assert await opened(second, b"place") == b"second"
+    for damaged, bound_to in ((second[:-1] + bytes([second[-1] ^ 1]), b"place"), (second, b"elsewhere")):
+        with pytest.raises(StoreError, match="does not open with its key"):
+            await opened(damaged, bound_to)
+    await store.close()
+
+
+async def test_a_process_with_the_old_key_in_hand_reads_what_the_new_one_sealed(place: Place) -> None:
+    store, other = place.open(), place.open()
+    await store.submit([new_run("top", {"question": WORD})])
+    assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
+    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    await store.submit([new_run("next", {"question": WORD})])
+    assert [entry.content for entry in await entries_of(other, "next")] == [{"question": WORD}]
+    assert [entry.content for entry in await entries_of(other, "top")] == [None], "it has let go of the old one"
     await store.close()
     await other.close()
 
@@ -376,4 +431,5 @@ def test_a_tenant_whose_name_is_longer_than_a_files_has_a_key_too(tmp_path: Path
     made = {name: keys.create(name) for name in names}
     assert {name: keys.load(name) for name in keys.tenants()} == made
     assert all(keys.destroy(name) for name in names)
-    assert list(tmp_path.iterdir()) == []
+    assert not any(keys.destroy(name) for name in names) and sorted(keys.tenants()) == sorted(names)
+    assert not any(raw in path.read_bytes() for path in tmp_path.iterdir() for raw in made.values())

@@ -10,7 +10,8 @@ from tests.doubles.shapes import START, child_of, host, new_run, own, said
 
 from retinue.runs.contracts import PendingRequest, Status
 from retinue.runs.control import GroupState, RunQuery
-from retinue.runs.journal import Checkpoint, Spawn
+from retinue.runs.journal import Checkpoint
+from retinue.runs.ownership import Spawn
 
 pytestmark = pytest.mark.promise("B4")
 

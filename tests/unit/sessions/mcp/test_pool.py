@@ -80,6 +80,36 @@ async def test_a_run_that_ended_takes_its_own_connection_and_questions_along() -
             await call(pool, worker, "order", answered(Pause(()), token=False), key="q", subject="tea")
 
 
+@pytest.mark.promise("D4")
+async def test_a_session_that_is_closed_takes_what_only_its_run_used_along() -> None:
+    async with connections() as pool:
+        own, worker = stdio(name="own", scope="run", protocol="legacy"), stdio(name="worker", protocol="legacy")
+        mine, others, shared = await asyncio.gather(pid(pool, own), pid(pool, own, "r2"), pid(pool, worker))
+        for server in (own, worker):
+            assert isinstance(await call(pool, server, "order", key=f"q-{server.name}", subject="tea"), Pause)
+        assert pool.held_sessions() == {("r1", "own"), ("r2", "own"), ("r1", "worker")}
+        pool.end_session("r1", "own")
+        pool.end_session("r1", "worker")
+        assert pool.held_sessions() == {("r2", "own")}
+        assert await pid(pool, own) != mine
+        await until(lambda: gone(mine))
+        assert (await pid(pool, own, "r2"), await pid(pool, worker)) == (others, shared)
+        with pytest.raises(TransientError, match="connection that its question came over is gone"):
+            await call(pool, worker, "order", answered(Pause(()), token=False), key="q-worker", subject="tea")
+
+
+async def test_a_call_that_is_under_way_is_the_last_on_the_connection_of_a_closed_session() -> None:
+    async with connections() as pool:
+        server = stdio(scope="run")
+        first = await pid(pool, server)
+        slow = asyncio.create_task(call(pool, server, "slow", key="slow", seconds=1.0))
+        await until(lambda: any(c.inquiries.busy for c in pool.connections))
+        pool.end_session("r1", "talker")
+        assert await pid(pool, server) != first
+        assert text_of(await slow) == "done"
+        await until(lambda: gone(first))
+
+
 async def test_a_connection_that_nobody_uses_is_closed() -> None:
     async with connections() as pool:
         server = stdio(idle_seconds=1.0, protocol="legacy")

@@ -109,6 +109,19 @@ async def test_a_question_on_a_stream_is_answered_in_another_process(port: int, 
     assert path.read_text() == "tea 4\n"
 
 
+async def test_a_stream_that_was_taken_up_is_let_go_of_with_its_run(port: int) -> None:
+    server = http(port, protocol="legacy")
+    async with connections() as first:
+        pause = await call(first, server, "order", subject="tea")
+        assert isinstance(pause, Pause)
+    async with connections() as second:
+        asked = await call(second, server, "order", Keeping(Resumption(pause.token, {})), subject="tea")
+        assert isinstance(asked, Pause) and asked.questions == pause.questions
+        assert second.held_sessions() == {("r1", "talker")} and second.connections[0].alive
+        await second.release("r1", True)
+        assert second.connections == []
+
+
 @pytest.mark.promise("D3")
 async def test_a_call_on_a_stream_is_read_on_in_another_process(port: int, tmp_path: Path) -> None:
     path = tmp_path / "slow"
