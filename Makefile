@@ -16,7 +16,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
-	@echo "make test      set up, then run all tests (those of PostgreSQL are skipped where no server is installed)"
+	@echo "make test      set up, then run all tests but the long ones (those of PostgreSQL need a server installed)"
 	@echo "make test-long  whole clusters, every kill on PostgreSQL, 200 sessions with servers, conformance"
 	@echo "make conformance  the official MCP suite, one scenario at a time; writes docs/conformance.md (3 minutes)"
 	@echo "make check     format, lint, types, import contracts, budgets"

@@ -8,6 +8,9 @@ from __future__ import annotations
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.journal import Accepted, AnyEntry, Finished, Frame, Leased, Outcome, Parked, Record, Retried
 
+_LINE = 160
+"""Characters of a program's line that are shown."""
+
 
 class RunEvent(Frozen):
     """Something that happened in a run. `position` orders the events of a run; `kind` is the entry's kind or
@@ -62,7 +65,18 @@ def _recorded(entry: Record) -> str:
     if entry.topic == "session":
         before = "" if facts.get("before") is None else f"{facts['before']} → "
         return f"session with {facts.get('server')}: {before}{facts.get('status')} ({facts.get('cause')})"
+    if entry.topic == "sandbox":
+        return f"sandbox {facts.get('name')}: {facts.get('event')} ({facts.get('cause')})"
+    if entry.topic == "output":
+        return f"{facts.get('key')} writes: {_newest(entry.content)}"
     return f"{entry.topic} {_brief(facts)}"
+
+
+def _newest(content: Json) -> str:
+    """The newest line of what a program has written."""
+    texts = content.values() if isinstance(content, dict) else ()
+    lines = [line for text in texts for line in str(text).splitlines() if line.strip()]
+    return "".join(sign for sign in lines[-1][:_LINE] if sign.isprintable()) if lines else ""
 
 
 def _stage(entry: Accepted | Leased | Parked | Finished | Retried) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import ConfigError
-from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
+from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest, Stage
 from retinue.runs.yaml_lines import KeyPath, YamlFile, read_yaml
 
 Outcome = Literal["allow", "deny", "approval_required"]
@@ -29,7 +29,7 @@ class Asked(Frozen):
     one, and has to be given at the others.
     """
 
-    stage: Literal["request", "context", "model", "capability", "output", "memory", "doubt"] = "capability"
+    stage: Stage = "capability"
     resource: str | None = Field(default=None, min_length=1)
     tenant: str = "default"
     principal: str = "ana"

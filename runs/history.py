@@ -189,7 +189,8 @@ class History:
                 continue
             self.outcomes.pop(key, None)
             intent = self.intents.pop(key, None)
-            if self.attempts.pop(key, None) and outcome is None and key not in self.begun:
+            doubtful = key in self.begun or (intent is not None and intent.writes and key in self.unsure)
+            if self.attempts.pop(key, None) and outcome is None and not doubtful:
                 continue  # its last try failed for sure
             if outcome is None or _is_open(outcome, entry.again):
                 self._leave_open(intent, entry.at)

@@ -20,9 +20,6 @@ REMEDY = (
     "with a writable cgroup"
 )
 
-HELPERS = 2
-"""Processes of a backend itself that are in the group with the program."""
-
 _NAME = "retinue-"
 _KEPT = 8
 """Empty groups that are kept for each pair of limits."""
@@ -196,7 +193,7 @@ def _limit(folder: Path, tree: _Tree, limits: Limits) -> None:
             (folder / files.swap).write_text(str(limits.memory if files.swap_is_sum else 0))
         _write(folder / "memory.oom.group", "1")
     if "pids" in tree.controls and limits.processes is not None:
-        (folder / "pids.max").write_text(str(limits.processes + HELPERS))
+        (folder / "pids.max").write_text(str(limits.processes))
 
 
 def _counted(file: Path, name: str) -> int:

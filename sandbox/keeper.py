@@ -6,7 +6,7 @@ keeper for it. A keeper is the subreaper of all that its program starts, so noth
 has ended, or the host says so or is gone, it kills what is left, and tells the host when nothing is.
 
 Between fork and exec the program's process gets, in this order: cgroups, a view of folders that its user cannot reach,
-limits, its user, its files, and at last what confines it. A step that fails ends it before it has run anything.
+its files, limits, its user, and at last what confines it. A step that fails ends it before it has run anything.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any, NoReturn
 FIRST_FILE = 10
 """The number that the first passed file has in the program; the next ones follow."""
 
-FIXED_FILES = 5
-"""Files that come with each request: request, control socket, standard input, output and error."""
-
 NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
+
+NO_USER = "cannot become user"
+"""How a failure reads that means that the sandbox's user cannot be had."""
 
 LANDLOCK_CREATE_RULESET = 444
 """The same number on all machines, like those of the two calls that go with it."""
@@ -38,13 +38,21 @@ _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_PATH_BENEATH = 1
 _MOST_FILES = 64
+_TELLS = 256
+"""Where a program's process has the file that says what failed, above every other one."""
+
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
 _CLONE_NEWNS = 0x20000
-_MS_BIND_REC = 0x1000 | 0x4000
 _MS_PRIVATE_REC = 0x40000 | 0x4000
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
 _LINUX = sys.platform == "linux"
 
 Request = dict[str, Any]
@@ -73,7 +81,9 @@ def serve(asked: socket.socket) -> None:
 
 
 def _keep(libc: ctypes.CDLL, files: list[int]) -> NoReturn:
-    """One exec from start to end, then exit: nothing of it is left."""
+    """One exec from start to end, then exit: nothing of it is left. Files are the request, the control socket, the
+    program's standard input, output and error, and those passed to it.
+    """
     control = socket.socket(fileno=files[1])
     try:
         request: Request = json.loads(os.pread(files[0], os.fstat(files[0]).st_size, 0))
@@ -109,32 +119,31 @@ def _start(libc: ctypes.CDLL, request: Request, files: list[int]) -> tuple[int, 
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
+        os.dup2(tells, _TELLS, inheritable=False)
         try:
-            _become(libc, request, files, tells)
+            _become(libc, request, files)
         except BaseException as error:
-            os.write(tells, f"{type(error).__name__}: {error}".encode()[:4000])
+            os.write(_TELLS, f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(127)
     os.close(tells)
     return failed, child
 
 
-def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -> None:
+def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
     """In the child: all that comes before the program, then the program. Returns never; raises what failed."""
     os.setsid()
     for member in request["cgroups"]:
         with open(member, "w") as joined:
             joined.write("0")
-    if request["staged"]:
-        _stage(libc, request["staged_at"], request["staged"])
+    os.umask(0o022)
+    if request["covers"]:
+        _cover(libc, request["covers"])
+    _place_files(files)
     for name, soft, hard in request["limits"]:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
-        os.setgroups([])
-        os.setresgid(request["uid"], request["uid"], request["uid"])
-        os.setresuid(request["uid"], request["uid"], request["uid"])
-    os.umask(0o022)
+        _take_user(request["uid"])
     os.chdir(request["cwd"])
-    _place_files(files, tells)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     if request["locked"] is not None:
@@ -142,8 +151,17 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int], tells: int) -
     try:
         os.execvpe(request["argv"][0], request["argv"], request["environment"])
     except OSError as error:
-        os.write(tells, f"{NO_PROGRAM}{request['argv'][0]}: {error.strerror}".encode())
+        os.write(_TELLS, f"{NO_PROGRAM}{request['argv'][0]}: {error.strerror}".encode())
         os._exit(127)
+
+
+def _take_user(uid: int) -> None:
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise OSError(error.errno, f"{NO_USER} {uid}: {error.strerror}") from None
 
 
 def _limit(number: int, soft: int, hard: int) -> None:
@@ -154,32 +172,38 @@ def _limit(number: int, soft: int, hard: int) -> None:
     resource.setrlimit(number, (soft, hard))
 
 
-def _stage(libc: ctypes.CDLL, at: str, folders: list[str]) -> None:
-    """In a mount namespace of this process only: each folder shown as `at`/0, `at`/1, ..., reachable for every user."""
+def _cover(libc: ctypes.CDLL, covers: dict[str, str]) -> None:
+    """In a mount namespace of this process only: the folders that are covers become empty ones that let everybody
+    through, and each path below is put back where it was.
+    """
     _check(libc.unshare(_CLONE_NEWNS), "unshare")
-    _mount(libc, b"none", b"/", b"", _MS_PRIVATE_REC)
-    _mount(libc, b"tmpfs", os.fsencode(at), b"tmpfs", 0, b"mode=0711,size=64k")
-    for number, folder in enumerate(folders):
-        shown = os.path.join(at, str(number))
-        os.mkdir(shown) if os.path.isdir(folder) else os.close(os.open(shown, os.O_CREAT | os.O_WRONLY))
-        _mount(libc, os.fsencode(folder), os.fsencode(shown), b"", _MS_BIND_REC)
+    _check(libc.mount(b"none", b"/", b"", ctypes.c_ulong(_MS_PRIVATE_REC), b""), "mount /")
+    clone = ctypes.c_uint(_OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
+    trees = [(path, libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), clone)) for path in covers]
+    folders = {path for path in covers if os.path.isdir(path)}
+    for folder in sorted(set(covers.values())):
+        options = b"mode=0755,size=64k"
+        _check(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(0), options), f"mount {folder}")
+    for path, tree in trees:
+        _check(tree, f"open_tree {path}")
+        if path in folders:
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+        moved = libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(moved, f"move_mount {path}")
 
 
-def _mount(libc: ctypes.CDLL, source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
-    _check(libc.mount(source, target, kind, ctypes.c_ulong(flags), data), f"mount {os.fsdecode(target)}")
-
-
-def _place_files(files: list[int], tells: int) -> None:
-    """Standard files to 0, 1 and 2, passed ones from FIRST_FILE on, `tells` closed by exec; nothing else stays open."""
-    wanted = [*files[2:FIXED_FILES], *files[FIXED_FILES:]]
-    free = FIRST_FILE + len(wanted) + _MOST_FILES
-    held = [os.dup2(file, free + number, inheritable=False) for number, file in enumerate([*wanted, tells])]
-    for number, file in enumerate(held[:-1]):
+def _place_files(files: list[int]) -> None:
+    """Standard files to 0, 1 and 2, passed ones from FIRST_FILE on; nothing else stays open but what exec closes."""
+    wanted = files[2:]
+    held = [os.dup2(file, _TELLS + 1 + number, inheritable=False) for number, file in enumerate(wanted)]
+    for number, file in enumerate(held):
         os.dup2(file, number if number < 3 else FIRST_FILE + number - 3)
-    last = FIRST_FILE + len(wanted) - 3
     os.closerange(3, FIRST_FILE)
-    os.closerange(last, held[-1])
-    os.closerange(held[-1] + 1, 4096)
+    os.closerange(FIRST_FILE + len(wanted) - 3, _TELLS)
+    os.closerange(_TELLS + 1, _TELLS + 1 + _MOST_FILES)
 
 
 def _lock(libc: ctypes.CDLL, locked: Request) -> None:
@@ -256,10 +280,14 @@ def _reap(control: socket.socket, child: int) -> bool:
 
 
 def _kill_below(child: int | None, uid: int | None) -> None:
-    """Stop all descendants until no new one appears, then kill them: a process that forks cannot outrun that."""
+    """Kill the children, and with a namespace's first process all in it. Then stop all descendants until no new one
+    appears, and kill them: a process that forks cannot outrun that.
+    """
     if not _LINUX:
         _signal_group(child)
         return
+    for pid in _children(os.getpid()):
+        _send(pid, signal.SIGKILL)
     stopped: set[int] = set()
     while fresh := set(descendants(os.getpid())) - stopped:
         for pid in fresh:

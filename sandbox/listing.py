@@ -86,7 +86,7 @@ def decode(head: Head, blocks: Iterable[bytes]) -> Tree:
 def _cut(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     start = 0
     for at, entry in enumerate(entries):
-        begins = crc32(entry.path.encode("utf-8", "surrogateescape")) % _USUAL_BLOCK == 0
+        begins = crc32(entry.path.encode("utf-8", "surrogatepass")) % _USUAL_BLOCK == 0
         if at > start and (begins or at - start == _LARGEST_BLOCK):
             yield entries[start:at]
             start = at

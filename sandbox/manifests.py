@@ -266,6 +266,7 @@ def info_of(manifest: Manifest, profile: Profile, version: str, reviewed_by: str
         hosts=profile.hosts,
         secrets=manifest.secrets,
         confined=profile.confined,
+        network=profile.network,
         replayable=profile.network == "none" if manifest.replayable is None else manifest.replayable,
     )
 

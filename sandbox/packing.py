@@ -28,8 +28,8 @@ class Cipher(Protocol):
         ...
 
     def open(self, sealed: bytes) -> bytes | None:
-        """The plain bytes; None when the key is gone: the tenant was erased. StoreError when this is not what was
-        sealed."""
+        """The plain bytes; None when the key is gone: the tenant was erased. StoreError or ValueError when this
+        is not what was sealed."""
         ...
 
     def address(self, plain: bytes) -> bytes:
@@ -76,7 +76,7 @@ class Packer:
         """The plain bytes, `most` of them at most; Damaged or Erased."""
         try:
             opened = self._cipher.open(packed)
-        except StoreError as error:
+        except (StoreError, ValueError) as error:
             raise Damaged(str(error)) from None
         if opened is None:
             raise Erased

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from threading import Event
 
@@ -20,8 +21,9 @@ from retinue.runs.errors import PermanentError
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.folders import Trail, opened, remove_tree
 from retinue.sandbox.rules import Quota
-from retinue.sandbox.scanning import Stopped
+from retinue.sandbox.scanning import remember
 from retinue.sandbox.trees import Entry, Tree
+from retinue.sandbox.walking import Stopped
 
 _THREADS = min(4, os.cpu_count() or 1)
 _SLICE_FILES, _SLICE_BYTES = 64, 8 * 1024 * 1024
@@ -35,9 +37,12 @@ Source = Callable[[Entry], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """How to restore: from where, for which user (None: our own), within which limits, and what ends it early."""
+    """How to restore: from where, the file of the stat cache (None: none), for which user (None: our own), within
+    which limits, and what ends it early.
+    """
 
     source: Source
+    cache: Path | None = None
     uid: int | None = None
     quota: Quota = field(default_factory=Quota)
     stop: Event = field(default_factory=Event)
@@ -45,11 +50,11 @@ class Restore:
 
 def check_size(tree: Tree, quota: Quota) -> None:
     """SandboxRefused with code `quota` when a tree is larger than it may be; nothing is read or written."""
-    quota.check("files", len(tree.entries), "the snapshot")
-    quota.check("bytes", tree.bytes, "the snapshot")
+    quota.check("files", len(tree.entries), of="the snapshot")
+    quota.check("bytes", tree.bytes, of="the snapshot")
     for entry in tree.entries:
-        quota.check("depth", entry.path.count("/") + 1, repr(entry.path[:200]))
-        quota.check("file_bytes", entry.size, repr(entry.path))
+        quota.check("depth", entry.path.count("/") + 1, entry.path, "the snapshot")
+        quota.check("file_bytes", entry.size, entry.path, "the snapshot")
 
 
 def restore(tree: Tree, into: Path, how: Restore) -> None:
@@ -66,6 +71,9 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
         with opened(draft) as root:
             fcntl.flock(root, fcntl.LOCK_EX)
             _write_all(tree, root, how)
+            if how.cache is not None:
+                remember(draft, tree, how.cache)
+            _dress_folders(tree, root, how.uid)
             os.fchmod(root, 0o700)
             if how.uid is not None:
                 os.fchown(root, how.uid, how.uid)
@@ -77,7 +85,7 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
 
 def _remove_abandoned(into: Path) -> None:
     """Remove what a killed process left of the same folder."""
-    for each in into.parent.glob(f".{_escaped(into.name)}.*.restoring"):
+    for each in into.parent.glob(f".{escape(into.name)}.*.restoring"):
         with opened(each) as fd:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,16 +94,12 @@ def _remove_abandoned(into: Path) -> None:
             remove_tree(each)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
 def _write_all(tree: Tree, root: int, how: Restore) -> None:
-    folders = [entry for entry in tree.entries if entry.kind == "directory"]
     with Trail(root) as trail:
-        for entry in folders:
-            parent, name = trail.beside(entry.path)
-            os.mkdir(name, 0o700, dir_fd=parent)
+        for entry in tree.entries:
+            if entry.kind == "directory":
+                parent, name = trail.beside(entry.path)
+                os.mkdir(name, 0o700, dir_fd=parent)
     firsts, others = _one_of_each(tree)
     _write_files(firsts, root, how)
     with Trail(root) as trail, Trail(root) as second:
@@ -107,8 +111,14 @@ def _write_all(tree: Tree, root: int, how: Restore) -> None:
         for entry in tree.entries:
             if entry.kind == "symlink":
                 _link(trail, entry, how.uid)
-        for entry in reversed(folders):
-            _dress(trail.at(entry.path), entry, how.uid)
+
+
+def _dress_folders(tree: Tree, root: int, uid: int | None) -> None:
+    """Last, and from the deepest up: what is made in a folder changes its time, and its mode may forbid to enter it."""
+    with Trail(root) as trail:
+        for entry in reversed(tree.entries):
+            if entry.kind == "directory":
+                _dress(trail.at(entry.path), entry, uid)
 
 
 def _one_of_each(tree: Tree) -> tuple[list[Entry], list[tuple[Entry, Entry]]]:

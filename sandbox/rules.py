@@ -26,17 +26,17 @@ class Quota:
     bytes: int | None = None
     files: int | None = None
     file_bytes: int | None = None
-    depth: int | None = 256
+    depth: int | None = 100
     store_bytes: int | None = None
 
-    def check(self, limit: str, value: int, where: str = "") -> None:
-        """SandboxRefused with code `quota` when `value` is above the limit of this name."""
+    def check(self, limit: str, value: int, path: str = "", of: str = "the workspace") -> None:
+        """SandboxRefused with code `quota` when `value`, of a path or of all, is above the limit of this name."""
         most: int | None = getattr(self, limit)
         if most is not None and value > most:
             what, remedy = _WORDS[limit]
+            where = f"{path[:200]!r} in {of}" if path else of
             raise SandboxRefused(
-                f"quota: {where or 'the workspace'} has {value} {what}, the limit {limit} is {most}; {remedy}",
-                code="quota",
+                f"quota: {where} has {value} {what}, the limit {limit} is {most}; {remedy}", code="quota"
             )
 
 

@@ -168,7 +168,7 @@ class Writer:
         return self._batch.written + len(packed)
 
     def _check_room(self, more: int) -> None:
-        self._quota.check("store_bytes", self._used + self._batch.written + more, "the store")
+        self._quota.check("store_bytes", self._used + self._batch.written + more, of="the store")
 
 
 def missing(snapshot_id: str, erased: bool) -> SandboxLost:

@@ -21,7 +21,7 @@ from retinue.sandbox.restoring import Restore, restore
 from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.scanning import Scan, scan
 from retinue.sandbox.shelves import Shelf, Writer, missing
-from retinue.sandbox.stat_cache import StatCache
+from retinue.sandbox.stat_cache import StatCache, cache_of
 from retinue.sandbox.trees import Changes, Tree, check_id, compare
 
 T = TypeVar("T")
@@ -57,11 +57,6 @@ class Restored:
     entries: int
     bytes: int
     omitted: tuple[str, ...]
-
-
-def cache_of(folder: Path) -> Path:
-    """Where the stat cache of a workspace stands: beside it."""
-    return folder.with_name(f"{folder.name}.stats")
 
 
 class Snapshots:
@@ -162,7 +157,9 @@ class Snapshots:
     ) -> Restored:
         shelf = self._shelf_of(snapshot_id, tenant)
         tree = shelf.tree(snapshot_id)
-        restore(tree, into, Restore(partial(shelf.content, snapshot_id), *whose, stop))
+        uid, quota = whose
+        content = partial(shelf.content, snapshot_id)
+        restore(tree, into, Restore(content, cache_of(into), uid, quota, stop))
         return Restored(snapshot_id, len(tree.entries), tree.bytes, tree.omitted)
 
 

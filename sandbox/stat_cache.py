@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def cache_of(folder: Path) -> Path:
+    """Where the cache of a workspace stands: beside it."""
+    return folder.with_name(f"{folder.name}.stats")
+
+
 class StatCache:
     """The cache of one workspace, in the file `path`. Make one for each scan, before it begins: the file system's
     time at that moment is what `save` goes by. Not for two threads or processes at once.
@@ -52,8 +58,10 @@ class StatCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        for left in path.parent.glob(f"{escape(path.name)}.*.draft"):
+            left.unlink(missing_ok=True)
         self._known = _load(path)
-        self._draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}")
+        self._draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}.draft")
         self._began_ns = _touch(self._draft)
 
     def find(self, path: str, status: os.stat_result) -> Content | None:

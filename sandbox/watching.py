@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinue.sandbox.cgroups import HELPERS
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Running
 from retinue.sandbox.profiles import Limits
@@ -47,7 +46,7 @@ def watched(limits: Limits, held: frozenset[str], *folders: Path | None) -> Watc
     """
     return Watched(
         memory=None if "memory" in held else limits.memory,
-        processes=None if "pids" in held or limits.processes is None else limits.processes + HELPERS,
+        processes=None if "pids" in held or limits.processes is None else limits.processes,
         folders=tuple(folder for folder in folders if folder is not None),
         disk=limits.disk,
         files=limits.files,
@@ -91,6 +90,22 @@ def _tree_passed(keeper: int, over: Watched) -> str:
     if over.memory is None or sum(map(_resident, below)) <= over.memory:
         return ""
     return "memory" if sum(map(_share, below)) > over.memory else ""
+
+
+def threads_of(uid: int) -> int:
+    """How many threads a user has on this machine."""
+    try:
+        names = [entry for entry in os.scandir("/proc") if entry.name.isdigit() and _owner(entry.path) == uid]
+    except OSError:
+        return 0
+    return sum(_threads(int(entry.name)) for entry in names)
+
+
+def _owner(path: str) -> int:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return -1
 
 
 def _threads(pid: int) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
+from retinue.runs.capabilities import REFUSED
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.hostloop import host_loop
 from retinue.sessions.catalog import Invocation
@@ -59,13 +60,14 @@ class Calls:
                 code="saturated",
             )
         if invocation.blocking:
-            return await self._make_blocking(name, invocation.start, seconds)
-        return await self._make_async(name, invocation.start, seconds)
+            return await self._make_blocking(name, invocation, seconds)
+        return await self._make_async(name, invocation, seconds)
 
-    async def _make_async(self, name: str, start: Callable[[], object], seconds: float) -> object:
+    async def _make_async(self, name: str, invocation: Invocation, seconds: float) -> object:
         loop = host_loop()
         ended: asyncio.Future[_Ended | None] = loop.create_future()
-        task = loop.create_task(_contain(name, cast("Callable[[], Awaitable[object]]", start), ended))
+        start = cast("Callable[[], Awaitable[object]]", invocation.start)
+        task = loop.create_task(_contain(name, start, ended))
         timer = loop.call_later(seconds, _tell, ended)
         try:
             await ended
@@ -78,7 +80,7 @@ class Calls:
         if said is None:
             await self._stop(name, task)
             raise _overdue(name, seconds)
-        return _unwrap(name, *said)
+        return _unwrap(name, *said, invocation.ours)
 
     async def _stop(self, name: str, task: asyncio.Task[None]) -> None:
         task.cancel()
@@ -86,7 +88,7 @@ class Calls:
         task.add_done_callback(lambda _: self._forget(name))
         await asyncio.wait((task,), timeout=GRACE)
 
-    async def _make_blocking(self, name: str, start: Callable[[], object], seconds: float) -> object:
+    async def _make_blocking(self, name: str, invocation: Invocation, seconds: float) -> object:
         loop = host_loop()
         until = loop.time() + seconds
         try:
@@ -98,7 +100,7 @@ class Calls:
             ) from None
         ended: asyncio.Future[_Ended] = loop.create_future()
         try:
-            self._workers.submit(_Job(start, loop, ended, contextvars.copy_context()))
+            self._workers.submit(_Job(invocation.start, loop, ended, contextvars.copy_context()))
             await asyncio.wait((ended,), timeout=max(0.0, until - loop.time()))
         finally:
             self._slots.release()
@@ -108,7 +110,7 @@ class Calls:
         if not ended.done():
             raise _overdue(name, seconds)
         outcome, error = ended.result()
-        return _unwrap(name, outcome, error)
+        return _unwrap(name, outcome, error, invocation.ours)
 
     def _forget(self, name: str) -> None:
         self._abandoned[name] -= 1
@@ -135,10 +137,15 @@ def _tell(ended: asyncio.Future[_Ended | None], said: _Ended | None = None) -> N
         ended.set_result(said)
 
 
-def _unwrap(name: str, outcome: object, error: BaseException | None) -> object:
+def _unwrap(name: str, outcome: object, error: BaseException | None, ours: bool) -> object:
+    """The outcome, or what was raised. Codes for calls that were refused are the runtime's own: a tool that uses such
+    a word for something else (`deadline`) has been called.
+    """
     if error is None:
         return outcome
     if isinstance(error, TransientError | PermanentError):
+        if error.code in REFUSED and not ours:
+            error.code = f"tool_{error.code}"
         raise error
     message = str(error)[:MAX_MESSAGE]
     raise PermanentError(f"tool {name!r} raised {type(error).__name__}: {message}", code="raised") from error

@@ -24,11 +24,13 @@ class Invocation:
     """A call ready to be made: `start` returns the outcome, or an awaitable of it when not `blocking`.
 
     `spare` are seconds beyond the capability's timeout, for a call that keeps its own time and needs some to connect.
+    `ours` says that its errors are the runtime's: only then do their codes say that a call was not made.
     """
 
     start: Callable[[], object]
     blocking: bool
     spare: float = 0.0
+    ours: bool = False
 
 
 class Tool(Protocol):

@@ -159,6 +159,9 @@ def _check_contract(where: str, contract: Contract) -> None:
     effect = contract.get("side_effect")
     if effect not in ("read", "draft", "write"):
         _refuse(where, f"side_effect is {effect!r}", 'Say what it changes: "read", "draft" or "write".')
+    stage = contract.get("stage", "full")
+    if stage not in ("shadow", "canary", "full"):
+        _refuse(where, f"stage is {stage!r}", 'Say "shadow", "canary" or "full"; `retinue rollout stop` stops it.')
     idempotency = contract.get("idempotency")
     if effect == "write" and idempotency is None:
         _refuse(

@@ -67,8 +67,8 @@ def end_step(page: Page, entry: Outcome) -> None:
     span = step_span(page.state, intent, entry, left.tries if left else 0)
     page.add("spans", span)
     facts = facts_of(intent, entry)
-    if intent is None and "gate" in facts:
-        add_gate_decision(page, facts["gate"], _gated(entry.key, entry.name, facts))
+    if "gate" in entry.facts:
+        add_gate_decision(page, entry.facts["gate"], _gated(entry.key, entry.name, facts))
     match entry.effect:
         case "model":
             page.add("model_calls", _model_call(span, facts, intent, entry))
@@ -86,12 +86,13 @@ def end_step(page: Page, entry: Outcome) -> None:
 
 
 def _gated(key: str, name: str, facts: dict[str, Any]) -> Row:
+    asked = {**(facts.get("asked") or {}), **facts}  # a call in a sandbox is asked about at a stage of its own
     return {
         "key": key,
         "turn": facts.get("turn"),
         "call_id": facts.get("call_id"),
-        "stage": facts.get("stage", "capability"),
-        "resource": facts.get("resource", name),
+        "stage": asked.get("stage", "capability"),
+        "resource": asked.get("resource", name),
     }
 
 

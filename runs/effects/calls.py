@@ -7,6 +7,7 @@ that was interrupted between the two is never repeated in silence: its idempoten
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
@@ -15,7 +16,7 @@ from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
 from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, sandboxed, weighing, wholes
 from retinue.runs.effects.run import Run
 from retinue.runs.effects.weighing import Weighed, is_write
-from retinue.runs.errors import EffectError, PermanentError, StoreError, TransientError
+from retinue.runs.errors import EffectError, Fenced, PermanentError, StoreUnreachable, TransientError
 from retinue.runs.journal import Intent
 from retinue.runs.resources import lacking
 from retinue.runs.sessions import Pause, Resumption
@@ -30,18 +31,23 @@ async def perform(run: Run, command: Command) -> Done | Wait:
     """Make a capability call, or go on with one."""
     try:
         ended = await _perform(run, command)
-    except StoreError:
+        if isinstance(ended, Done):
+            ended = _unless_made(run, command, ended)
+            await rolling.ended(run, command, ended)
+    except (Fenced, StoreUnreachable):
         raise
     except Exception as error:  # whatever it is, it says nothing about an earlier try
         if not _may_have_happened(run, command):
             raise
         ended = _left_open(run, command, str(error))
-    if not isinstance(ended, Done):
-        return ended
-    if ended.result == "refused" and ended.error is not None and _may_have_happened(run, command):
-        ended = _left_open(run, command, ended.error.message)
-    await rolling.ended(run, command, ended)
-    return _told(run, command, ended)
+    return _told(run, command, ended) if isinstance(ended, Done) else ended
+
+
+def _unless_made(run: Run, command: Command, done: Done) -> Done:
+    """How a call ended; one that is refused is left open when an earlier try may have been made."""
+    if done.result == "refused" and done.error is not None and _may_have_happened(run, command):
+        return _left_open(run, command, done.error.message, done)
+    return done
 
 
 def _may_have_happened(run: Run, command: Command) -> bool:
@@ -50,10 +56,14 @@ def _may_have_happened(run: Run, command: Command) -> bool:
     return intent is not None and intent.writes and (run.history.interrupted(key) or key in run.history.unsure)
 
 
-def _left_open(run: Run, command: Command, why: str) -> Done:
-    """The outcome of a write that is not made again though an earlier try may have been; tries that ended are paid."""
+def _left_open(run: Run, command: Command, why: str, refused: Done | None = None) -> Done:
+    """The outcome of a write that is not made again though an earlier try may have been; tries that ended are paid.
+    What the gate said stays with it, where that `refused` the next one.
+    """
     usage = _ONE_HOP if run.history.interrupted(command.key) else NOTHING
-    return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", usage)
+    done = doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", usage)
+    done.facts |= {} if refused is None else refused.facts
+    return done
 
 
 def _told(run: Run, command: Command, done: Done) -> Done:
@@ -83,13 +93,22 @@ async def _perform(run: Run, command: Command) -> Done | Wait:
         if way is not None:
             if not isinstance(way, Resumption):
                 return way
-            return await _execute(run, command, made, weighing.caller_of(run, command, made), way)
+            caller = replace(weighing.caller_of(run, command, made), deadline=remote.sent_until(run, command))
+            return await _execute(run, command, made, caller, way)
     if (lost := sandboxed.cut_off(run, command, made, intent)) is not None:
         return lost
-    if intent is not None and is_write(asked) and (command.interrupted or command.doubted):
-        return await _recover(run, command, made, intent)
+    if intent is not None and is_write(asked):
+        command.doubted = command.doubted or ("" if asked.capability.repeatable else _lost_try(run, command))
+        if command.interrupted or command.doubted:
+            return await _recover(run, command, made, intent)
     command.interrupted = False
     return await _begin(run, command, asked)
+
+
+def _lost_try(run: Run, command: Command) -> str:
+    """How the newest try ended that may have been made and was to be continued, when it cannot be any more."""
+    tries = run.history.attempts.get(command.key, ())
+    return next((each.error.message for each in reversed(tries) if each.error.code not in NOT_MADE), "")
 
 
 async def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prepared) -> Done | None:
@@ -100,10 +119,12 @@ async def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prep
     if weighed.outside is None and weighed.decision.outcome != "deny":
         return None
     remote.give_up(run, command, made)
-    if is_write(made):
-        why = f"{command.name} was begun and is not continued: {weighed.refusal}"
-        return doubts.unknown(command.name, why, _ONE_HOP)
-    return _denied(run, command, weighed)
+    denied = _denied(run, command, weighed)
+    if not is_write(made):
+        return denied
+    done = doubts.unknown(command.name, f"{command.name} was begun and is not continued: {weighed.refusal}", _ONE_HOP)
+    done.facts |= denied.facts
+    return done
 
 
 async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
@@ -291,14 +312,16 @@ async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Do
 async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Make the write once more, with its key, if the gate still allows it; say so first, with a new deadline."""
     weighed = await weighing.weigh(run, command, weighing.prepare(run, command))
-    if weighed.refusal is not None or _is_another(run, command, weighed.call):
-        return _left_open(run, command, weighed.refusal or _ANOTHER)
+    if weighed.refusal is not None:
+        return _left_open(run, command, weighed.refusal, _denied(run, command, weighed))
+    if _is_another(run, command, weighed.call):
+        return _left_open(run, command, _ANOTHER)
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
     now = run.services.now_ns()
     facts = intent.facts | {"deadline": weighing.deadline(call, now), "gate": weighed.decision.facts}
     await run.write(intent.model_copy(update={"at": now, "facts": facts}))
-    return await _execute(run, command, call, weighing.caller_of(run, command, call))
+    return await _execute(run, command, call, weighed.caller)
 
 
 def _doubt(command: Command) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from tests.crash.outside import OUTSIDE
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.watching import Kill, Watch, open_watched
 from tests.doubles import desk
+from tests.doubles.sandboxes import Nodes
 
 from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
 from retinue.ingress import client as clients
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.runs.contracts import RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import Accepted
@@ -81,6 +83,9 @@ def live(life: Life) -> None:
     OUTSIDE.enter(folder, life.number)
     settings = scenario.prepare(folder, life.store)
     composition.Catalog = lambda tools: Catalog([*tools, *desk.TOOLS])  # type: ignore[assignment, misc]
+    plain = composition.services_of
+    boxes = Nodes(folder / "nodes", now=now).node(f"n{life.number % 2}")
+    composition.services_of = lambda *given: replace(plain(*given), sandboxes=boxes)  # type: ignore[assignment]
     clients.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 

@@ -202,6 +202,12 @@ _GUEST = decides(costs({"answer": "It is said."}, "0.01"))
 _THOUGHT = decides(costs({"answer": "It is blue."}, "0.01"))
 _FAULT = {"kind": "transient", "retry_after": 30, "times": 1}
 _UNSURE = decides(_LOOK, {"answer": "It is blue."}, {"answer": "It is red."}, agent="unsure")
+_TINKERS = decides(
+    calls("write_file", path="log", content="begun\n"),
+    calls("shell", command="echo more >> log; cat log"),
+    {"answer": "It is fixed."},
+    agent="tinkerer",
+)
 _SECOND = decides(_PUT, {"answer": "done", "fault": _FAULT}, agent="second")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -233,6 +239,8 @@ SCENARIOS: dict[str, Scenario] = {
     "visits": Scenario("visits", "a cup", [_THOUGHT], most=1_000_000),
     "shown out": Scenario("shown_out", "a cup", act=show_out),
     "memoirs": Scenario("memoirs", "the lamp"),
+    "workshop": Scenario("workshop", 2),
+    "tinkerer": Scenario("tinkerer", "Fix it.", [_TINKERS]),
     "unsure": Scenario("unsure", "Is it blue?", [_UNSURE], act=decide),
     "free": Scenario("free", "Do it.", [_FREE, _SECOND]),
 }

@@ -51,6 +51,12 @@ class Run:
         """The entries of these kinds."""
         return [entry for entry in self.entries if entry["kind"] in kinds]
 
+    @property
+    def sandboxes(self) -> dict[str, str]:
+        """The ids of its sandboxes, each with the step that opened it."""
+        opened = [e["facts"] for e in self.of("record") if e["topic"] == "sandbox" and e["facts"]["event"] == "opened"]
+        return {facts["sandbox_id"]: facts["key"] for facts in opened}
+
     def keys_outside(self, entry: Entry) -> str:
         """Under which key the outside log knows a step."""
         if entry["effect"] == "model":
@@ -90,6 +96,8 @@ class Story:
         text = json.dumps(value)
         for run in self.runs.values():
             text = text.replace(run.id, run.name)
+            for id, key in run.sandboxes.items():
+                text = text.replace(id, f"{run.name} {key}").replace(id[-6:], key)
         return json.loads(text, object_hook=lambda found: {k: v for k, v in found.items() if k not in DIFFERENT})
 
 
@@ -105,7 +113,7 @@ def complaints(calm: Story, rough: Story, most: int | None) -> list[str]:
     wrong = [f"{len(rough.told['strays'])} operations came from no point"] if rough.told["strays"] else []
     wrong += ["requests are left open"] if rough.told["open"] else []
     for name, run in rough.runs.items():
-        wrong += [f"{name}: {said}" for said in [*_journal(run), *_compared(calm, rough, name)]]
+        wrong += [f"{name}: {said}" for said in [*_journal(run), *_unreported(run), *_compared(calm, rough, name)]]
     return [*wrong, *_repeated(rough), *_effects(calm, rough), *_money(rough, most)]
 
 
@@ -124,6 +132,21 @@ def _journal(run: Run) -> Iterator[str]:
             yield f"step {entry['key']} had ended, then came another {entry['kind']}"
         if entry["kind"] == "outcome":
             ended[entry["key"]] = entry["result"]
+
+
+def _unreported(run: Run) -> Iterator[str]:
+    """Programs that were in flight when an owner died, and nobody was told of."""
+    begun: set[str] = set()
+    lost: set[str] = set()
+    for entry in run.of("intent", "outcome", "leased", "record"):
+        if entry["kind"] == "leased":
+            lost |= begun
+        elif entry["kind"] == "record":
+            lost -= {entry["facts"]["key"]} if entry["facts"].get("event") == "lost_exec" else set()
+        elif entry["name"] in ("sandbox.exec", "shell"):
+            begun = begun | {entry["key"]} if entry["kind"] == "intent" else begun - {entry["key"]}
+    if lost:
+        yield f"nobody was told that {sorted(lost)} were cut off"
 
 
 def _compared(calm: Story, rough: Story, name: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.host.clock import now_ns
-from retinue.runs.errors import UnknownName
+from retinue.runs.errors import TransientError, UnknownName
 from retinue.runs.sandboxes import (
     UNWATCHED,
     Exec,
@@ -57,7 +57,9 @@ BUILDER = ManifestInfo(
 class Nodes:
     """What all nodes of a test share: the folder of snapshots, what was done, where operations are held still.
 
-    `done` has (node, operation, detail) of all that reached a workspace. `hold` names moments such as `after exec`.
+    `done` has (node, operation, detail) of all that reached a workspace, `begun` the programs that were started.
+    `hold` names moments such as `after exec`; after `refuse_after` snapshots there are none; `break_once` names an
+    operation that breaks half way, the first time.
     """
 
     folder: Path
@@ -66,7 +68,10 @@ class Nodes:
     done: list[tuple[str, str, str]] = field(default_factory=list)
     hold: set[str] = field(default_factory=set)
     held: list[str] = field(default_factory=list)
-    refuse_snapshots: str = ""
+    begun: list[str] = field(default_factory=list)
+    released: list[tuple[str, str, bool]] = field(default_factory=list)
+    refuse_after: int | None = None
+    break_once: str = ""
     now: Callable[[], int] = now_ns
 
     def node(self, name: str) -> FolderSandboxes:
@@ -77,11 +82,12 @@ class Nodes:
         """What was done, without where."""
         return [f"{operation} {detail}".strip() for _, operation, detail in self.done]
 
-    async def moment(self, which: str) -> None:
-        """Stand still here for ever, when a test wants it."""
-        if which in self.hold:
-            self.held.append(which)
-            await asyncio.Event().wait()
+    async def moment(self, which: str, detail: str = "") -> None:
+        """Stand still here for ever, when a test wants it: at this moment, or at that of one operation."""
+        for wanted in (which, f"{which} {detail}"):
+            if wanted in self.hold:
+                self.held.append(wanted)
+                await asyncio.Event().wait()
 
     @property
     def shelf(self) -> Path:
@@ -142,11 +148,16 @@ class FolderBox:
         """See Box."""
         async with self._turn:
             await self._nodes.moment("before snapshot")
-            if self._nodes.refuse_snapshots:
-                raise SandboxRefused(self._nodes.refuse_snapshots, code="refused")
+            taken = sum(operation == "snapshot" for _, operation, _ in self._nodes.done)
+            if self._nodes.refuse_after is not None and taken >= self._nodes.refuse_after:
+                raise SandboxRefused("the store of snapshots is full", code="quota")
             name = _digest(self.tree)
             if not (self._nodes.shelf / name).exists():
-                shutil.copytree(self.tree, self._nodes.shelf / name, symlinks=True)
+                half = self._nodes.shelf / f"{name}.{os.getpid()}.{self.state.sandbox_id}"
+                shutil.rmtree(half, ignore_errors=True)
+                shutil.copytree(self.tree, half, symlinks=True)
+                with suppress(OSError):  # somebody else was first
+                    half.rename(self._nodes.shelf / name)
             self._nodes.done.append((self._node, "snapshot", ""))
             self._settle({"head_snapshot_id": name, "head_generation": self.state.generation})
             await self._nodes.moment("after snapshot")
@@ -173,15 +184,21 @@ class FolderBox:
     @asynccontextmanager
     async def _changing(self, operation: str, detail: str) -> AsyncIterator[None]:
         async with self._turn:
-            await self._nodes.moment(f"before {operation}")
+            await self._nodes.moment(f"before {operation}", detail)
             note(self._folder, self.state, operation)
             yield
+            if self._nodes.break_once == f"{operation} {detail}":
+                self._nodes.break_once = ""
+                raise TransientError("the backend broke", code="backend")
             self._nodes.done.append((self._node, operation, detail))
             self._settle({"generation": self.state.generation + 1})
-            await self._nodes.moment(f"after {operation}")
+            await self._nodes.moment(f"after {operation}", detail)
 
     async def _run(self, order: Exec, watch: Watch) -> ExecResult:
+        if order.argv[0] == "reach":
+            return _reached(order, watch)
         started = time.monotonic()
+        self._nodes.begun.append(" ".join(order.argv))
         process = await asyncio.create_subprocess_exec(
             *order.argv,
             cwd=self.tree / order.cwd,
@@ -203,6 +220,9 @@ class FolderBox:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    await pipe.read()  # to its end: all that wrote to it is gone
         code = process.returncode or 0
         return ExecResult(
             exit_code=code if code >= 0 and not limits else None,
@@ -239,7 +259,6 @@ class FolderSandboxes:
     def __init__(self, nodes: Nodes, node: str) -> None:
         self.nodes = nodes
         self.name = node
-        self.released: list[tuple[str, bool]] = []
         nodes.shelf.mkdir(parents=True, exist_ok=True)
 
     def manifest(self, name: str) -> ManifestInfo:
@@ -296,7 +315,7 @@ class FolderSandboxes:
 
     async def release(self, run_id: str, ended: bool) -> None:
         """See Sandboxes."""
-        self.released.append((run_id, ended))
+        self.nodes.released.append((self.name, run_id, ended))
 
     async def close(self) -> None:
         """See Sandboxes."""
@@ -347,6 +366,12 @@ def _digest(tree: Path) -> str:
         told = each.read_bytes() if each.is_file() else b""
         hasher.update(f"{each.relative_to(tree)}\0{each.is_file()}\0{len(told)}\0".encode() + told)
     return "s1-" + hasher.hexdigest()
+
+
+def _reached(order: Exec, watch: Watch) -> ExecResult:
+    """The program `reach HOST PORT` asks for a way out, twice."""
+    said = ["yes" if watch.allow(order.argv[1], int(order.argv[2])) else "no" for _ in range(2)]
+    return ExecResult(exit_code=0, stdout=" ".join(said))
 
 
 async def _follow(reader: asyncio.StreamReader | None, stream: str, watch: Watch) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retinue.sandbox.objects import LocalObjects
+from retinue.sandbox.shelves import OBJECTS, TREES
 from retinue.store.sealing import KeyFolder, Vault
 
 
@@ -33,3 +35,8 @@ class FolderCiphers:
     def of(self, tenant: str, make: bool) -> TenantCipher | None:
         self.vault.prepare(tenant, make)
         return TenantCipher(self.vault, tenant) if self.vault.knows(tenant) else None
+
+
+def kept_keys(objects: LocalObjects, tenant: str) -> list[str]:
+    """Keys of all objects and heads of a tenant."""
+    return sorted(held.key for folder in (OBJECTS, TREES) for held in objects.list(tenant, folder))

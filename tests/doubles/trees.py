@@ -94,3 +94,8 @@ def allocated(root: Path) -> int:
     return sum(
         os.lstat(os.path.join(folder, name)).st_blocks * 512 for folder, _, files in os.walk(root) for name in files
     )
+
+
+def names(folder: Path) -> list[str]:
+    """All that is below a folder, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

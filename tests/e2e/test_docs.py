@@ -20,7 +20,6 @@ FENCE = re.compile(r"<!-- file: (?P<name>[\w./]+) -->\n```\w+\n(?P<text>.*?)```"
 COMMAND = re.compile(r"^retinue (?P<words>.+?)(?: {2,}#.*)?$", re.MULTILINE)
 MAIN = "import sys; from retinue.ingress.cli import main; sys.exit(main())"
 REFUSED = "SELECT stage, rules, count(*) AS n FROM validations WHERE what = 'output' AND NOT ok GROUP BY ALL"
-QUESTION = {"id": "q1", "question": "When is the library open?"}
 
 
 def write_files(page: Path, folder: Path) -> dict[str, str]:
@@ -55,10 +54,9 @@ def commands(page: Path, verb: str) -> list[list[str]]:
 
 @pytest.fixture
 def first_agent(tmp_path: Path) -> Path:
-    """The project of the README, written down, with a file of questions."""
+    """The project of the README, written down."""
     files = write_files(ROOT / "README.md", tmp_path)
-    assert set(files) == {"retinue.yaml", "documents/hours.md", "my_agents.py", "ask.py"}
-    (tmp_path / "questions.jsonl").write_text(json.dumps(QUESTION) + "\n", encoding="utf-8")
+    assert set(files) == {"retinue.yaml", "documents/hours.md", "my_agents.py", "ask.py", "questions.jsonl"}
     return tmp_path
 
 
@@ -92,11 +90,11 @@ def test_the_batch_writes_an_answer_and_resumes_without_running_a_row_again(firs
     first, again = commands(ROOT / "README.md", "batch")
     assert "--resume" in again
     typed(first_agent, "-c", MAIN, *first, "--local")
-    [row] = map(json.loads, (first_agent / "answers.jsonl").read_text().splitlines())
-    assert (row["id"], row["status"]) == ("q1", "completed")
+    rows = [json.loads(line) for line in (first_agent / "answers.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["status"]) for row in rows] == [("q1", "completed"), ("q2", "completed")]
     typed(first_agent, "-c", MAIN, *again, "--local")
-    [same] = map(json.loads, (first_agent / "answers.jsonl").read_text().splitlines())
-    assert same["run_id"] == row["run_id"]
+    same = [json.loads(line) for line in (first_agent / "answers.jsonl").read_text().splitlines()]
+    assert [row["run_id"] for row in same] == [row["run_id"] for row in rows]
 
 
 @pytest.mark.promise("B1")

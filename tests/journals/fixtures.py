@@ -12,7 +12,8 @@ from typing import Any
 
 import apsw
 from pydantic_core import to_json
-from tests.doubles.memory_store import Kept, MemoryStore, Stored
+from tests.doubles.memory_rows import Kept, Stored
+from tests.doubles.memory_store import MemoryStore
 from tests.doubles.shapes import AnyStore
 
 from retinue.runs.arrivals import Group

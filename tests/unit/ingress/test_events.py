@@ -13,8 +13,10 @@ from tests.doubles.worlds import World, world
 from retinue.host.settings import load_settings
 from retinue.ingress import controls
 from retinue.ingress.controls import Controls
+from retinue.ingress.events import events_of
 from retinue.runs.context import Context
 from retinue.runs.definitions import workflow
+from retinue.runs.journal import Frame, Record
 
 
 @workflow
@@ -67,3 +69,14 @@ async def test_more_text_than_one_page_of_the_store_comes_before_the_end(made: W
     await made.store.stream([(run_id, "k", 1, piece) for piece in pieces])
     events = [event async for event in Controls(load_settings(tmp_path), made.store).events(run_id, follow=False)]
     assert [event.text for event in events if event.kind == "delta"] == pieces
+
+
+def test_what_becomes_of_a_sandbox_and_what_runs_in_it_is_told_in_words() -> None:
+    moved = Record(at=1, topic="sandbox", facts={"name": "work", "event": "moved", "cause": "2 calls made again"})
+    content = {"stdout": "one\ntwo\x1b[2J\n\n"}
+    output = Record(at=1, topic="output", facts={"key": "0/shell#0", "bytes": {"stdout": 9}}, content=content)
+    frame = Frame(seq=1, run_id="r", tenant_id="t", position=3, epoch=1, entries=(moved, output))
+    assert [(one.name, one.text) for one in events_of(frame)] == [
+        ("sandbox", "sandbox work: moved (2 calls made again)"),
+        ("output", "0/shell#0 writes: two[2J"),
+    ]

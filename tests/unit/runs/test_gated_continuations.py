@@ -9,7 +9,7 @@ import pytest
 from tests.crash.outside import read
 from tests.doubles.worlds import ALLOW_ALL, World
 from tests.unit.runs.conftest import Make
-from tests.unit.runs.test_remote_calls import ANSWERS, asked, orders, say, world_with_desk
+from tests.unit.runs.ordering import ANSWERS, asked, orders, say, world_with_desk
 
 from retinue.policy.load import load_gate
 from retinue.runs.context import Context

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.doubles.worlds import ALLOW_ALL, World, calls, costs
+from tests.doubles.worlds import ALLOW_ALL, calls, costs
 from tests.unit.runs.conftest import Make
+from tests.unit.runs.failing import (
+    begin_anew,
+    both,
+    broken,
+    buys,
+    done,
+    failed,
+    lost,
+    payer,
+    piece,
+    steps,
+    strict,
+    work,
+)
 
 from retinue.policy.load import load_gate
 from retinue.runs.context import Context
 from retinue.runs.contracts import Budget, Status, StopReason
 from retinue.runs.control import RunQuery
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import InvalidInput, PermanentError, TransientError
+from retinue.runs.errors import InvalidInput
 from retinue.runs.joins import first_success
 from retinue.runs.journal import Retried
 from retinue.runs.machine import IllegalTransition
@@ -23,56 +36,10 @@ from retinue.sessions.native import tool
 
 pytestmark = [pytest.mark.promise("A9")]
 
-done: list[str] = []
-broken: set[str] = set()
-lost: list[int] = []
-
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    done.clear()
-    broken.clear()
-    lost.clear()
-
-
-async def work(name: str) -> str:
-    done.append(name)
-    if name in broken:
-        raise PermanentError(f"{name} is broken")
-    if lost:
-        raise TransientError(f"the reply to {name} was lost")
-    return f"{name} {len(done)}"
-
-
-@workflow
-async def steps(ctx: Context, names: list[str]) -> list[str]:
-    return [await ctx.step(work, name) for name in names]
-
-
-@workflow
-async def piece(ctx: Context, name: str) -> str:
-    before = await ctx.step(work, f"before {name}")
-    return before + "; " + str(await ctx.step(work, name))
-
-
-@workflow
-async def strict(ctx: Context, names: list[str]) -> list[Any]:
-    branches = await ctx.map(piece, names)
-    for branch in branches:
-        if not branch.ok:
-            raise PermanentError(f"branch {branch.index} failed")
-    return [branch.value for branch in branches]
-
-
-@workflow
-async def both(ctx: Context, names: list[str]) -> list[Any]:
-    return [await ctx.run(piece, name) for name in names]
-
-
-async def failed(world: World, target: Any, input: Any, **fields: Any) -> str:
-    result = await world.run(target, input, **fields)
-    assert result.status is Status.failed
-    return result.run_id
+    begin_anew()
 
 
 @pytest.mark.rule("R13")
@@ -160,25 +127,6 @@ async def test_a_retry_starts_the_clock_again(make_on_each: Make) -> None:
     assert (await world.finish(run_id)).value == "late" and done == ["a"]
 
 
-async def test_new_code_goes_on_from_the_checkpoint_and_repeats_no_finished_step(make_on_each: Make) -> None:
-    @workflow(name="steps", version="2")
-    async def newer(ctx: Context, names: list[str]) -> list[str]:
-        await ctx.step(work, "first of all")
-        return [await ctx.step(work, name) for name in names]
-
-    world = await make_on_each(steps)
-    broken.add("b")
-    run_id = await failed(world, steps, ["a", "b"])
-    broken.clear()
-    world.redefine(newer)
-    await world.retry(run_id)
-    assert (await world.finish(run_id)).reason is StopReason.replay_mismatch
-    await world.retry(run_id, migrate=True, version="2")
-    result = await world.finish(run_id)
-    assert result.status is Status.completed, result.error
-    assert done.count("a") <= 2 and done[-1] == "b"
-
-
 @pytest.mark.promise("A8")
 async def test_only_a_failed_run_is_retried(make_on_each: Make) -> None:
     @workflow
@@ -224,65 +172,6 @@ async def test_limits_of_several_retries_add_up(make_on_each: Make) -> None:
     assert last.amendment.budget == Budget(hops=5, steps=9)
 
 
-async def test_what_failed_below_is_migrated_to_the_version_of_its_own_target(make_on_each: Make) -> None:
-    @workflow(version="1")
-    async def inner(ctx: Context, name: str) -> str:
-        return str(await ctx.step(work, name))
-
-    @workflow(version="a")
-    async def outer(ctx: Context, name: str) -> str:
-        return str(await ctx.run("inner", name))
-
-    world = await make_on_each(inner, outer)
-    broken.add("x")
-    run_id = await failed(world, outer, "x")
-    broken.clear()
-    world.redefine(replace(inner, explicit_version="2"), replace(outer, explicit_version="b"))
-    versions = {"inner": "2", "outer": "b"}
-    assert len(await world.retry(run_id, migrate=True, version="b", versions=versions)) == 2
-    result = await world.finish(run_id)
-    assert result.status is Status.completed, result.error
-
-
-ASK = """
-@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };
-@id("ask") @outcome("approval") forbid (principal, action == Action::"capability", resource);
-"""
-
-
-@tool(side_effect="write", idempotency="at_most_once")
-async def pay(amount: int, *, key: str) -> str:
-    """Pays."""
-    return await work(f"pay {amount}")
-
-
-payer = agent("payer", "Pays.", tools=[pay])
-
-
-def buys(amount: int, version: str) -> Any:
-    @workflow(name="buys", version=version)
-    async def made(ctx: Context, _: Any) -> Any:
-        return await ctx.call("pay", amount=amount)
-
-    return made
-
-
-@pytest.mark.promise("F3")
-async def test_a_yes_from_before_a_retry_is_no_yes_to_other_arguments(make_on_each: Make) -> None:
-    world = await make_on_each(buys(1, "1"), payer, policy=ASK)
-    broken.add("pay 1")
-    run_id = await world.submit("buys")
-    first = await world.asked(run_id)
-    await world.store.resolve(first.request_id, "approved", "ben", world.clock())
-    assert (await world.finish(run_id)).status is Status.failed
-    world.redefine(buys(1_000, "2"), payer)
-    await world.retry(run_id, migrate=True, version="2")
-    second = await world.asked(run_id)
-    assert "amount=1000" in second.prompt and second.request_id != first.request_id and done == ["pay 1"]
-    await world.store.resolve(second.request_id, "approved", "ben", world.clock())
-    assert (await world.finish(run_id)).status is Status.completed and done == ["pay 1", "pay 1000"]
-
-
 @pytest.mark.promise("C4")
 async def test_a_retry_asks_anew_about_a_write_of_which_nobody_could_tell(make_on_each: Make) -> None:
     rule = '@id("all") permit (principal, action, resource) unless { action == Action::"doubt" };'
@@ -318,31 +207,6 @@ async def test_a_step_that_must_not_be_repeated_is_in_doubt_when_it_was_stopped_
     assert (await world.finish(run_id)).value == "b" and done == ["a"]
 
 
-def flow(version: str, names: list[str], spread: bool = False) -> Any:
-    """The first names are worked on one by one, or each by a child; the last one always by a step."""
-
-    @workflow(name="flow", version=version)
-    async def made(ctx: Context, _: Any) -> list[Any]:
-        if spread:
-            first = [branch.value for branch in await ctx.map(piece, names[:-1])]
-        else:
-            first = [await ctx.step(work, name) for name in names[:-1]]
-        return [*first, await ctx.step(work, names[-1])]
-
-    return made
-
-
-async def test_what_was_kept_twice_is_still_that_of_its_arguments(make_on_each: Make) -> None:
-    world = await make_on_each(flow("1", ["a", "b"]))
-    broken.add("b")
-    run_id = await failed(world, "flow", None)
-    await world.retry(run_id, migrate=True)
-    assert (await world.finish(run_id)).status is Status.failed
-    world.redefine(flow("2", ["z", "c"]))
-    await world.retry(run_id, migrate=True, version="2")
-    assert (await world.finish(run_id)).value == ["z 4", "c 5"]
-
-
 @pytest.mark.promise("F1")
 async def test_the_policy_in_force_decides_what_a_retried_run_asks_for_anew(make_on_each: Make) -> None:
     clerk = agent("clerk", "Answers.")
@@ -357,17 +221,6 @@ async def test_the_policy_in_force_decides_what_a_retried_run_asks_for_anew(make
     assert (await world.finish(run_id)).reason is StopReason.policy_denied
 
 
-async def test_new_code_does_not_take_old_children_for_those_of_other_inputs(make_on_each: Make) -> None:
-    world = await make_on_each(flow("1", ["a", "b"], spread=True), piece)
-    broken.add("b")
-    run_id = await failed(world, "flow", None)
-    world.redefine(flow("2", ["z", "c"], spread=True), piece)
-    await world.retry(run_id, migrate=True, version="2")
-    result = await world.finish(run_id)
-    assert result.error is not None and "asks for other arguments of children 0/piece#0" in result.error.message
-    assert result.reason is StopReason.replay_mismatch
-
-
 @pytest.mark.rule("R4")
 async def test_a_try_that_failed_for_sure_before_a_retry_is_not_paid_as_lost(make_on_each: Make) -> None:
     thinker = agent("thinker", "Thinks.")
@@ -378,33 +231,6 @@ async def test_a_try_that_failed_for_sure_before_a_retry_is_not_paid_as_lost(mak
     await world.retry(run_id)
     result = await world.finish(run_id)
     assert (result.value, result.usage.micros, result.usage.steps) == ("ok", 50_000, 2)
-
-
-async def test_a_retrys_version_and_budget_are_those_of_the_run_it_is_meant_for(make_on_each: Make) -> None:
-    """A child goes on with its own version, and with its share: the sum of shares stays the parent's."""
-
-    @workflow(version="7")
-    async def kid(ctx: Context, name: str) -> str:
-        return str(await ctx.step(work, name))
-
-    def parent(version: str) -> Any:
-        @workflow(name="parent", version=version)
-        async def made(ctx: Context, _: Any) -> Any:
-            return await ctx.run(kid, "a", budget=Budget(usd="0.10"))
-
-        return made
-
-    world = await make_on_each(parent("1"), kid)
-    broken.add("a")
-    run_id = await failed(world, "parent", None, budget=Budget(usd="1"))
-    broken.clear()
-    world.redefine(parent("2"), kid)
-    [child_id, _] = await world.retry(run_id, migrate=True, version="2", budget=Budget(usd="10"))
-    assert (await world.finish(run_id)).value == "a 2"
-    [of_child] = [e for e in await world.entries(child_id) if e.kind == "retried"]
-    [own] = [e for e in await world.entries(run_id) if e.kind == "retried"]
-    assert (of_child.amendment.budget, of_child.amendment.version) == (None, None)
-    assert (own.amendment.budget, own.amendment.version) == (Budget(usd="10"), "2")
 
 
 async def test_a_child_of_a_failed_parent_is_retried_with_it_only(make_on_each: Make) -> None:

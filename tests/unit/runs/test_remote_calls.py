@@ -1,4 +1,4 @@
-"""Calls to servers: sessions as state of the run, questions through the inbox, continuation before anything else."""
+"""Calls to servers: questions through the inbox, continuation before anything else."""
 
 from __future__ import annotations
 
@@ -8,105 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.outside import OUTSIDE, read
+from tests.crash.outside import read
 from tests.doubles import desk
-from tests.doubles.worlds import ALLOW_ALL, World
+from tests.doubles.worlds import ALLOW_ALL, SECOND
 from tests.unit.runs.conftest import Make
-
-from retinue.runs.context import Context
-from retinue.runs.contracts import Json, PendingRequest, Status
-from retinue.runs.control import SessionQuery, SessionRecord
-from retinue.runs.definitions import workflow
-from retinue.runs.errors import PermanentError, SideEffectUnknown
-from retinue.runs.journal import AnyEntry, Record
-from retinue.runs.sessions import MOVES, SessionPolicy, SessionStatus
-from retinue.sessions.catalog import Catalog
-from retinue.sessions.gateway import CapabilityGateway
-
-pytestmark = [pytest.mark.promise("D2", "D3", "D4")]
-
-ANSWERS: dict[str, Json] = {"terms": {"action": "accept"}, "size": {"size": 3, "gift": True}, "red": {"colour": "red"}}
-ASK_ABOUT_NOTES = (
-    ALLOW_ALL + '@id("ask") @outcome("approval") @reason("notes need a yes")'
-    ' forbid (principal, action == Action::"capability", resource == Capability::"desk__note");'
+from tests.unit.runs.ordering import (
+    answer_all,
+    asked,
+    is_kept,
+    moves,
+    orders,
+    say,
+    session_of,
+    works,
+    world_with_desk,
 )
 
+from retinue.runs.capabilities import Caller
+from retinue.runs.control import SessionQuery
+from retinue.runs.journal import Record
+from retinue.runs.sessions import SessionPolicy, SessionStatus
 
-@workflow
-async def orders(ctx: Context, text: str) -> Any:
-    return await ctx.call("desk__order", text=text)
-
-
-@workflow
-async def works(ctx: Context, names: list[str]) -> list[Any]:
-    done: list[Any] = []
-    for name in names:
-        try:
-            done.append(await ctx.call(f"desk__{name}", text="it"))
-        except (PermanentError, SideEffectUnknown) as error:
-            done.append(type(error).__name__)
-    return done
-
-
-@workflow
-async def pages(ctx: Context, most: int, state: dict[str, int] | None = None) -> int:
-    state = state or {"page": 0}
-    await ctx.call("desk__note", text=f"page {state['page']}")
-    if state["page"] == most:
-        return most
-    await ctx.checkpoint("page", {"page": state["page"] + 1})
-
-
-async def world_with_desk(make: Make, folder: Path, *tools: desk.Remote, policy: str = ALLOW_ALL) -> World:
-    """A world with the desk's tools, and its log in a folder."""
-    OUTSIDE.enter(folder, 1)
-    world = await make(orders, works, pages, policy=policy)
-    gate = world.services.gate
-    world.use(gateway=CapabilityGateway(Catalog(tools or desk.TOOLS), gate, clock=world.clock))
-    return world
-
-
-async def asked(world: World) -> list[PendingRequest]:
-    """Drive until everything rests; what is asked."""
-    await world.settle()
-    return await world.store.requests()
-
-
-async def say(world: World, request: PendingRequest, value: Json) -> None:
-    await world.store.resolve(request.request_id, "answered", "ben", world.clock(), value)
-
-
-async def session_of(world: World) -> SessionRecord:
-    """The newest session there is."""
-    return (await world.store.sessions(SessionQuery()))[0]
-
-
-async def moves(world: World, run_id: str) -> list[tuple[str | None, str]]:
-    """The moves of the run's sessions as they are journaled: before and after."""
-    entries = [e for e in await world.entries(run_id) if isinstance(e, Record) and e.topic == "session"]
-    return [(e.facts["before"], e.facts["status"]) for e in entries if e.facts["before"] != e.facts["status"]]
-
-
-def is_kept(entry: AnyEntry) -> bool:
-    return isinstance(entry, Record) and entry.topic == "continuation" and entry.facts["event"] == "kept"
-
-
-async def answer_all(world: World, run_id: str, crash: bool) -> Json:
-    """Answer everything the desk asks, perhaps with a crash between any two answers; the output."""
-    for _ in range(10):
-        if crash:
-            await world.settle()
-            await world.crash()
-        open_ones = await asked(world)
-        if not open_ones and not await world.wait_out():
-            break
-        if not open_ones:
-            continue
-        request = open_ones[0]
-        kind = request.asked["kind"]
-        form = "red" if kind == "form" and "colour" in request.asked["schema"]["properties"] else "size"
-        await say(world, request, ANSWERS["terms" if kind == "url" else form])
-    return (await world.finish(run_id)).value
+pytestmark = [pytest.mark.promise("D2", "D3", "D4")]
 
 
 @pytest.mark.promise("B4")
@@ -126,33 +49,6 @@ async def test_questions_of_a_server_are_asked_and_answered_once(
     assert sum(line.what == "filed" for line in log) == 1
     waited = ("in_progress", "waiting_for_input"), ("waiting_for_input", "in_progress")
     assert await moves(world, run_id) == [(None, "in_progress"), *waited, *waited, ("in_progress", "closed")]
-
-
-async def test_a_session_is_a_record_with_all_that_is_known(make_on_each: Make, tmp_path: Path) -> None:
-    world = await world_with_desk(make_on_each, tmp_path)
-    run_id = await world.submit(orders, "a cup")
-    await asked(world)
-    found = await session_of(world)
-    assert (found.run_id, found.root_run_id, found.tenant_id, found.trace_id) == (run_id, run_id, "acme", "7" * 32)
-    assert (found.server, found.transport, found.protocol, found.pins) == ("desk", "http", "2026-07-28", "p1")
-    assert (found.status, found.cause, found.resumable) == (SessionStatus.waiting_for_input, "asked", True)
-    assert await world.store.session(found.session_id[-8:]) == found
-    await answer_all(world, run_id, crash=False)
-    ended = await session_of(world)
-    assert (ended.status, ended.cause, ended.resumable) == (SessionStatus.closed, "the run ended", False)
-    assert ended.closed_at == ended.changed_at and await world.store.sessions(SessionQuery(open_only=True)) == []
-
-
-async def test_a_run_that_is_canceled_while_it_waits_closes_its_sessions(make_on_each: Make, tmp_path: Path) -> None:
-    world = await world_with_desk(make_on_each, tmp_path)
-    run_id = await world.submit(orders, "a cup")
-    await asked(world)
-    await world.store.cancel(run_id, "ben", world.clock())
-    assert (await session_of(world)).status is SessionStatus.closed
-    assert (await moves(world, run_id))[-1] == ("waiting_for_input", "closed")
-    assert (await world.store.get(run_id)).status is Status.canceled
-    entries = await world.entries(run_id)
-    assert entries[-1].kind == "finished" and (await world.store.get(run_id)).position == len(entries)
 
 
 async def test_a_declined_question_reaches_the_server(make: Make, tmp_path: Path) -> None:
@@ -293,104 +189,6 @@ async def test_a_server_reaches_a_model_through_gate_budget_and_journal(
     assert [intent.effect for intent in await world.intents(run_id) if "!sampled:" in intent.key] == ["model"]
 
 
-async def test_a_session_waits_with_its_call_for_our_own_approval(make_on_each: Make, tmp_path: Path) -> None:
-    world = await world_with_desk(make_on_each, tmp_path, policy=ASK_ABOUT_NOTES)
-    run_id = await world.submit(works, ["note"])
-    [request] = await asked(world)
-    found = await session_of(world)
-    assert (found.status, found.approval) == (SessionStatus.waiting_for_approval, "pending")
-    await world.store.resolve(request.request_id, "approved", "ben", world.clock(), None)
-    assert (await world.finish(run_id)).value == ["noted it"]
-    assert (await session_of(world)).approval == "approved"
-    steps = [(None, "in_progress"), ("in_progress", "waiting_for_approval"), ("waiting_for_approval", "in_progress")]
-    assert (await moves(world, run_id))[:3] == steps
-
-
-async def test_who_closes_a_session_ends_its_open_call_and_the_next_begins_anew(
-    make_on_each: Make, tmp_path: Path
-) -> None:
-    world = await world_with_desk(make_on_each, tmp_path)
-    run_id = await world.submit(works, ["order", "note"])
-    await asked(world)
-    found = await session_of(world)
-    await world.store.close_session(found.session_id[-10:], "ben", world.clock())
-    assert (await world.finish(run_id)).value == ["SideEffectUnknown", "noted it"]
-    newest, first = await world.store.sessions(SessionQuery())
-    assert (first.session_id, first.cause) == (found.session_id, "closed by ben")
-    assert (newest.number, newest.status, newest.cause) == (1, SessionStatus.closed, "the run ended")
-    with pytest.raises(Exception, match="is closed already"):
-        await world.store.close_session(found.session_id, "ben", world.clock())
-
-
-async def test_sessions_outlive_checkpoints_and_crashes(make_on_each: Make, tmp_path: Path) -> None:
-    world = await world_with_desk(make_on_each, tmp_path)
-    run_id = await world.submit(pages, 3)
-    await world.until(lambda: any(line.text == "page 1" for line in read(tmp_path)))
-    await world.crash()
-    assert (await world.finish(run_id)).value == 3
-    assert len(await world.store.sessions(SessionQuery())) == 1
-
-
-@pytest.mark.parametrize("tracked", [True, False])
-async def test_the_id_of_the_wire_is_kept_only_where_it_is_tracked(tracked: bool, make: Make, tmp_path: Path) -> None:
-    async def with_id(arguments: Any, caller: Any, link: Any) -> object:
-        link.opened(desk.WIRE.model_copy(update={"session_id": "wire-7"}))
-        return "done"
-
-    world = await world_with_desk(make, tmp_path, desk.remote("desk__note", with_id, side_effect="read"))
-    world.use(sessions=SessionPolicy(track_session_ids=tracked))
-    run_id = await world.submit(works, ["note"])
-    assert (await world.finish(run_id)).value == ["done"]
-    assert (await session_of(world)).wire_session_id == ("wire-7" if tracked else None)
-    assert ("wire-7" in str(await world.entries(run_id))) is tracked
-
-
-async def test_without_new_beginnings_a_lost_session_fails_its_calls_until_it_is_closed(
-    make: Make, tmp_path: Path
-) -> None:
-    async def breaks(arguments: Any, caller: Any, link: Any) -> object:
-        link.opened(desk.WIRE)
-        link.lost("the server forgot us")
-        raise desk.TransientError("gone", code="lost")
-
-    world = await world_with_desk(make, tmp_path, desk.remote("desk__note", breaks, side_effect="read"))
-    world.use(sessions=SessionPolicy(support_reinit_on_expiry=False))
-    run_id = await world.submit(works, ["note"])
-    assert (await world.finish(run_id)).value == ["PermanentError"]
-    [ended] = [outcome for outcome in await world.outcomes(run_id) if outcome.effect == "call"]
-    assert ended.error is not None and ended.error.code == "reinitialize_required"
-    assert "the server forgot us" in ended.error.message
-
-
-async def test_other_tools_than_were_approved_are_a_new_beginning_whatever_is_kept(make: Make, tmp_path: Path) -> None:
-    async def changed(arguments: Any, caller: Any, link: Any) -> object:
-        link.opened(desk.WIRE)
-        link.lost("pins_changed")
-        raise PermanentError("the tool is another one", code="pin_changed")
-
-    tools = (desk.ORDER, desk.remote("desk__note", changed, side_effect="read"))
-
-    @workflow
-    async def both(ctx: Context, _: Any) -> list[Any]:
-        done = await asyncio.gather(
-            ctx.call("desk__order", text="a"), ctx.call("desk__note", text="b"), return_exceptions=True
-        )
-        return [type(each).__name__ for each in done]
-
-    world = await world_with_desk(make, tmp_path, *tools)
-    world.redefine(both)
-    run_id = await world.submit(both, None)
-    assert len(await asked(world)) == 2
-    found = await session_of(world)
-    assert (found.status, found.cause, found.resumable) == (
-        SessionStatus.reinitialize_required,
-        "pins_changed",
-        True,
-    )
-    await answer_all(world, run_id, crash=False)
-    assert ("reinitialize_required", "in_progress") in await moves(world, run_id)
-
-
 async def test_progress_is_told_once_a_second_and_a_hundred_times_at_most(make: Make, tmp_path: Path) -> None:
     async def counts(arguments: Any, caller: Any, link: Any) -> object:
         link.opened(desk.WIRE)
@@ -424,22 +222,57 @@ async def test_a_server_that_never_stops_asking_is_given_up(make: Make, tmp_path
     assert len(await world.store.requests(open_only=False)) == 32
 
 
-async def test_two_calls_of_one_session_are_one_session(make: Make, tmp_path: Path) -> None:
-    @workflow
-    async def both(ctx: Context, _: Any) -> list[Any]:
-        return list(await asyncio.gather(ctx.call("desk__order", text="a"), ctx.call("desk__note", text="b")))
+@pytest.mark.rule("R9")
+async def test_a_continuation_may_not_be_applied_after_the_deadline_that_is_on_record(
+    make_on_each: Make, tmp_path: Path
+) -> None:
+    world = await world_with_desk(make_on_each, tmp_path)
+    deadlines: list[int] = []
+    make_call = world.services.gateway.execute
 
-    world = await world_with_desk(make, tmp_path, policy=ASK_ABOUT_NOTES)
-    world.redefine(both)
-    run_id = await world.submit(both, None)
-    open_ones = await asked(world)
-    found = await session_of(world)
-    assert found.status is SessionStatus.waiting_for_approval, "an approval is more urgent than a question"
-    approval = next(request for request in open_ones if request.kind == "approval")
-    await world.store.resolve(approval.request_id, "approved", "ben", world.clock(), None)
+    async def execute(call: Any, caller: Caller, link: Any = None) -> Any:
+        if link.resumption is not None:
+            deadlines.append(caller.deadline)
+        return await make_call(call, caller, link)
+
+    world.services.gateway.execute = execute  # type: ignore[method-assign]
+    run_id = await world.submit(orders, "a cup")
+    await answer_all(world, run_id, crash=True)
+    told = [each for each in await world.entries(run_id) if isinstance(each, Record) and each.topic == "continuation"]
+    recorded = [each.facts["deadline"] for each in told if each.facts["event"] == "resumed"]
+    assert len(recorded) == len(deadlines) == 2
+    assert all(given <= known for given, known in zip(deadlines, recorded, strict=True))
+
+
+@pytest.mark.promise("C4")
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("contract", ["at_most_once", "idempotent"])
+async def test_a_task_that_can_be_polled_no_more_is_left_to_its_contract(
+    make_on_each: Make, tmp_path: Path, contract: Any, crash: bool
+) -> None:
+    """The poll failed, and before the next one what it goes on with ran out: the write may have been made."""
+
+    async def brew(arguments: Any, caller: Any, link: Any) -> object:
+        link.opened(desk.WIRE)
+        if link.resumption is None:
+            desk.OUTSIDE.say("filed", caller.key, "desk__brew")
+            if desk.OUTSIDE.has("polled", "t1"):
+                return "brewed again"
+            await link.keep(desk.Token({"kind": "task", "task_id": "t1"}, expires_at=world.clock.now + SECOND))
+            desk.OUTSIDE.say("polled", "t1", "desk__brew")
+            raise desk.TransientError("the connection broke", code="lost", retry_after=60.0)
+        return "brewed"
+
+    world = await world_with_desk(make_on_each, tmp_path, desk.remote("desk__brew", brew, idempotency=contract))
+    run_id = await world.submit(works, ["brew"])
     await world.settle()
-    assert (await session_of(world)).status is SessionStatus.waiting_for_input
-    await answer_all(world, run_id, crash=False)
-    for before, after in await moves(world, run_id):
-        assert before is None or SessionStatus(after) in MOVES[SessionStatus(before)]
-    assert len(await world.store.sessions(SessionQuery())) == 1
+    if crash:
+        await world.crash()
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    assert made == 1 and await world.wait_out()
+    result = await world.finish(run_id)
+    made = sum(line.what == "filed" for line in read(tmp_path))
+    if contract == "idempotent":
+        assert (result.value, made) == (["brewed again"], 2)
+    else:
+        assert (result.value, made) == (["SideEffectUnknown"], 1)

@@ -30,7 +30,7 @@ async def works(ctx: Context, text: str) -> Any:
 
 
 async def test_a_workflow_works_in_a_sandbox(make_on_each: Make, tmp_path: Path) -> None:
-    world, _ = await boxed(make_on_each, tmp_path, works)
+    world, nodes = await boxed(make_on_each, tmp_path, works)
     result = await world.run(works, "one")
     assert result.value == [3, "two", "oops\n", ["a", "a/b.txt"], "two"]
     assert await moves(world, result.run_id) == ["opened", "snapshot", "closed"]
@@ -41,7 +41,7 @@ async def test_a_workflow_works_in_a_sandbox(make_on_each: Make, tmp_path: Path)
         ("sandbox.edit", 2),
         ("sandbox.exec", 3),
     ]
-    assert world.services.sandboxes.released == [(result.run_id, True)]  # type: ignore[union-attr]
+    assert nodes.released == [("a", result.run_id, True)]
     assert len({one.facts["sandbox"] for one in outcomes}) == 1
 
 

@@ -14,7 +14,7 @@ from retinue.runs.capabilities import Caller
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, StopReason
 from retinue.runs.definitions import agent, workflow
-from retinue.runs.errors import SideEffectUnknown, TransientError
+from retinue.runs.errors import PermanentError, SideEffectUnknown, TransientError
 from retinue.runs.identity import effect_key
 from retinue.sessions.native import tool
 
@@ -141,6 +141,24 @@ async def test_a_probe_that_finds_the_write_ends_it_without_a_second_one(make_on
 
 
 @pytest.mark.rule("R9")
+async def test_no_try_may_be_applied_after_the_deadline_that_is_on_record(make_on_each: Make) -> None:
+    """A probe counts from what is on record: the commit of it, however slow, gives the other side no more time."""
+    world = await make_on_each(act, keeper)
+    deadlines: list[int] = []
+    make_call = world.services.gateway.execute
+
+    async def execute(call: Any, caller: Caller, link: Any = None) -> Any:
+        deadlines.append(caller.deadline)
+        return await make_call(call, caller, link)
+
+    world.services.gateway.execute = execute  # type: ignore[method-assign]
+    assert (await interrupted(world, "put")).value == ["text 0"]
+    recorded = [each.facts["deadline"] for each in await world.intents("run-0001") if each.effect == "call"]
+    assert len(recorded) == len(deadlines) == 2
+    assert all(given <= known for given, known in zip(deadlines, recorded, strict=True))
+
+
+@pytest.mark.rule("R9")
 async def test_an_absence_counts_only_after_the_deadline_and_a_while(make_on_each: Make) -> None:
     world = await make_on_each(act, keeper)
     outside.hold = True
@@ -169,6 +187,24 @@ async def test_a_write_that_failed_on_the_way_is_repeated_only_when_it_may_be(
     result = await world.run(act, [name])
     assert (result.status, len(outside.keys)) == (status, 2 if name == "put" else 1)
     assert len(set(outside.keys)) == 1
+
+
+@pytest.mark.parametrize("code", ["deadline", "saturated", "version"])
+@pytest.mark.parametrize("error", [TransientError, PermanentError])
+async def test_a_tool_that_borrows_a_word_of_the_gateway_is_not_taken_to_be_uncalled(
+    make: Make, code: str, error: type[TransientError | PermanentError]
+) -> None:
+    @tool(side_effect="write", idempotency="at_most_once")
+    async def wire(text: str, *, key: str) -> str:
+        """Sends, and hears nothing in time."""
+        outside.keys.append(key)
+        raise error("the other side said nothing in time", code=code)
+
+    world = await make(act, agent("sender", "Sends.", tools=[wire]))
+    result = await world.run(act, ["wire"])
+    reason = StopReason.side_effect_unknown if error is TransientError else StopReason.tool_failure
+    assert (result.reason, len(outside.keys)) == (reason, 1)
+    assert error is TransientError or (result.error is not None and result.error.code == f"tool_{code}")
 
 
 @pytest.mark.rule("R14")

@@ -157,6 +157,7 @@ RECONCILABLE = {"side_effect": "write", "idempotency": "reconcilable"}
         (fine, {"side_effect": "read", "idempotency": "idempotent"}, "idempotency on a read"),
         (fine, {"side_effect": "write", "idempotency": "often"}, "idempotency is 'often'"),
         (fine, {"side_effect": "read", "timeout": 0}, "timeout is 0"),
+        (fine, {"side_effect": "read", "stage": "stopped"}, "stage is 'stopped'"),
         (fine, {"side_effect": "read", "name": "a b"}, "name is 'a b'"),
         (fine, RECONCILABLE, "has no probe"),
         (fine, {"side_effect": "write", "idempotency": "idempotent", "probe": asks}, "is not reconcilable"),

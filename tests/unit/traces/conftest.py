@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.traces.journeys import Book
+from tests.unit.traces.books import Book
 
 from retinue.traces.redaction import Redactor
 from retinue.traces.room import Traces

@@ -12,8 +12,9 @@ import duckdb
 import pyarrow.parquet
 import pytest
 from tests.doubles.s3 import bucket as bucket
+from tests.unit.traces.books import Book
 from tests.unit.traces.conftest import Open, contents, drain
-from tests.unit.traces.journeys import Book, tale
+from tests.unit.traces.journeys import tale
 from tests.unit.traces.test_recovery import start
 
 from retinue.runs.errors import ConfigError, StoreError, StoreUnreachable

@@ -6,8 +6,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from tests.unit.traces.books import Book
 from tests.unit.traces.conftest import Open, drain
-from tests.unit.traces.journeys import Book, tale
+from tests.unit.traces.journeys import tale
 
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.store.folders import FolderObjects

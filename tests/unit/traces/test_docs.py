@@ -7,8 +7,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from tests.unit.traces.books import Book
 from tests.unit.traces.conftest import Open, drain
-from tests.unit.traces.journeys import Book, tale
+from tests.unit.traces.journeys import tale
 
 from retinue.traces.file import PARTS, SCHEMA, create
 

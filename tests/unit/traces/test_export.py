@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from tests.unit.traces.books import Book
 from tests.unit.traces.conftest import Open, contents, drain
-from tests.unit.traces.journeys import Book, answering, tale
+from tests.unit.traces.journeys import answering, tale
 
 from retinue.runs.errors import ConfigError
 from retinue.traces.export import Export, ExportFailed, OtlpSettings

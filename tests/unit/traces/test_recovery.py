@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.unit.traces.books import Book, Run
 from tests.unit.traces.conftest import Open, contents, drain
-from tests.unit.traces.journeys import Book, Run, tale
+from tests.unit.traces.journeys import tale
 
 from retinue.runs.contracts import Status, StopReason
 from retinue.runs.errors import StoreBusy, StoreError

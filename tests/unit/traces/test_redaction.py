@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.traces.books import Book, Run
 from tests.unit.traces.conftest import Open, drain
-from tests.unit.traces.journeys import Book, Run
 
 from retinue.runs.contracts import Status, StopReason
 from retinue.runs.errors import ConfigError
