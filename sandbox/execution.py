@@ -75,7 +75,10 @@ class Runner:
     async def run(self, start: Start, plan: Plan) -> ExecResult:
         """Start it, watch it if its profile is confined, and say how it ended."""
         if not plan.profile.confined:
-            return result(await self._run(start, plan, None))
+            try:
+                return result(await self._run(start, plan, None))
+            finally:
+                self._launcher.prepare(())
         limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
@@ -85,8 +88,8 @@ class Runner:
             ended = await self._run(limited, plan, over)
             return result(ended, group.hit() if group else ())
         finally:
-            if group is not None:
-                self._groups.give_back(group, limits)
+            if group is None or self._groups.give_back(group, limits):
+                self._launcher.prepare(members)
 
     def close(self) -> None:
         """End the launcher, remove the groups."""
