@@ -7,6 +7,7 @@ waits is done in threads; canceling it ends it, and what it had begun is gone.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from retinue.runs.errors import StoreError, TransientError
+from retinue.runs.errors import PermanentError, StoreError, TransientError
 from retinue.sandbox.objects import Objects
 from retinue.sandbox.packing import Ciphers, Packer
 from retinue.sandbox.restoring import Restore, restore
@@ -28,6 +29,8 @@ from retinue.sandbox.trees import Changes, Tree, check_id, compare
 T = TypeVar("T")
 _AT_ONCE = 8
 """Snapshots that a process takes and restores at a time; they are not in the way of its other work in threads."""
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+"""What a disk may say today and not tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Snapshots:
     """The snapshots of all tenants in one store. Safe for many tasks of one event loop, and beside other processes.
 
     Raises SandboxRefused for what must not be kept or made, SandboxLost for a snapshot that is not there whole,
-    TransientError when a workspace changed meanwhile or the disk failed, StoreError of keys and remote places.
+    TransientError or PermanentError when a workspace changed meanwhile or the disk failed (code `disk`), StoreError of
+    keys and remote places.
     """
 
     def __init__(self, objects: Objects, ciphers: Ciphers) -> None:
@@ -186,4 +190,5 @@ def _with_words(work: Callable[[Event], T], stop: Event) -> T:
     try:
         return work(stop)
     except OSError as error:
-        raise TransientError(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error
+        kind = TransientError if error.errno in _PASSING else PermanentError
+        raise kind(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error
