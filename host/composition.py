@@ -20,6 +20,7 @@ from retinue.host.parts import StoredParts
 from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
 from retinue.host.rule_watch import RuleWatch
+from retinue.host.sandboxes import open_sandboxes
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
 from retinue.inference.catalog import Models, models_from
@@ -131,6 +132,7 @@ def services_of(project: Project, store: Store, deltas: DeltaBuffer) -> Services
         sources=RowReader(),
         breakers=store.breakers,
         rollouts=store.rollouts,
+        sandboxes=open_sandboxes(settings, store),
         memories=store.memories,
         now_ns=clock.now_ns,
         deltas=deltas.add,

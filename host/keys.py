@@ -18,6 +18,7 @@ from retinue.runs.contracts import Budget, Frozen
 from retinue.runs.limits import Limits
 from retinue.runs.patience import Patience, Span
 from retinue.runs.sessions import SessionPolicy
+from retinue.sandbox.extending import Extension, profiles_of
 from retinue.sessions.servers import Servers, named
 
 POLICY = Path("policy")
@@ -152,6 +153,28 @@ class Alerts(Frozen):
         return words
 
 
+class Sandbox(Frozen):
+    """`folder` holds manifests, NAME.yaml. `profiles` are a project's own, by name; each extends another. `backend` is
+    the name of one, or `auto`: the strongest that is fit. `snapshots` is a place as `blobs` is, `snapshot_limit` a size
+    for each tenant; a snapshot that nothing needs any more is kept for `keep` (a time span). `uids` is the range of
+    users that sandboxes are given where the host runs as root.
+    """
+
+    folder: Path = Path("sandbox")
+    profiles: dict[str, Extension] = {}
+    backend: str = Field(default="auto", pattern=r"^[a-z][a-z0-9_-]*$")
+    snapshots: str | None = Field(default=None, pattern=_PLACE)
+    snapshot_limit: str = Field(default="20GiB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
+    keep: Span = Field(default=604_800.0, ge=0, le=31_536_000)
+    uids: str = Field(default="600000-665535", pattern=r"^\d{4,10}-\d{4,10}$")
+
+    @field_validator("profiles")
+    @classmethod
+    def _resolvable(cls, profiles: dict[str, Extension]) -> dict[str, Extension]:
+        profiles_of(profiles)
+        return profiles
+
+
 class Telemetry(Frozen):
     """`emit_structured_events` keeps the trace tables and the OTLP export; the journal is kept in any case."""
 
@@ -190,6 +213,7 @@ class Keys(Frozen):
     alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
     traces: Traces = Traces()
+    sandbox: Sandbox = Sandbox()
     capability_sessions: SessionPolicy = SessionPolicy()
 
     @field_validator("modules")

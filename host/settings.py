@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from retinue.host.keys import POLICY, Keys
-from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.runs.errors import ConfigError
+from retinue.runs.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.sessions.servers import Servers
 
 FILE = "retinue.yaml"
@@ -58,6 +58,11 @@ class Settings(Keys):
             else server.model_copy(update={"cwd": str(self.folder / (server.cwd or "."))})
             for name, server in self.capabilities.items()
         }
+
+    @property
+    def sandbox_folder(self) -> Path:
+        """Where manifests of sandboxes are, absolute; it need not be there."""
+        return self.folder / self.sandbox.folder.expanduser()
 
     @property
     def kill_switch(self) -> Path | None:
@@ -130,17 +135,22 @@ _SHAPES = {
     "dict_type": "must hold `name: value` lines, indented below it",
     "missing": "a value is missing",
 }
-_NEVER_SHOWN = {"archive", "blobs", "store", "store_key"}
+_NEVER_SHOWN = {"archive", "blobs", "snapshots", "store", "store_key"}
 """Keys whose refused values may hold a secret."""
 _OF_SERVERS = {"auth", "command", "env", "headers", "url"}
 """The same among the keys of `capabilities.NAME`."""
+_PLACE = "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)"
 _PATTERNS: dict[str | int, str] = {
-    "archive": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
-    "blobs": "must be s3://bucket/prefix or file:///shared/folder, without a key in it (AWS_... of the environment)",
+    "archive": _PLACE,
+    "blobs": _PLACE,
+    "snapshots": _PLACE,
     "store": "must be postgresql://user@host:5432/database; without it the store is a file in the data folder",
     "otlp": "must be an address such as http://localhost:4318",
     "webhook": "must be an address such as https://hooks.example.com/services/T1",
     "memory_limit": "must be a size such as 512MB or 1GB",
+    "snapshot_limit": "must be a size such as 500MB or 20GiB",
+    "backend": "must be auto, or the name of a backend such as bubblewrap",
+    "uids": "must be a range of users that nobody else has, such as 600000-665535",
 }
 
 
@@ -234,7 +244,15 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt variable would be ignored in silence otherwise."""
     known = {PREFIX + key.upper().replace(".", "__"): key for key in _all_keys(Keys)}
-    free = ("MODELS__PRICES", "MODELS__KEYS", "LIMITS__TENANTS", "LIMITS__QUEUES", "ACTORS__POOLS", "CAPABILITIES")
+    free = (
+        "MODELS__PRICES",
+        "MODELS__KEYS",
+        "LIMITS__TENANTS",
+        "LIMITS__QUEUES",
+        "ACTORS__POOLS",
+        "CAPABILITIES",
+        "SANDBOX__PROFILES",
+    )
     open_ended = tuple(f"{PREFIX}{part}__" for part in free)
     for variable in sorted(environ):
         name = variable.upper()

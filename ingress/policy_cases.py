@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from retinue.host.yaml_lines import KeyPath, YamlFile, read_yaml
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import ConfigError
 from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest, Stage
+from retinue.runs.yaml_lines import KeyPath, YamlFile, read_yaml
 
 Outcome = Literal["allow", "deny", "approval_required"]
 _OF_AN_AGENT = ("request", "context", "output")

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.ingress.dead import LIMIT as LIMIT_DEAD
 from retinue.ingress.dead import Dead, DeadList
 from retinue.ingress.diffing import Difference

@@ -33,6 +33,8 @@ _USUAL: dict[str, Json] = {
 _OF_A_CALL = ("sensitivity", "rollout", "budget")
 _OF_A_STAGE = ("facts", "budget", "idempotency", "side_effect")
 _NOT_OF_A_MODEL = {"prompt", ASKED}
+_TURNED_DOWN = ("refused", "unknown")
+"""How a call ends that the gate does not allow; the second where an earlier try of it may have been made."""
 
 
 def asked_of_call(call: Prepared, caller: Caller) -> dict[str, Json]:
@@ -117,8 +119,9 @@ class _Reader:
                 self._intended(entry)
             case Outcome() if is_question(entry.key):
                 self._answered(entry)
-            case Outcome() if entry.result == "refused" and "gate" in entry.facts and entry.key not in self.remembering:
-                self._turned_down(entry)
+            case Outcome() if entry.result in _TURNED_DOWN and "gate" in entry.facts:
+                if entry.key not in self.remembering:
+                    self._turned_down(entry)
 
     def _intended(self, entry: Intent) -> None:
         if entry.effect == "model":

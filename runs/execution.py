@@ -212,7 +212,7 @@ class Execution:
         if not self.history.admitted and not live:
             admission.admit(self, definition)
         self._body = Body(self, self._host_loop, self._recorder.note, live)
-        self._body.begin(definition, self.leased.input, state)
+        self._body.begin(definition, self.leased.input, replay.private(state))
 
     def _replay(self) -> None:
         """Bring the function to where it was; what it asked for and nobody has finished is begun next."""
@@ -238,13 +238,11 @@ class Execution:
             self.ledger.settle(command.key, done.usage)
         self._recorder.note(*outcomes)
         self.boxes.leave(*(command.key for command, _ in batch))
-        if any(done.hard for _, done in batch):
+        written = any(done.hard or replay.is_large(done) for _, done in batch)
+        if written:
             await self.write()
-        seen = [
-            (command, outcome if done.live is None else outcome.model_copy(update={"content": done.live}))
-            for outcome, (command, done) in zip(outcomes, batch, strict=True)
-        ]
-        self._body.deliver(seen, at)
+        ended = zip(outcomes, batch, strict=True)
+        self._body.deliver([(command, replay.seen(outcome, done, written)) for outcome, (command, done) in ended], at)
 
     def _continue(self, name: str, state: Json) -> None:
         """Continue as new. The next call starts from what a resumed one would start from."""

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from retinue.runs.contracts import Branch
+from pydantic_core import from_json, to_json
+
+from retinue.runs.contracts import Branch, Json
 from retinue.runs.effects import children
 from retinue.runs.errors import ReplayMismatch
 from retinue.runs.history import History
 from retinue.runs.journal import Intent, Outcome
 from retinue.runs.ownership import Journal
+from retinue.runs.piecewise import weigh
 from retinue.runs.steps import Command, Done
+
+LARGE = 1024 * 1024
+"""Bytes of a value that are copied on the event loop."""
 
 WAYS_ON = (
     "bring back the version it began with; or `retinue retry RUN --migrate` goes on with the new code from the newest "
@@ -99,6 +105,31 @@ def hand_over(command: Command, outcome: Outcome) -> None:
     """A branch that was canceled waits no more; its outcome is delivered all the same, to nobody."""
     if not command.future.done():
         command.future.set_result(outcome)
+
+
+def seen(outcome: Outcome, done: Done, written: bool) -> Outcome:
+    """An outcome as the function gets it. What the function does to a value must not change what is yet to be
+    written, so it gets one of its own unless that is `written`."""
+    if done.live is not None:
+        return outcome.model_copy(update={"content": done.live})
+    if written or not isinstance(outcome.content, dict | list):
+        return outcome
+    return outcome.model_copy(update={"content": private(outcome.content)})
+
+
+def private(value: Json) -> Json:
+    """A copy of a value, as it would be read from the journal; what is no JSON stays itself, and is refused there."""
+    if not isinstance(value, dict | list):
+        return value
+    try:
+        return from_json(to_json(value))
+    except ValueError:
+        return value
+
+
+def is_large(done: Done) -> bool:
+    """Whether the value is written sooner than copied."""
+    return done.live is None and weigh(done.value, LARGE) > LARGE
 
 
 def _expected(run_id: str, expected: str, found: dict[str, Command]) -> ReplayMismatch:

@@ -118,6 +118,10 @@ class Backend(Protocol):
         """What it can do here, found by real attempts; remembered for the life of the process."""
         ...
 
+    def inside(self, place: Place) -> str:
+        """Where programs see the workspace: an absolute path."""
+        ...
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. Every process of it is gone when this returns, raises or is canceled."""
         ...

@@ -88,24 +88,21 @@ def _said(path: str, word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What bwrap is told of a place under a profile, and the folders that have to be shown to its user first."""
+    """What bwrap is told of a place under a profile, and what has to be covered for its user first."""
 
     options: bytes
-    staged_at: str
-    staged: tuple[str, ...]
+    covers: Mapping[str, str]
 
 
 @lru_cache(maxsize=256)
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
     outside = [*paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
-    at, sources = roots.stage(outside, place.uid)
-    words = [*_namespaces(profile), *_mounts(program, profile, paths, sources)]
+    words = [*_namespaces(profile), *_mounts(program, profile, paths)]
     if with_proxy:
-        words += ["--ro-bind", sources.get(with_proxy, with_proxy), roots.PROXY]
-    workspace = str(place.workspace)
-    words += ["--bind", sources.get(workspace, workspace), roots.WORKSPACE, "--remount-ro", "/"]
-    return _View(_lines(words), at, tuple(sources))
+        words += ["--ro-bind", with_proxy, roots.PROXY]
+    words += ["--bind", str(place.workspace), roots.WORKSPACE, "--remount-ro", "/"]
+    return _View(_lines(words), roots.covers(outside, place.uid))
 
 
 def _namespaces(profile: Profile) -> list[str]:
@@ -115,7 +112,7 @@ def _namespaces(profile: Profile) -> list[str]:
     return [*words, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
 
 
-def _mounts(program: Program, profile: Profile, paths: list[str], sources: Mapping[str, str]) -> Iterator[str]:
+def _mounts(program: Program, profile: Profile, paths: list[str]) -> Iterator[str]:
     """The own root, but for the workspace. What is written to it is memory: each part has a size, the rest is read
     only at last.
     """
@@ -127,7 +124,7 @@ def _mounts(program: Program, profile: Profile, paths: list[str], sources: Mappi
     for number, name in enumerate(roots.ETC):
         yield from ("--perms", "0444", "--file", str(_ETC_FILES + number), f"/etc/{name}")
     for path in paths:
-        yield from ("--ro-bind", sources.get(path, path), path)
+        yield from ("--ro-bind", path, path)
 
 
 def _temporary(program: Program, at: str, size: int) -> list[str]:
@@ -164,6 +161,10 @@ class Bubblewrap:
                 self._report = await self._try_out()
             return self._report
 
+    def inside(self, place: Place) -> str:
+        """See Backend."""
+        return roots.WORKSPACE
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused where bwrap is not there, or would have to be started as root."""
         if place.uid is None and os.geteuid() == 0:
@@ -195,15 +196,8 @@ class Bubblewrap:
 
 
 def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
-    """With the limit of its user's processes, where no group holds it: put on before bwrap where the user is the
-    sandbox's own; inside, where the count begins anew, for a user who has other processes.
-    """
-    if limits.processes is None or "pids" in held:
-        return start
-    if start.uid is not None:
-        count = limits.processes + _HELPERS
-        return replace(start, limits=(*start.limits, ("RLIMIT_NPROC", count, count)))
-    if not os.path.exists(_PRLIMIT):
+    """For a user who has other processes, with a limit that is put on inside, where the count begins anew."""
+    if limits.processes is None or "pids" in held or start.uid is not None or not os.path.exists(_PRLIMIT):
         return start
     helper, words = start.argv[:_HELPER_WORDS], start.argv[_HELPER_WORDS:]
     return replace(start, argv=(*helper, _PRLIMIT, f"--nproc={limits.processes}", "--", *words))
@@ -222,7 +216,7 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
     words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
     for name, value in {
-        **roots.environment(place, {}, roots.WORKSPACE, "/tmp"),
+        **roots.environment(place, roots.WORKSPACE, "/tmp"),
         **order.env,
         **around.environment,
     }.items():
@@ -234,7 +228,6 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
         helpers=_HELPERS,
         files=(view.options + _lines(words), closed, *etc),
         reports=True,
-        staged_at=view.staged_at,
-        staged=view.staged,
+        covers=view.covers,
         stdin=order.stdin.encode(),
     )

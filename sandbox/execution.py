@@ -19,7 +19,7 @@ from retinue.sandbox.cgroups import Cgroups
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.profiles import Limits, Profile
 from retinue.sandbox.streams import Kept
-from retinue.sandbox.watching import Watched, watched, watching
+from retinue.sandbox.watching import Watched, threads_of, watched, watching
 
 _FEWEST_FILES = 32
 """Open files that a helper program needs for itself."""
@@ -78,7 +78,7 @@ class Runner:
         limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
-        limited = replace(start, cgroups=members, limits=(*start.limits, *rlimits(limits)))
+        limited = replace(start, cgroups=members, limits=(*rlimits(limits), *self._count_limit(limits, start.uid)))
         try:
             over = watched(limits, self.held, plan.place.workspace, plan.temporary)
             ended = await self._run(limited, plan, over)
@@ -91,6 +91,14 @@ class Runner:
         """End the launcher, remove the groups."""
         self._launcher.close()
         self._groups.close()
+
+    def _count_limit(self, limits: Limits, uid: int | None) -> Iterator[tuple[str, int, int]]:
+        """Where no group holds it, the kernel counts the processes of the user: the sandbox's own, or this one with
+        all that he has besides.
+        """
+        if limits.processes is not None and "pids" not in self.held:
+            count = limits.processes + (0 if uid is not None else threads_of(os.geteuid()))
+            yield "RLIMIT_NPROC", count, count
 
     async def _run(self, start: Start, plan: Plan, over: Watched | None) -> Ended:
         order = plan.order

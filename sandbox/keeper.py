@@ -28,6 +28,9 @@ FIRST_FILE = 10
 NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
 
+NO_USER = "cannot become user"
+"""How a failure reads that means that the sandbox's user cannot be had."""
+
 LANDLOCK_CREATE_RULESET = 444
 """The same number on all machines, like those of the two calls that go with it."""
 
@@ -43,8 +46,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
 _CLONE_NEWNS = 0x20000
-_MS_BIND_REC = 0x1000 | 0x4000
 _MS_PRIVATE_REC = 0x40000 | 0x4000
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
 _LINUX = sys.platform == "linux"
 
 Request = dict[str, Any]
@@ -127,16 +135,14 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
     for member in request["cgroups"]:
         with open(member, "w") as joined:
             joined.write("0")
-    if request["staged"]:
-        _stage(libc, request["staged_at"], request["staged"])
+    os.umask(0o022)
+    if request["covers"]:
+        _cover(libc, request["covers"])
     _place_files(files)
     for name, soft, hard in request["limits"]:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
-        os.setgroups([])
-        os.setresgid(request["uid"], request["uid"], request["uid"])
-        os.setresuid(request["uid"], request["uid"], request["uid"])
-    os.umask(0o022)
+        _take_user(request["uid"])
     os.chdir(request["cwd"])
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -149,6 +155,15 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
         os._exit(127)
 
 
+def _take_user(uid: int) -> None:
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise OSError(error.errno, f"{NO_USER} {uid}: {error.strerror}") from None
+
+
 def _limit(number: int, soft: int, hard: int) -> None:
     """Both bounds, or what is in force already where that is lower."""
     most = resource.getrlimit(number)[1]
@@ -157,19 +172,27 @@ def _limit(number: int, soft: int, hard: int) -> None:
     resource.setrlimit(number, (soft, hard))
 
 
-def _stage(libc: ctypes.CDLL, at: str, folders: list[str]) -> None:
-    """In a mount namespace of this process only: each folder shown as `at`/0, `at`/1, ..., reachable for every user."""
+def _cover(libc: ctypes.CDLL, covers: dict[str, str]) -> None:
+    """In a mount namespace of this process only: the folders that are covers become empty ones that let everybody
+    through, and each path below is put back where it was.
+    """
     _check(libc.unshare(_CLONE_NEWNS), "unshare")
-    _mount(libc, b"none", b"/", b"", _MS_PRIVATE_REC)
-    _mount(libc, b"tmpfs", os.fsencode(at), b"tmpfs", 0, b"mode=0711,size=64k")
-    for number, folder in enumerate(folders):
-        shown = os.path.join(at, str(number))
-        os.mkdir(shown) if os.path.isdir(folder) else os.close(os.open(shown, os.O_CREAT | os.O_WRONLY))
-        _mount(libc, os.fsencode(folder), os.fsencode(shown), b"", _MS_BIND_REC)
-
-
-def _mount(libc: ctypes.CDLL, source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
-    _check(libc.mount(source, target, kind, ctypes.c_ulong(flags), data), f"mount {os.fsdecode(target)}")
+    _check(libc.mount(b"none", b"/", b"", ctypes.c_ulong(_MS_PRIVATE_REC), b""), "mount /")
+    clone = ctypes.c_uint(_OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
+    trees = [(path, libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), clone)) for path in covers]
+    folders = {path for path in covers if os.path.isdir(path)}
+    for folder in sorted(set(covers.values())):
+        options = b"mode=0755,size=64k"
+        _check(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(0), options), f"mount {folder}")
+    for path, tree in trees:
+        _check(tree, f"open_tree {path}")
+        if path in folders:
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+        moved = libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(moved, f"move_mount {path}")
 
 
 def _place_files(files: list[int]) -> None:
@@ -257,10 +280,14 @@ def _reap(control: socket.socket, child: int) -> bool:
 
 
 def _kill_below(child: int | None, uid: int | None) -> None:
-    """Stop all descendants until no new one appears, then kill them: a process that forks cannot outrun that."""
+    """Kill the children, and with a namespace's first process all in it. Then stop all descendants until no new one
+    appears, and kill them: a process that forks cannot outrun that.
+    """
     if not _LINUX:
         _signal_group(child)
         return
+    for pid in _children(os.getpid()):
+        _send(pid, signal.SIGKILL)
     stopped: set[int] = set()
     while fresh := set(descendants(os.getpid())) - stopped:
         for pid in fresh:

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,10 @@ class Landlock:
                 self._report = await self._try_out()
             return self._report
 
+    def inside(self, place: Place) -> str:
+        """See Backend."""
+        return str(place.workspace)
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused where there is no Landlock, for root without a user of the
         sandbox's, and for a profile that lists hosts.
@@ -106,20 +110,14 @@ class Landlock:
         place, profile, order = plan.place, plan.profile, plan.order
         workspace = str(place.workspace)
         paths = [*roots.shown(place, profile), *(path for path in _SHOWN_ETC if os.path.exists(path))]
-        at, shown_at = roots.stage([*paths, workspace, str(temporary)], place.uid)
-        home, own = shown_at.get(workspace, workspace), shown_at.get(str(temporary), str(temporary))
-        rules = _rules(found.version, [shown_at.get(path, path) for path in paths], [home, own], shown_at)
+        rules = _rules(found.version, paths, [workspace, str(temporary)])
         networked = profile.network == "host"
-        count = profile.limits.processes
-        counted = place.uid is not None and count is not None and "pids" not in self._runner.held
         return Start(
             argv=order.argv,
-            environment={**roots.environment(place, shown_at, home, own), **order.env, **plan.around.environment},
-            cwd=roots.inner(order.cwd, home),
+            environment={**roots.environment(place, workspace, str(temporary)), **order.env, **plan.around.environment},
+            cwd=roots.inner(order.cwd, workspace),
             uid=place.uid,
-            limits=(("RLIMIT_NPROC", count, count),) if counted and count is not None else (),
-            staged_at=at,
-            staged=tuple(shown_at),
+            covers=roots.covers([*paths, workspace, str(temporary)], place.uid),
             stdin=order.stdin.encode(),
             locked={
                 "handled": _handled(found.version, networked),
@@ -177,12 +175,10 @@ def _handled(number: int, networked: bool) -> list[int]:
     return [files, *([0 if networked else _TCP] if number >= 4 else []), *([_SCOPES] if number >= 6 else [])]
 
 
-def _rules(number: int, reads: list[str], writes: list[str], shown_at: Mapping[str, str]) -> list[tuple[str, int]]:
+def _rules(number: int, reads: list[str], writes: list[str]) -> list[tuple[str, int]]:
     """(path, accesses) of what may be opened."""
     every = _handled(number, True)[0]
-    known = {shown: path for path, shown in shown_at.items()}
-    folders = {path: os.path.isdir(known.get(path, path)) for path in reads}
-    rules = [(path, _READ if folders[path] else _READ & _OF_FILES) for path in reads]
+    rules = [(path, _READ if os.path.isdir(path) else _READ & _OF_FILES) for path in reads]
     rules += [(path, every & ~_NOT_GIVEN) for path in writes]
     devices = [path for path in _DEVICES if os.path.exists(path)]
     return [*rules, *((path, every & _OF_FILES) for path in devices)]

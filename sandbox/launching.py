@@ -36,8 +36,8 @@ class Start:
     """A program and what is put on between fork and exec; see `keeper`. `limits` are (RLIMIT name, soft, hard);
     `helpers` of the processes that are counted are the backend's own. `files` hold content that is given as open files,
     from number `keeper.FIRST_FILE` on, each anew for every start; after them comes an empty one that is read at the end
-    when `reports`. `staged` are folders that show up as `staged_at`/0 and so on. `locked` is for confinement without a
-    helper; with one, its report says whether the program began.
+    when `reports`. `covers` are those of `roots.covers`. `locked` is for confinement without a helper; with one, its
+    report says whether the program began.
     """
 
     argv: tuple[str, ...]
@@ -49,8 +49,7 @@ class Start:
     cgroups: tuple[str, ...] = ()
     files: tuple[bytes, ...] = ()
     reports: bool = False
-    staged_at: str = ""
-    staged: tuple[str, ...] = ()
+    covers: Mapping[str, str] = field(default_factory=dict)
     locked: Mapping[str, Any] | None = None
     stdin: bytes = b""
 
@@ -203,8 +202,7 @@ class Launcher:
             "uid": start.uid,
             "limits": start.limits,
             "cgroups": start.cgroups,
-            "staged_at": start.staged_at,
-            "staged": start.staged,
+            "covers": dict(start.covers),
             "locked": start.locked,
         }
         ours, theirs = socket.socketpair()

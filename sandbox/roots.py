@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from retinue.runs.sandboxes import SandboxRefused
@@ -44,7 +44,6 @@ _SHOWN_ETC = (
     "/etc/crypto-policies/back-ends",
 )
 _MADE_INSIDE = ("proc", "dev", "tmp", "run", "sys", "workspace", "etc", "lost+found", *_SYSTEM)
-_STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -86,11 +85,9 @@ def _checked(path: str) -> str:
     return asked
 
 
-def environment(place: Place, shown_at: Mapping[str, str], home: str, temporary: str) -> dict[str, str]:
-    """Variables that every program gets; those of an exec go over them. `shown_at` has the programs that are seen at
-    another path.
-    """
-    programs = [shown_at.get(path, path) for path in map(str, (sys.base_prefix, *place.programs))]
+def environment(place: Place, home: str, temporary: str) -> dict[str, str]:
+    """Variables that every program gets; those of an exec go over them."""
+    programs = [str(program) for program in (sys.base_prefix, *place.programs)]
     folders = [folder for program in programs for folder in (f"{program}/bin", program)]
     return {
         "PATH": ":".join(dict.fromkeys([*folders, *_PATH])),
@@ -104,32 +101,23 @@ def environment(place: Place, shown_at: Mapping[str, str], home: str, temporary:
     }
 
 
-def reachable(path: str, uid: int) -> bool:
-    """Whether a user who is a stranger here gets to a path: every folder above it lets everybody, or him, through."""
-    for folder in Path(path).parents:
+def covers(paths: list[str], uid: int | None) -> dict[str, str]:
+    """{path: folder above it that does not let a sandbox's user through} of those paths that he does not reach, such
+    as a workspace below the home folder of root. For his eyes such a folder is covered by an empty one, and the path is
+    put back.
+    """
+    found = {} if uid is None else {path: _closed_above(path, uid) for path in paths}
+    return {path: folder for path, folder in found.items() if folder}
+
+
+def _closed_above(path: str, uid: int) -> str:
+    """The topmost folder above a path that a user who is a stranger here cannot pass; nothing if there is none."""
+    for folder in reversed(Path(path).parents):
         found = folder.stat()
         mine = found.st_uid == uid and found.st_mode & stat.S_IXUSR
         if not (mine or found.st_mode & stat.S_IXOTH):
-            return False
-    return True
-
-
-def stage(paths: list[str], uid: int | None) -> tuple[str, dict[str, str]]:
-    """(folder, {path: where it is shown}) of those that a sandbox's user does not reach, such as a workspace below the
-    home folder of root: they are shown to it in a folder that is covered for its eyes alone. ("", {}) when it reaches
-    all. SandboxRefused when no folder can be covered.
-    """
-    hidden = [] if uid is None else [path for path in paths if not reachable(path, uid)]
-    if not hidden:
-        return "", {}
-    for at in _STAGES:
-        if os.path.isdir(at) and not any(path == at or _inside(path, at) for path in paths):
-            return at, {path: f"{at}/{number}" for number, path in enumerate(hidden)}
-    raise SandboxRefused(
-        f"there is no folder to show {hidden[-1]} to the sandbox's user in: make /mnt, or let everybody through to it "
-        f"(chmod o+x on the folders above)",
-        code="sandbox_unreachable",
-    )
+            return str(folder)
+    return ""
 
 
 def inner(cwd: str, workspace: str = WORKSPACE) -> str:

@@ -26,6 +26,7 @@ from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox import trial
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
 from retinue.sandbox.cgroups import REMEDY
+from retinue.sandbox.keeper import NO_USER
 from retinue.sandbox.profiles import MIB, Limits, Profile
 from retinue.sandbox.watching import DISK_SECONDS, TREE_SECONDS
 
@@ -35,7 +36,11 @@ SECONDS = 30.0
 MET = Finding("enforced")
 
 MEMORY_GAP = Finding("limited", f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed", REMEDY)
-PROCESSES_GAP = replace(MEMORY_GAP, remedy=f"{REMEDY}, or with a user of its own for each sandbox (`sandbox: uids:`)")
+PROCESSES_GAP = Finding(
+    "limited",
+    "they are counted with the other processes of the host's user",
+    f"{REMEDY}, or as root with a user of its own for each sandbox (`sandbox: uids:`)",
+)
 DISK_GAP = Finding(
     "limited",
     f"the workspace is looked at every {DISK_SECONDS:.0f} s, and sooner when the disk fills: an exec can pass its "
@@ -49,6 +54,8 @@ _MARKER = "retinue-outside-7d1c"
 _FILE_BYTES = MIB
 _MEMORY = 96 * MIB
 _PROCESSES = 24
+_STARTS = (1.0, 4.0, 15.0)
+"""Seconds after which a program is ended that would stay: it has begun by then, also on a busy machine."""
 
 _ISOLATION: dict[Demand, tuple[str, ...]] = {
     "files": (
@@ -151,6 +158,8 @@ def absent(backend: str, version: str, why: str, remedy: str) -> Report:
 
 def remedy(said: str) -> str:
     """What mends that a sandbox could not be made, from what the kernel and the helper said and from its settings."""
+    if NO_USER in said:
+        return "name users in `sandbox: uids:` that this machine or container has (see /proc/self/uid_map)"
     for setting, closed, words in _SETTINGS:
         if _setting(setting) == closed:
             return words
@@ -255,9 +264,12 @@ async def _cpu(attempts: Attempts, folder: Path) -> dict[Demand, Finding]:
 
 
 async def _time_and_cleanup(attempts: Attempts, folder: Path) -> dict[Demand, Finding]:
-    done = await attempts.python(folder / "cleanup", _STAYS, Limits(), seconds=1.0)
-    workspace = folder / "cleanup" / "tree"
-    gone = (workspace / "started").exists() and _free(workspace / "held")
+    for seconds in _STARTS:
+        at = folder / f"cleanup-{seconds:g}"
+        done = await attempts.python(at, _STAYS, Limits(), seconds=seconds)
+        if began := (at / "tree" / "started").exists():
+            break
+    gone = began and _free(at / "tree" / "held")
     return {
         "time": _shown("timeout" in done.limits, "it was not ended in time", done),
         "cleanup": _shown(gone, "a process in a session of its own stayed, or never began", done),

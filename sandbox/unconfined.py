@@ -38,6 +38,10 @@ class Unconfined:
         held: dict[Demand, Finding] = {"time": MET, "cleanup": MET if sys.platform == "linux" else _BY_GROUP}
         return Report(NAME, sys.platform, {**nothing.findings, **held})
 
+    def inside(self, place: Place) -> str:
+        """See Backend."""
+        return str(place.workspace)
+
     async def exec(self, place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
         """Run a program to its end. SandboxRefused for a profile that is confined."""
         if profile.confined:

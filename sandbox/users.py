@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TypedDict
 
 from retinue.runs.errors import ConfigError, TransientError
@@ -23,8 +24,14 @@ from retinue.runs.sandboxes import SandboxRefused
 FOLDER = Path("/var/lib/retinue")
 """Where a node keeps its users, whatever data folders it has."""
 
+DEFAULT_RANGE = "600000-665535"
+"""Users that nobody else is on a usual system."""
+
 LOCK_SECONDS = 10.0
 """How long another process may hold the file."""
+
+_THREADS = Lock()
+"""The lock of the file is that of a process: its threads take turns besides."""
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _LEAST = 1000
@@ -101,7 +108,7 @@ class Users:
     @contextmanager
     def _known(self) -> Iterator[_Known]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with open(self._folder / "users.lock", "a") as lock:
+        with _THREADS, open(self._folder / "users.lock", "a") as lock:
             _hold(lock.fileno(), self._folder)
             file = self._folder / "users.json"
             known = _load(file)

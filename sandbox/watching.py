@@ -92,6 +92,22 @@ def _tree_passed(keeper: int, over: Watched) -> str:
     return "memory" if sum(map(_share, below)) > over.memory else ""
 
 
+def threads_of(uid: int) -> int:
+    """How many threads a user has on this machine."""
+    try:
+        names = [entry for entry in os.scandir("/proc") if entry.name.isdigit() and _owner(entry.path) == uid]
+    except OSError:
+        return 0
+    return sum(_threads(int(entry.name)) for entry in names)
+
+
+def _owner(path: str) -> int:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return -1
+
+
 def _threads(pid: int) -> int:
     try:
         return os.stat(f"/proc/{pid}/task").st_nlink - 2

@@ -55,21 +55,31 @@ class Workspace:
     """The files beneath a folder. All paths are relative to it; links are followed as long as they stay in it.
 
     `uid` is who new files belong to (and the group of the same number); None: who we are. `largest` bounds a written
-    file, in bytes. SandboxRefused, and nothing changed: `outside`, `not_found`, `not_a_file`, `is_a_directory`,
-    `not_a_directory`, `too_large`, `not_unique`, `bad_path`, `bad_range`, `denied`. PermanentError for a disk that is
-    full (`no_space`) or fails (`sandbox_io`).
+    file, in bytes. `seen_as` is the absolute path by which programs in the sandbox know the folder: paths that begin
+    with it are taken as relative.
+
+    SandboxRefused, and nothing changed: `outside`, `not_found`, `not_a_file`, `is_a_directory`, `not_a_directory`,
+    `too_large`, `not_unique`, `bad_path`, `bad_range`, `denied`. PermanentError for a disk that is full (`no_space`) or
+    fails (`sandbox_io`).
     """
 
     def __init__(
-        self, folder: Path, uid: int | None = None, largest: int = LARGEST_WRITE, opener: Opener = open_beneath
+        self,
+        folder: Path,
+        uid: int | None = None,
+        largest: int = LARGEST_WRITE,
+        opener: Opener = open_beneath,
+        seen_as: str | None = None,
     ) -> None:
         self.folder = folder
+        self._seen_as = seen_as
         self._uid = uid
         self._largest = largest
         self._open = opener
 
     def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """A part of a regular file. Text ends at a whole character; base64 for what is no UTF-8 or holds NUL."""
+        path = self._relative(path)
         if not 0 <= offset <= _FARTHEST or limit < 1:
             raise SandboxRefused(f"offset {offset}, limit {limit}: give 0 or more, and 1 or more", code="bad_range")
         if limit > LARGEST_READ:
@@ -94,6 +104,7 @@ class Workspace:
     def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """A whole file, made with its directories (0755) or replaced at once. New: 0644; a replaced one keeps its
         mode. `executable` adds the right to run it."""
+        path = self._relative(path)
         self._refuse_large(path, len(data))
         with told(path), self._root() as root, self._place(root, raw_of(path), parents=True) as place:
             mode = self._put(place, data, executable)
@@ -101,6 +112,7 @@ class Workspace:
 
     def edit(self, path: str, old: str, new: str, count: int = 1) -> FileEntry:
         """Replace exactly `count` occurrences of a text; `not_unique` when there are more or fewer."""
+        path = self._relative(path)
         if not old or count < 1:
             raise SandboxRefused(
                 f"{shortened(path)}: give the text to replace, and a count of 1 or more (got {count})", code="bad_range"
@@ -125,6 +137,7 @@ class Workspace:
 
     def list(self, path: str = ".", depth: int = 1, limit: int = 1_000) -> tuple[FileEntry, ...]:
         """The first `limit` names below a directory, sorted by path, `depth` levels down. No link is entered."""
+        path = self._relative(path)
         if depth < 1 or not 1 <= limit <= MOST_LISTED:
             raise SandboxRefused(
                 f"depth {depth}, limit {limit}: give 1 or more, and 1 to {MOST_LISTED:,}", code="bad_range"
@@ -135,6 +148,11 @@ class Workspace:
                 names = nsmallest(limit, self._names(path, folder, depth), key=text_of)
             entries = (self._entry(root, plain(raw + b"/" + name)) for name in names)
             return tuple(entry for entry in entries if entry is not None)
+
+    def _relative(self, path: str) -> str:
+        if self._seen_as is None or not f"{path}/".startswith(f"{self._seen_as}/"):
+            return path
+        return path[len(self._seen_as) :].lstrip("/") or "."
 
     def _refuse_large(self, path: str, size: int) -> None:
         if size > self._largest:

@@ -16,11 +16,11 @@ from retinue.runs.capabilities import Caller, CallResult, Capability, Prepared, 
 from retinue.runs.contracts import Json
 from retinue.runs.errors import EffectError, PermanentError
 from retinue.runs.gate import Approval, Gate, GateDecision, GateRequest
+from retinue.runs.piecewise import weigh
 from retinue.runs.sessions import Link, Pause
 from retinue.sessions.calls import Calls
 from retinue.sessions.catalog import Catalog, Tool
 from retinue.sessions.connections import Connections
-from retinue.sessions.results import weigh
 
 SECOND = 1_000_000_000
 """Nanoseconds."""

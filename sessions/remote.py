@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from retinue.runs.capabilities import Caller, CallResult, Capability
 from retinue.runs.contracts import Json
 from retinue.runs.errors import ConfigError, PermanentError
+from retinue.runs.piecewise import weigh
 from retinue.runs.sessions import Link, Pause, Resumption, Token, Wire
 from retinue.sessions.calls import MAX_MESSAGE
 from retinue.sessions.catalog import Arguments, Invocation
@@ -24,7 +25,7 @@ from retinue.sessions.complaints import explain_remote_arguments, explain_remote
 from retinue.sessions.connections import Connections, RemoteResult
 from retinue.sessions.pins import PinnedServer, PinnedTool, capability_name
 from retinue.sessions.probing import fill, found_by, placeholders
-from retinue.sessions.results import ANY, LARGEST, cap_blocks, cap_result, weigh
+from retinue.sessions.results import ANY, LARGEST, cap_blocks, cap_result
 from retinue.sessions.schemas import Schema, TooMuchWork
 from retinue.sessions.servers import Server, ToolOverride
 

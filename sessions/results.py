@@ -6,20 +6,25 @@ object is no object. Sizes are judged before values are validated. Knows no call
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from retinue.runs.capabilities import CallResult, Capability, Whole
 from retinue.runs.errors import PermanentError
+from retinue.runs.piecewise import plain, weigh
 from retinue.sessions.complaints import explain_output
 from retinue.sessions.connections import RemoteResult
 
 ANY: TypeAdapter[Any] = TypeAdapter(Any)
 """For values that are JSON already."""
+
+_AT_ONCE = 1_000
+"""Items of a list that are read in one call, which no other thread interrupts."""
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of JSON above which nothing is kept of a result but what the cap leaves."""
@@ -33,13 +38,13 @@ def cap_result(capability: Capability, adapter: TypeAdapter[Any], outcome: objec
     cap = capability.max_bytes
     least = weigh(outcome, max(cap, LARGEST))
     kept = outcome if least <= max(cap, LARGEST) else _shorten_unread(capability, outcome, least)
-    text = _dump(capability, adapter, kept)
+    value, text = _read(capability, adapter, kept)
     if len(text) <= cap and kept is outcome:
-        return CallResult(from_json(text), len(text))
+        return CallResult(value, len(text))
     if kept is not outcome or len(text) > LARGEST:
         size = f"{len(text):,}" if kept is outcome else f"at least {least:,}"
-        return _shorten(capability, outcome, from_json(text), size)
-    whole = Whole(from_json(text), len(text), sha256(text).hexdigest())
+        return _shorten(capability, outcome, value, size)
+    whole = Whole(value, len(text), sha256(text).hexdigest())
     try:
         return replace(_shorten(capability, outcome, whole.value, f"{len(text):,}"), full=whole)
     except PermanentError as error:
@@ -72,50 +77,38 @@ def _lean(block: dict[str, Any], most: int) -> dict[str, Any]:
     return kept
 
 
-def weigh(value: object, cap: int) -> int:
-    """A lower bound of the bytes of a value's JSON; stops counting once past `cap`."""
-    total = 0
-    pending: list[object] = [value]
-    while pending and total <= cap:
-        part = pending.pop()
-        if isinstance(part, str):
-            total += len(part) + 2
-        elif isinstance(part, dict):
-            total += 2 + sum(len(key) + 3 for key in part if isinstance(key, str))
-            pending.extend(part.values())
-        elif isinstance(part, list | tuple):
-            total += 2
-            pending.extend(part)
-        elif part is None or isinstance(part, int | float):
-            total += 1
-        else:
-            total += 1
-            pending.extend(_parts(part))
-    return total
-
-
-def _parts(value: object) -> list[object]:
-    """What a model or dataclass surely serialises; nothing where its class has a say in that."""
-    if isinstance(value, BaseModel):
-        decorators = type(value).__pydantic_decorators__
-        if decorators.model_serializers or decorators.field_serializers:
-            return []
-        shown = (name for name, field in type(value).model_fields.items() if not field.exclude)
-        return [value.__dict__.get(name) for name in shown]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name, None) for field in fields(value)]
-    return []
-
-
-def _dump(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> bytes:
+def _read(capability: Capability, adapter: TypeAdapter[Any], outcome: object) -> tuple[Any, bytes]:
+    """An outcome as JSON: the value and its text."""
     try:
-        value = adapter.validate_python(outcome, strict=True)
-        return adapter.dump_json(value, warnings="error")
+        if adapter is ANY:
+            return plain(outcome)
+        if isinstance(outcome, list) and len(outcome) > _AT_ONCE and _is_plain_list(adapter):
+            with suppress(ValidationError):  # what is wrong and where is said of the whole
+                return _read_list(adapter, outcome)
+        text = adapter.dump_json(adapter.validate_python(outcome, strict=True), warnings="error")
+        return from_json(text), text
     except ValidationError as error:
         problem = explain_output(capability.name, error)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         problem = f"tool {capability.name!r} returned what has no JSON form: {' '.join(str(error).split())}."
     raise PermanentError(f"{problem} Correct the tool.{_aftermath(capability)}", code="invalid_output") from None
+
+
+def _is_plain_list(adapter: TypeAdapter[Any]) -> bool:
+    """Whether a list fits exactly when all parts of it do."""
+    schema = adapter.core_schema
+    return schema["type"] == "list" and not {"min_length", "max_length", "fail_fast", "serialization"} & schema.keys()
+
+
+def _read_list(adapter: TypeAdapter[Any], items: list[Any]) -> tuple[Any, bytes]:
+    value: list[Any] = []
+    texts: list[bytes] = []
+    for start in range(0, len(items), _AT_ONCE):
+        some = adapter.validate_python(items[start : start + _AT_ONCE], strict=True)
+        text = adapter.dump_json(some, warnings="error")
+        value += from_json(text)
+        texts.append(text[1:-1])
+    return value, b"[" + b",".join(texts) + b"]"
 
 
 def _shorten_unread(capability: Capability, outcome: object, least: int) -> object:

@@ -17,14 +17,11 @@ from retinue.runs.capabilities import Idempotency, SideEffect
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import PermanentError
 from retinue.runs.patience import Span
+from retinue.runs.references import KNOWN, REFERENCE, VARIABLE, missing_in, refuse_secret, resolved, secret_name
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 """A server's name: it begins the names of its capabilities."""
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_WORD = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTHORIZATION|COOKIE)S?$")
-_KNOWN = re.compile(r"\b(sk-|pk-|gh[opsu]_|github_pat_|xox[abpr]-|AKIA|glpat-|eyJ[A-Za-z0-9_-]{8,}\.)\w")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -122,7 +119,7 @@ class Server(Frozen):
     @field_validator("auth")
     @classmethod
     def _by_reference(cls, auth: str | None) -> str | None:
-        if auth is not None and not _REFERENCE.fullmatch(auth):
+        if auth is not None and not REFERENCE.fullmatch(auth):
             raise ValueError("must name a variable of the environment, such as ${GITHUB_TOKEN}, not be the token")
         return auth
 
@@ -130,9 +127,9 @@ class Server(Frozen):
     @classmethod
     def _plain_environment(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
-            if not _VARIABLE.fullmatch(name):
+            if not VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of an environment variable")
-            _refuse_secret(f"env.{name}", name, value)
+            refuse_secret(f"env.{name}", name, value)
         return env
 
     @field_validator("headers")
@@ -141,7 +138,7 @@ class Server(Frozen):
         for name, value in headers.items():
             if not _HEADER.fullmatch(name) or any(ord(letter) < 32 for letter in value):
                 raise ValueError(f"{name!r} and its value are no HTTP header")
-            _refuse_secret(f"headers.{name}", name, value)
+            refuse_secret(f"headers.{name}", name, value)
         return headers
 
     @field_validator("command")
@@ -153,7 +150,7 @@ class Server(Frozen):
             raise ValueError("must begin with a program, such as [npx, some-server]")
         for word in words:
             name, given, value = word.partition("=")
-            if _REFERENCE.search(word) or _KNOWN.search(word) or (given and value and _secret_name(name)):
+            if REFERENCE.search(word) or KNOWN.search(word) or (given and value and secret_name(name)):
                 raise ValueError(
                     "would show a secret to everybody on the machine: give it in `env:`, such as API_KEY: ${API_KEY}"
                 )
@@ -167,7 +164,7 @@ class Server(Frozen):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an address such as https://mcp.example.com/mcp")
-        if "@" in parts.netloc or _REFERENCE.search(url) or _KNOWN.search(url):
+        if "@" in parts.netloc or REFERENCE.search(url) or KNOWN.search(url):
             raise ValueError("holds a secret: give it as `auth: ${NAME}` or in `headers:`")
         return url
 
@@ -181,7 +178,7 @@ class Server(Frozen):
             raise ValueError("`env` and `cwd` go with a `command`; a url has `auth` and `headers`")
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("`auth` and the header Authorization say the same: leave one out")
-        secret = self.auth is not None or any(_REFERENCE.search(value) for value in self.headers.values())
+        secret = self.auth is not None or any(REFERENCE.search(value) for value in self.headers.values())
         if self.url is not None and secret and not _protected(self.url):
             raise ValueError("would send a secret in the open: use https (http only to this machine)")
         return self
@@ -231,32 +228,17 @@ def headers_of(server: Server, environ: Mapping[str, str]) -> dict[str, str]:
 
 def missing_variables(server: Server, environ: Mapping[str, str]) -> list[str]:
     """Names that the declaration refers to and the environment does not have."""
-    texts = [*server.env.values(), *server.headers.values(), server.auth or ""]
-    wanted = {name for text in texts for name in _REFERENCE.findall(text)}
-    return sorted(name for name in wanted if not environ.get(name))
+    return missing_in([*server.env.values(), *server.headers.values(), server.auth or ""], environ)
 
 
 def _resolve(server: Server, where: str, text: str, environ: Mapping[str, str]) -> str:
-    for name in _REFERENCE.findall(text):
-        if not environ.get(name):
-            raise PermanentError(
-                f"capabilities.{server.name}.{where} refers to ${{{name}}}, which the environment of this process does "
-                f"not have: set {name} where the runtime is started",
-                code="not_made",
-            )
-    return _REFERENCE.sub(lambda found: environ[found[1]], text)
-
-
-def _secret_name(name: str) -> bool:
-    """Whether a variable, header or option of this name holds a secret, as far as names tell."""
-    return any(_WORD.search(word.upper()) for word in re.split(r"[-_.]", name))
-
-
-def _refuse_secret(where: str, name: str, value: str) -> None:
-    counts = name.upper().endswith("TOKENS") and value.isdigit()
-    by_name = _secret_name(name) and value and not counts and not _REFERENCE.search(value)
-    if by_name or _KNOWN.search(_REFERENCE.sub("", value)):
-        raise ValueError(f"{where} looks like a secret: name a variable of the environment instead, such as ${{NAME}}")
+    for name in missing_in([text], environ):
+        raise PermanentError(
+            f"capabilities.{server.name}.{where} refers to ${{{name}}}, which the environment of this process does "
+            f"not have: set {name} where the runtime is started",
+            code="not_made",
+        )
+    return resolved(text, environ)
 
 
 def _protected(url: str) -> bool:

@@ -41,7 +41,7 @@ class StoreBreakers:
         if at < row[4]:
             return int(row[4]) if row[1] == "open" else min(int(row[4]), at + _PROBE_LOOK)
         until: int | None = await self._change(lambda connection: admit(connection, self._policy, name, at))
-        return until
+        return None if until is None else min(until, at + _PROBE_LOOK)
 
     async def failed(self, name: str, reason: str, at: int) -> Breaker:
         """See Breakers."""

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pydantic_core import from_json, to_json
-
 from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import ENTRIES, SCHEMA, AnyEntry, Attempt, Finished, Outcome, Record
+from retinue.runs.piecewise import dump, load
 from retinue.store.blobs import INLINE_LIMIT, Blobs
 from retinue.store.sealing import Vault
 
@@ -54,28 +53,28 @@ class FrameCodec:
     """Encodes and decodes frames for any tenant. Thread-safe; encoding touches no disk."""
 
     def __init__(self, vault: Vault, blobs: Blobs) -> None:
-        self._vault = vault
+        self.vault = vault
         self._blobs = blobs
         self._known = lru_cache(maxsize=20_000)(self._seal_shared)
 
     @property
     def stale(self) -> bool:
         """Whether it is time to `refresh`."""
-        return self._vault.stale
+        return self.vault.stale
 
     def refresh(self) -> None:
         """Forget what was sealed with keys that were destroyed by other processes. Blocking."""
-        if self._vault.refresh():
+        if self.vault.refresh():
             self._known.cache_clear()
 
     def lacks(self, tenant_ids: Iterable[str]) -> list[str]:
         """The tenants whose keys are not in hand."""
-        return [tenant_id for tenant_id in set(tenant_ids) if not self._vault.knows(tenant_id)]
+        return [tenant_id for tenant_id in set(tenant_ids) if not self.vault.knows(tenant_id)]
 
     def prepare(self, tenant_ids: Iterable[str], make: bool) -> None:
         """Take keys in hand, so that to encode for these tenants waits for nothing. Blocking."""
         for tenant_id in tenant_ids:
-            self._vault.prepare(tenant_id, make)
+            self.vault.prepare(tenant_id, make)
 
     def encode(self, tenant_id: str, bound_to: str, entries: Sequence[AnyEntry]) -> Encoded:
         """`bound_to` names run and position: a frame moved elsewhere does not open."""
@@ -89,7 +88,7 @@ class FrameCodec:
             facts.append(_facts(entry if said is None else _spoken(entry, {})))
         encoded.facts = b"[" + b",".join(facts) + b"]"
         if any(content is not _NULL for content in contents):
-            encoded.sealed = self._vault.seal(tenant_id, b"[" + b",".join(contents) + b"]", bound_to.encode())
+            encoded.sealed = self.vault.seal(tenant_id, b"[" + b",".join(contents) + b"]", bound_to.encode())
         return encoded
 
     def decode(
@@ -107,7 +106,7 @@ class FrameCodec:
         if schema > SCHEMA:
             raise StoreError(f"entry schema {schema} of {bound_to} is newer than this version knows ({SCHEMA})")
         entries = ENTRIES.validate_json(facts)
-        plain = None if sealed is None else self._vault.open(tenant_id, sealed, bound_to.encode())
+        plain = None if sealed is None else self.vault.open(tenant_id, sealed, bound_to.encode())
         if plain is None:
             return entries if sealed is None else tuple(_spoken(entry, _ERASED) for entry in entries)
         return tuple(
@@ -119,7 +118,7 @@ class FrameCodec:
         """Whether entries that were decoded of a frame have no contents because the key to these was destroyed."""
         if sealed is None or any(entry.content is not None for entry in entries):
             return False
-        return self._vault.open(tenant_id, sealed, bound_to.encode()) is None
+        return self.vault.open(tenant_id, sealed, bound_to.encode()) is None
 
     def keep(self, tenant_id: str, blobs: Sequence[tuple[str, bytes]]) -> None:
         """Make the blobs of encoded frames durable; must precede the commit that names them. Blocking."""
@@ -128,15 +127,15 @@ class FrameCodec:
 
     def address(self, tenant_id: str, text: str) -> str:
         """A keyed hash of a text: equal for equal texts of the tenant, meaningless without its key."""
-        return self._vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
+        return self.vault.address(tenant_id, text.encode("utf-8", "surrogatepass")).hex()
 
     def seal(self, tenant_id: str, value: Json, bound_to: str) -> bytes:
         """One value outside a frame: a prompt, an answer, an event."""
-        return self._vault.seal(tenant_id, _dump(value), bound_to.encode())
+        return self.vault.seal(tenant_id, _dump(value), bound_to.encode())
 
     def open(self, tenant_id: str, sealed: bytes | None, bound_to: str) -> Json:
         """The value that `seal` was given; None when the tenant's key was destroyed."""
-        plain = None if sealed is None else self._vault.open(tenant_id, sealed, bound_to.encode())
+        plain = None if sealed is None else self.vault.open(tenant_id, sealed, bound_to.encode())
         return None if plain is None else _load(plain)
 
     def _stored(self, tenant_id: str, content: Json, encoded: Encoded) -> bytes:
@@ -151,14 +150,14 @@ class FrameCodec:
         plain = _dump(content)
         if len(plain) <= INLINE_LIMIT:
             return plain
-        address = self._vault.address(tenant_id, plain).hex()
+        address = self.vault.address(tenant_id, plain).hex()
         encoded.blobs.append((address, plain))
         preview = plain[:_PREVIEW].decode(errors="replace")
         return _dump({_BLOB: address, "size": len(plain), "type": "application/json", "preview": preview})
 
     def _seal_shared(self, tenant_id: str, plain: bytes) -> tuple[bytes, bytes]:
-        address = self._vault.address(tenant_id, plain)
-        return address, self._vault.seal(tenant_id, plain, address)
+        address = self.vault.address(tenant_id, plain)
+        return address, self.vault.seal(tenant_id, plain, address)
 
     def _opened(
         self, tenant_id: str, entry: AnyEntry, content: Json, fetch: Callable[[bytes], bytes | None]
@@ -191,7 +190,7 @@ class FrameCodec:
         sealed = fetch(address)
         if sealed is None:
             raise StoreError(f"shared content {address.hex()} of tenant {tenant_id!r} is missing from the store")
-        plain = self._vault.open(tenant_id, sealed, address)
+        plain = self.vault.open(tenant_id, sealed, address)
         return None if plain is None else _load(plain)
 
 
@@ -244,7 +243,7 @@ def _spoken(entry: AnyEntry, said: dict[str, Json]) -> AnyEntry:
 def _dump(value: Json) -> bytes:
     """Compact JSON; anything pydantic can serialise is accepted, lone surrogates are kept escaped."""
     try:
-        return to_json(value)
+        return dump(value)
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
     except ValueError as error:
@@ -256,6 +255,6 @@ def _dump(value: Json) -> bytes:
 def _load(plain: bytes) -> Json:
     """What `_dump` made; the strict parser knows neither a lone surrogate nor more than 200 levels."""
     try:
-        return from_json(plain)
+        return load(plain)
     except ValueError:
         return json.loads(plain)

@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from functools import partial
-from itertools import chain
 from typing import TypeVar
 
 from retinue.runs.accounts import with_share
@@ -35,15 +34,17 @@ from retinue.runs.journal import Frame
 from retinue.runs.limits import NO_QUOTAS, Limits
 from retinue.runs.ownership import Append, Appended, DeadLetter, HostInfo, LeasedRun, NewRun
 from retinue.runs.retries import Retry
-from retinue.store import control, dead, encoding, leasing, owning, reading, sessions, steering, trees
+from retinue.store import control, dead, encoding, leasing, reading, sessions, steering, trees
 from retinue.store.accounts import StoreAccounts
 from retinue.store.alerts import StoreAlerts
+from retinue.store.appending import Appends
 from retinue.store.breakers import StoreBreakers
 from retinue.store.engine import Connection, Engine
 from retinue.store.frames import FrameCodec
 from retinue.store.memories import StoreMemories
 from retinue.store.rollouts import StoreRollouts
 from retinue.store.rows import many, one
+from retinue.store.sealing import Vault
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
 
@@ -66,12 +67,18 @@ class Store:
         self._codec = codec
         self._limits = limits
         self._writer = Writer(engine.pen)
+        self._appends = Appends(codec, self._writer)
         self._beats: dict[str, float] = {}
         self.breakers = StoreBreakers(engine.glance, self._writer.submit, breakers, engine.moment)
         self.accounts = StoreAccounts(engine.read, self._writer.submit)
         self.rollouts = StoreRollouts(engine.glance, self._writer.submit, codec)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
+
+    @property
+    def vault(self) -> Vault:
+        """The tenants' keys, for content that is kept beside the store."""
+        return self._codec.vault
 
     async def close(self) -> None:
         """Finish what was submitted, then let go of everything."""
@@ -100,11 +107,7 @@ class Store:
 
     def append(self, append: Append) -> asyncio.Future[Appended]:
         """See Journal. Submitted at once, in order; the future resolves when it is durable."""
-        job = encoding.encode_append(self._codec, append)
-        encoded = (job.frame, *chain.from_iterable(job.children), *((job.parked,) if job.parked else ()))
-        blobs = [blob for frame in encoded for blob in frame.blobs]
-        prepare = (lambda: self._codec.keep(append.tenant_id, blobs)) if blobs else None
-        return self._writer.submit(lambda c: owning.append(c, job), prepare, brief=job.brief, append=job)
+        return self._appends.submit(append)
 
     async def news(self, host_id: str) -> dict[str, News]:
         """See Journal."""

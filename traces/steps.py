@@ -67,8 +67,8 @@ def end_step(page: Page, entry: Outcome) -> None:
     span = step_span(page.state, intent, entry, left.tries if left else 0)
     page.add("spans", span)
     facts = facts_of(intent, entry)
-    if intent is None and "gate" in facts:
-        add_gate_decision(page, facts["gate"], _gated(entry.key, entry.name, facts))
+    if "gate" in entry.facts:
+        add_gate_decision(page, entry.facts["gate"], _gated(entry.key, entry.name, facts))
     match entry.effect:
         case "model":
             page.add("model_calls", _model_call(span, facts, intent, entry))

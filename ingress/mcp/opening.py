@@ -10,7 +10,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from retinue.host.settings import Settings
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.runs.errors import StoreBusy
 
 _PATIENCE = 120.0

@@ -23,7 +23,8 @@ from retinue.host.files import names_many, source_of
 from retinue.host.parts import DEAD
 from retinue.host.presence import runtime_of
 from retinue.host.settings import Settings
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.following import is_stuck
 from retinue.ingress.inputs import check_input

@@ -90,7 +90,7 @@ async def redrive_command(
 async def _host(terminal: Terminal, settings: Settings, record: RunRecord) -> Exit:
     """Carry on in this process what was queued, until it has ended or asks."""
     # What hosts runs takes a second to import; only here it is needed.
-    connect = importlib.import_module("retinue.ingress.client").connect
+    connect = importlib.import_module("retinue.ingress.connecting").connect
     async with connect(settings=settings, local=True) as client:
         if record.status.terminal:
             return await follow_rows(terminal, client, record.run_id)

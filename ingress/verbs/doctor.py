@@ -9,6 +9,7 @@ import click
 from retinue.ingress.checks import Check, check_all
 from retinue.ingress.exits import Exit
 from retinue.ingress.readiness import Area, areas_of
+from retinue.ingress.sandbox_checks import try_sandboxes
 from retinue.ingress.server_checks import check_servers, reach_servers
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
@@ -17,13 +18,16 @@ from retinue.ingress.verb import verb
 @verb("doctor")
 @click.option("--connect", is_flag=True, help="Connect to the servers of capabilities, and compare with the pins.")
 async def doctor_command(terminal: Terminal, connect: bool) -> Exit:
-    """Check Python, libraries, Ray, the data folder, the policy, the modules, the model, servers and the runtime, and
-    tell for each area who owns it, what is missing for production and what is decided.
+    """Check Python, libraries, Ray, the data folder, the policy, the modules, the model, servers and the runtime, try
+    to get out of sandboxes, and tell for each area who owns it, what is missing for production and what is decided.
 
     Exit code 1 when a check fails.
     """
     settings = terminal.settings()
-    checks = await asyncio.to_thread(lambda: [*check_all(settings), *check_servers(settings)])
+    looked, tried = await asyncio.gather(
+        asyncio.to_thread(lambda: [*check_all(settings), *check_servers(settings)]), try_sandboxes(settings)
+    )
+    checks = [*looked, *tried]
     checks += await reach_servers(settings) if connect else []
     areas = areas_of(settings)
     text = "\n".join([*map(_check_line, checks), "", *map(_area_lines, areas)])

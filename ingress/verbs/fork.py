@@ -6,7 +6,7 @@ from collections import Counter
 
 import click
 
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import counted, short
 from retinue.ingress.steering import Forked

@@ -45,7 +45,7 @@ async def approve_command(terminal: Terminal, request: str, edit: str | None, by
         return await _resolve(terminal, lambda client: client.approve(request, by))
     changes = parsed(edit, "--edit", 'give an object such as {"amount": 50}')
     settings = terminal.settings()
-    async with importlib.import_module("retinue.ingress.client").connect(settings=settings, start=False) as client:
+    async with importlib.import_module("retinue.ingress.connecting").connect(settings=settings, start=False) as client:
         return _said(terminal, settings, await client.approve(request, by, changes))
 
 

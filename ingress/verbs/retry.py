@@ -30,7 +30,7 @@ async def retry_command(
     budget = budget_of(limits)
     if migrate:
         # Only the project knows its versions, and loading it costs a second.
-        connect = importlib.import_module("retinue.ingress.client").connect
+        connect = importlib.import_module("retinue.ingress.connecting").connect
         async with connect(settings=settings, start=False) as client:
             taken: Retaking = await client.migrate(run, budget=budget, deadline=deadline)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.following import follow
 from retinue.ingress.render import short

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from retinue.host.composition import archive_of
 from retinue.host.settings import Settings
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.terminal import Terminal, write
 from retinue.ingress.verb import verb

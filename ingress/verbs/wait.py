@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import ENDED, Exit
 from retinue.ingress.following import follow, follow_rows, show_result
 from retinue.ingress.terminal import Terminal

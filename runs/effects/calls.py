@@ -46,7 +46,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
 def _unless_made(run: Run, command: Command, done: Done) -> Done:
     """How a call ended; one that is refused is left open when an earlier try may have been made."""
     if done.result == "refused" and done.error is not None and _may_have_happened(run, command):
-        return _left_open(run, command, done.error.message)
+        return _left_open(run, command, done.error.message, done)
     return done
 
 
@@ -56,10 +56,14 @@ def _may_have_happened(run: Run, command: Command) -> bool:
     return intent is not None and intent.writes and (run.history.interrupted(key) or key in run.history.unsure)
 
 
-def _left_open(run: Run, command: Command, why: str) -> Done:
-    """The outcome of a write that is not made again though an earlier try may have been; tries that ended are paid."""
+def _left_open(run: Run, command: Command, why: str, refused: Done | None = None) -> Done:
+    """The outcome of a write that is not made again though an earlier try may have been; tries that ended are paid.
+    What the gate said stays with it, where that `refused` the next one.
+    """
     usage = _ONE_HOP if run.history.interrupted(command.key) else NOTHING
-    return doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", usage)
+    done = doubts.unknown(command.name, f"{_doubt(command)}; not made again: {why}", usage)
+    done.facts |= {} if refused is None else refused.facts
+    return done
 
 
 def _told(run: Run, command: Command, done: Done) -> Done:
@@ -115,10 +119,12 @@ async def _still_allowed(run: Run, command: Command, asked: Prepared, made: Prep
     if weighed.outside is None and weighed.decision.outcome != "deny":
         return None
     remote.give_up(run, command, made)
-    if is_write(made):
-        why = f"{command.name} was begun and is not continued: {weighed.refusal}"
-        return doubts.unknown(command.name, why, _ONE_HOP)
-    return _denied(run, command, weighed)
+    denied = _denied(run, command, weighed)
+    if not is_write(made):
+        return denied
+    done = doubts.unknown(command.name, f"{command.name} was begun and is not continued: {weighed.refusal}", _ONE_HOP)
+    done.facts |= denied.facts
+    return done
 
 
 async def _begin(run: Run, command: Command, asked: Prepared) -> Done | Wait:
@@ -306,8 +312,10 @@ async def _ask(run: Run, command: Command, call: Prepared, intent: Intent) -> Do
 async def _again(run: Run, command: Command, call: Prepared, intent: Intent) -> Done | Wait:
     """Make the write once more, with its key, if the gate still allows it; say so first, with a new deadline."""
     weighed = await weighing.weigh(run, command, weighing.prepare(run, command))
-    if weighed.refusal is not None or _is_another(run, command, weighed.call):
-        return _left_open(run, command, weighed.refusal or _ANOTHER)
+    if weighed.refusal is not None:
+        return _left_open(run, command, weighed.refusal, _denied(run, command, weighed))
+    if _is_another(run, command, weighed.call):
+        return _left_open(run, command, _ANOTHER)
     command.interrupted, command.doubted = False, ""
     run.ledger.reserve(command.key, _ONE_HOP)
     now = run.services.now_ns()

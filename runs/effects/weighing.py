@@ -12,6 +12,7 @@ from retinue.runs.capabilities import Caller, Prepared
 from retinue.runs.contracts import Json
 from retinue.runs.effects import asking, rolling, sandbox_facts
 from retinue.runs.effects.run import Run
+from retinue.runs.errors import PermanentError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
@@ -43,15 +44,19 @@ def prepare(run: Run, command: Command) -> Prepared:
     the same key. Raises as the gateway's `prepare` does.
     """
     intent = run.history.intents.get(command.key)
-    begun = intent is not None and intent.writes and EDITED not in intent.facts
+    begun = intent is not None and intent.writes and EDITED not in intent.facts and isinstance(intent.content, dict)
     return run.services.gateway.prepare(command.name, intent.content if intent and begun else command.arguments)
 
 
 def as_made(run: Run, command: Command, asked: Prepared) -> Prepared:
-    """The call that its intent speaks of: with the arguments that an approver gave it."""
+    """The call that its intent speaks of: with the arguments that an approver gave it. PermanentError `erased` when
+    these are gone.
+    """
     intent = run.history.intents.get(command.key)
     if intent is None or EDITED not in intent.facts:
         return asked
+    if not isinstance(intent.content, dict):
+        raise PermanentError(f"{command.name}: the arguments that its approver gave it were erased", code="erased")
     return run.services.gateway.prepare(command.name, intent.content)
 
 

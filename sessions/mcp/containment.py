@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -89,6 +90,7 @@ class ContainedTransport(httpx2.AsyncBaseTransport):
             return _error(request, UNREACHABLE, f"it cannot be reached ({type(error).__name__})")
         except Exception as error:  # whatever it is: it would cost all calls of the connection
             return _error(request, BROKEN, f"the connection broke ({type(error).__name__})")
+        _acknowledge(response)
         self._exchange.session_id = response.headers.get(SESSION) or self._exchange.session_id
         return await self._contain(request, response, trail)
 
@@ -171,6 +173,19 @@ class _Events(httpx2.AsyncByteStream):
                     size += len(part)
                     if size > MAX_ENDING:
                         return
+
+
+def _acknowledge(response: httpx2.Response) -> None:
+    """Have the kernel tell the server at once what has arrived, where it can.
+
+    On a connection that is used again it waits 40 ms for something to send along, and a server that gathers small
+    writes (Nagle's algorithm) keeps the rest of its reply for as long.
+    """
+    stream = response.extensions.get("network_stream")
+    found = stream.get_extra_info("socket") if stream is not None else None
+    if found is not None and (option := getattr(socket, "TCP_QUICKACK", None)) is not None:
+        with contextlib.suppress(OSError):
+            found.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
 def _refused(request: httpx2.Request, response: httpx2.Response, body: bytes) -> httpx2.Response:

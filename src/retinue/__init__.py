@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retinue.host.documents import document_tools
-    from retinue.ingress.client import Client, RunHandle, connect
+    from retinue.ingress.client import Client, RunHandle
+    from retinue.ingress.connecting import connect
     from retinue.ingress.sync import SyncClient, connect_sync
     from retinue.runs.artifacts import Artifact
     from retinue.runs.context import Context
@@ -53,7 +54,7 @@ _HOMES = {
     "all_of": "runs.joins",
     "best_effort": "runs.joins",
     "chain": "runs.patterns.chain",
-    "connect": "ingress.client",
+    "connect": "ingress.connecting",
     "connect_sync": "ingress.sync",
     "document_tools": "host.documents",
     "first_success": "runs.joins",

@@ -9,7 +9,7 @@ import pytest
 from tests.doubles.projects import project
 from tests.doubles.receiver import receiver
 
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.runs.errors import RunFailed
 
 FLOW = """

@@ -18,7 +18,7 @@ from tests.chaos.nodes import ENVIRONMENT, Nodes, three_nodes
 from tests.cluster.conftest import BOUND, ROOT, CommandLine
 
 from retinue.host.settings import load_settings
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.runs.contracts import Branch, Status
 
 HERE = Path(__file__).parent

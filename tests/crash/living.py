@@ -24,7 +24,8 @@ from tests.doubles.sandboxes import Nodes
 from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
 from retinue.ingress import client as clients
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.runs.contracts import RunRecord
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import Accepted

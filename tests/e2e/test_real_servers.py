@@ -16,7 +16,8 @@ from tests.doubles.mcp_servers import NPM, PYPI, NoServers, everything_over_http
 from tests.doubles.projects import decides, project
 
 from retinue.host.settings import Settings
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.ingress.pinning import compare
 from retinue.runs.contracts import PendingRequest, Status
 from retinue.sessions.pins import write_lock

@@ -23,7 +23,7 @@ from retinue.host import telling
 from retinue.host.alerting import TRIES, AlertDesk, alerting, body_of
 from retinue.host.settings import Settings
 from retinue.host.telling import SIGNATURE, NotTold, channels_of
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.runs.alert_text import said
 from retinue.runs.alerts import Alert
 from retinue.runs.errors import RunFailed, StoreFull

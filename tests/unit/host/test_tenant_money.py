@@ -15,7 +15,8 @@ from tests.doubles.projects import decides, project
 from tests.doubles.worlds import costs
 
 from retinue.host.settings import Settings
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.ingress.verbs.budgets import budgets_command
 from retinue.runs.alerts import Alert
 from retinue.runs.contracts import Budget, RunRequest

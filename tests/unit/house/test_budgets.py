@@ -21,7 +21,7 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "mana
 LAZY_IMPORTS = [
     ("ingress/cli*", "*"),
     ("src/retinue/__init__.py", "retinue.*"),
-    ("ingress/client.py", "retinue.actors.runtime"),
+    ("ingress/connecting.py", "retinue.actors.runtime"),
     ("host/opening.py", "retinue.store.postgres.*"),
     ("host/moving.py", "retinue.store.postgres.*"),
     ("host/remotes.py", "retinue.sessions.remotes"),

@@ -30,6 +30,7 @@ DOORS: dict[str, set[str]] = {
     # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
     # trial of a tool asks the gate itself.
     "prepare": {
+        "host.sandboxes:TenantCiphers.of",
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
@@ -43,6 +44,7 @@ DOORS: dict[str, set[str]] = {
     },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "ingress.sandbox_checks:try_sandboxes",
         "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
@@ -61,6 +63,7 @@ DOORS: dict[str, set[str]] = {
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
     # The sandboxes of this process: in a run's own record of them; the host lets go of them.
     "sandboxes": {
+        "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
         "runs.history:History._restart",
         "host.composition:load_project",
@@ -157,11 +160,13 @@ NETWORK: dict[str, set[str]] = {
         "actors.supervisor",
         "host.composition",
         "host.model_endpoint",
+        "host.sandboxes",
         "ingress.mcp.http",
         "sandbox.keeper",
         "sandbox.launching",
         "sandbox.selftest",
         "sandbox.trial",
+        "sessions.mcp.containment",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -180,7 +185,8 @@ CLIENTS = {
 """Our own clients, and who may import them."""
 
 ESCAPES: dict[str, set[str]] = {
-    "create_subprocess_exec": {"host.telling:_run"},
+    # An alert is told; git writes out the commit that a reviewed manifest names.
+    "create_subprocess_exec": {"host.telling:_run", "sandbox.checkouts:_finish"},
     "create_connection": {
         "actors.runtime:_await_head",
         "actors.runtime:_refuse_silence",

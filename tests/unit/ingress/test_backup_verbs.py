@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.unit.ingress.conftest import Command
 
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.sync import SyncClient, connect_sync
 from retinue.ingress.verbs.init import make_project

@@ -13,7 +13,8 @@ from tests.doubles import desk
 from tests.unit.ingress.conftest import Command
 
 from retinue.host import composition
-from retinue.ingress.client import Client, connect
+from retinue.ingress.client import Client
+from retinue.ingress.connecting import connect
 from retinue.ingress.exits import Exit
 from retinue.ingress.verbs.init import make_project
 from retinue.runs.contracts import Status

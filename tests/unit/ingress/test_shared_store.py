@@ -21,7 +21,7 @@ from retinue.host.hosting import HostShape
 from retinue.host.opening import open_store, serving_hosts
 from retinue.host.presence import find_runtime, runtime_of
 from retinue.host.settings import Settings
-from retinue.ingress.client import connect
+from retinue.ingress.connecting import connect
 from retinue.runs.ownership import HostInfo
 from retinue.store.liveness import boot_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -91,6 +92,18 @@ async def test_an_answer_that_is_an_error_shows_that_somebody_answers(make: Make
     sick[:] = [PermanentError("no such thing")]
     await world.run(see, "b")
     assert await world.store.breakers.listed() == []
+
+
+async def test_who_comes_at_the_moment_of_a_probe_looks_again_soon(place: Place) -> None:
+    """The others are not told to wait for as long as a probe may take."""
+    store = place.open(breakers=BreakerPolicy(failures=1, cooldown=10, probe=60))
+    try:
+        await store.breakers.failed("model:x", "down", START)
+        probing = START + 11 * SECOND
+        told = await asyncio.gather(*(store.breakers.admit("model:x", probing) for _ in range(5)))
+        assert sorted(each or 0 for each in told) == [0, *[probing + 2 * SECOND] * 4]
+    finally:
+        await store.close()
 
 
 async def test_one_probe_at_a_time_and_a_longer_pause_after_each_failure(

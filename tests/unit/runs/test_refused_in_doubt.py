@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.doubles.shapes import START
-from tests.doubles.worlds import ALLOW_ALL, SECOND, World, calls
+from tests.doubles.worlds import ALLOW_ALL, SECOND, World, calls, world
 from tests.unit.runs.conftest import Make
 from tests.unit.runs.test_rollouts import Moved
 
 from retinue.policy.load import load_gate
+from retinue.runs.asked import questions
 from retinue.runs.context import Context
 from retinue.runs.contracts import Branch, Budget, StopReason
 from retinue.runs.definitions import agent, workflow
@@ -21,6 +23,7 @@ from retinue.runs.rollouts import Table
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool, tool
+from retinue.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.promise("C4"), pytest.mark.promise("A4")]
 
@@ -85,11 +88,28 @@ async def in_doubt(world: World, run_id: str, why: str) -> Branch:
     return result
 
 
+async def decisions(world: World, run_id: str) -> list[str]:
+    """What the gate said of the call, by the journal; each question has its arguments."""
+    found = list(questions([frame async for frame in world.store.read(run_id)]))
+    asked = [each for each in found if each.request.stage == "capability"]
+    assert all(each.request.arguments == {"amount": 100, "to": "the shop"} for each in asked)
+    return [each.outcome for each in asked]
+
+
+@pytest.mark.promise("F1")
+async def test_a_repeat_that_the_rules_forbid_is_on_record_with_what_they_said(make_on_each: Make) -> None:
+    world, run_id = await cut_off(make_on_each)
+    rule(world, SHUT)
+    await in_doubt(world, run_id, "not made again: we are closed")
+    assert await decisions(world, run_id) == ["allow", "deny"]
+
+
 async def test_a_try_that_the_rules_forbid_meanwhile(make_on_each: Make) -> None:
     world, run_id = await tried(make_on_each)
     rule(world, SHUT)
     result = await in_doubt(world, run_id, "not made again: we are closed")
     assert result.usage.hops == 1
+    assert await decisions(world, run_id) == ["allow", "deny"]
 
 
 async def test_a_try_for_which_a_person_is_asked_meanwhile_and_says_no(make: Make) -> None:
@@ -241,3 +261,21 @@ async def test_a_try_that_is_approved_as_it_was_is_made_again(make: Make) -> Non
     question = await world.asked(run_id)
     await world.store.resolve(question.request_id, "approved", "bob", world.clock())
     assert (await world.finish(run_id)).value == "paid" and len(MADE) == 2
+
+
+async def test_a_try_as_its_approver_changed_it_whose_arguments_were_erased(tmp_path: Path) -> None:
+    @workflow
+    async def buys_one(ctx: Context, _: None) -> str:
+        return str(await ctx.call("pay", amount=7))
+
+    LOST.append(asyncio.Event())
+    async with world("sqlite", tmp_path, buys_one, clerk, policy=ASK) as made:
+        run_id = await made.submit(buys_one)
+        question = await made.asked(run_id)
+        changed = {"arguments": {"amount": 100}}
+        await made.store.resolve(question.request_id, "approved", "bob", made.clock(), changed)
+        await made.until(lambda: bool(MADE))
+        await made.crash()
+        assert isinstance(made.store, SqliteStore)
+        assert await asyncio.to_thread(made.store._codec._vault.destroy, "acme")
+        await in_doubt(made, run_id, "the arguments that its approver gave it were erased")

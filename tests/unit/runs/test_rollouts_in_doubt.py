@@ -10,7 +10,7 @@ import pytest
 from tests.crash.outside import read
 from tests.doubles.worlds import World
 from tests.unit.runs.conftest import Make
-from tests.unit.runs.test_remote_calls import ANSWERS, asked, orders, say, world_with_desk
+from tests.unit.runs.ordering import ANSWERS, asked, orders, say, world_with_desk
 from tests.unit.runs.test_rollouts import OPEN, Moved
 
 from retinue.runs.context import Context

@@ -56,6 +56,16 @@ def test_what_was_written_is_read_edited_and_listed(space: Workspace) -> None:
     assert listed[0].mode == 0o755 and oct(listed[1].mode) == "0o755"
 
 
+def test_a_path_as_programs_in_the_sandbox_see_it(space: Workspace) -> None:
+    seen = Workspace(space.folder, seen_as="/workspace")
+    assert seen.write("/workspace/a/b", b"1").path == "a/b"
+    assert seen.read("/workspace//a/b").text == "1" and seen.edit("/workspace/a/b", "1", "2").path == "a/b"
+    assert [entry.path for entry in seen.list("/workspace")] == ["a"]
+    for path in ("/workspaces/a", "/workspace/../secret", "/etc/passwd", "/workspace/..//../secret"):
+        with refused("outside"):
+            seen.read(path)
+
+
 def test_a_replaced_file_keeps_its_mode_and_no_other_name_sees_it(space: Workspace) -> None:
     space.write("tool", b"1", executable=True)
     os.link(space.folder / "tool", space.folder / "same")

@@ -123,3 +123,19 @@ async def test_what_a_model_keeps_to_itself_does_not_count() -> None:
         return Flat(x=1, hidden="x" * 1_000)
 
     assert (await call(flat)).value == {"x": 1}
+
+
+async def test_a_long_list_is_read_in_parts_and_judged_as_a_whole() -> None:
+    found: list[Any] = [Passage(document=f"d{n}") for n in range(2_500)]
+
+    @tool(side_effect="read")
+    async def search() -> list[Passage]:
+        """Find passages."""
+        return found
+
+    result = await call(search)
+    assert result.value == [{"document": f"d{n}", "quote": ""} for n in range(2_500)]
+    assert result.size == len(to_json(result.value))
+    found[1_700] = {"document": "d", "quote": 7}
+    with pytest.raises(PermanentError, match=r"1700.quote is 7"):
+        await call(search)

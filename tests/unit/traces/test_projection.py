@@ -169,6 +169,17 @@ async def test_a_decision_of_the_gate_is_no_span(open_traces: Open) -> None:
     assert tuple(row.values()) == ("request", "clerk", "allow", ["reads"], 12)
 
 
+async def test_what_the_gate_said_of_a_repeat_is_a_decision_of_its_own(open_traces: Open) -> None:
+    book = Book()
+    run = Run(book, "doubtful").accept().lease()
+    made = run.intent("call", "pay", "0/pay#0", {}, side_effect="write", gate=verdict("allow"))
+    run.write(made, run.outcome(made, None, "unknown", gate=verdict("deny", "we are closed")))
+    traces = await open_traces(book)
+    await drain(traces)
+    decided = await rows(traces, "SELECT key, outcome FROM policy_decisions ORDER BY outcome")
+    assert [tuple(row.values()) for row in decided] == [("0/pay#0", "allow"), ("0/pay#0", "deny")]
+
+
 async def test_an_approval_shows_who_said_what_and_how_long_it_took(open_traces: Open) -> None:
     traces = await open_traces(told(asking))
     await drain(traces)

@@ -85,5 +85,10 @@ def bubblewrap(runner: Runner, workspace: Path) -> Door:
 
 
 @pytest.fixture
+def landlock(runner: Runner, workspace: Path) -> Door:
+    return _door("landlock", runner, workspace)
+
+
+@pytest.fixture
 def unconfined(runner: Runner, workspace: Path) -> Door:
     return _door("unconfined", runner, workspace)

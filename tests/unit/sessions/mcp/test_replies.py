@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,17 +56,16 @@ class Server:
         await reader.readexactly(int(length.partition(b":")[2]))
         self.posts += 1
         self.asked.set()
-        writer.write(HEAD + REPLY)
-        await writer.drain()
-        await asyncio.sleep(0)
-        writer.write(self.ending)
-        await writer.drain()
+        for part in (HEAD, REPLY, self.ending):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def serving(ending: bytes) -> AsyncIterator[Server]:
     server = Server(ending)
-    listener = await asyncio.start_server(server.talk, "127.0.0.1", 0)
+    listener = await asyncio.start_server(server.talk, sock=socket.create_server(("127.0.0.1", 0)))
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/mcp"
     async with listener:
         yield server
@@ -109,6 +109,19 @@ async def test_a_connection_is_used_again_when_its_reply_ends_and_given_up_soon_
             closing = [await answered(client, server.url) for _ in range(3)]
     assert (server.posts, server.connected) == (3, connections)
     assert max(closing) < 20 * ENDING
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="the kernel decides alone when it acknowledges")
+async def test_a_server_that_gathers_small_writes_is_not_waited_for() -> None:
+    async with serving(b"0\r\n\r\n") as server:
+        transport = ContainedTransport(httpx2.AsyncHTTPTransport(), Exchange())
+        async with httpx2.AsyncClient(transport=transport) as client:
+            loop, seconds = asyncio.get_running_loop(), []
+            for _ in range(30):
+                began = loop.time()
+                await answered(client, server.url)
+                seconds.append(loop.time() - began)
+    assert min(seconds[-10:]) < 0.025
 
 
 async def test_a_reply_that_nobody_waits_for_any_more_is_left_at_once() -> None:

@@ -1,6 +1,6 @@
 """YAML with the line of every key, read strictly: plain data only, one document, no key twice, no aliases.
 
-Owns syntax and lines. Knows no setting; what the keys mean is `host.settings`' to say.
+Owns syntax and lines. Knows no setting: what the keys mean is for those to say who read a file.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _parse(path: Path, text: str) -> YamlFile:
         if not isinstance(node, yaml.MappingNode):
             line = node.start_mark.line + 1
             raise ConfigError(
-                f"{path} line {line}: the file must hold `key: value` lines, not a {_kind(node)}; "
-                "`retinue init` writes one to begin with"
+                f"{path} line {line}: the file must hold `key: value` lines, not a {_kind(node)}; correct it (`retinue "
+                "init` writes a project to begin with)"
             )
         lines: dict[KeyPath, int] = {}
         _walk(path, node, (), lines)

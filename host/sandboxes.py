@@ -1,0 +1,113 @@
+"""Sandboxes of a process, put together: the room over the project's settings, the node's folder and the tenants' keys.
+
+Owns what only a host knows of them: the node, the data folder, the environment, the store. Knows no Ray and no run.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinue.host import clock
+from retinue.host.sandboxing import Sandboxing, manifests_of, sandboxing_of
+from retinue.host.settings import Settings
+from retinue.sandbox.boxes import Contents
+from retinue.sandbox.choosing import Backends
+from retinue.sandbox.contents import SnapshotContents
+from retinue.sandbox.living import Living
+from retinue.sandbox.loading import Loaded, secrets_of
+from retinue.sandbox.objects import LocalObjects
+from retinue.sandbox.packing import Cipher
+from retinue.sandbox.profiles import Profile
+from retinue.sandbox.room import Parts, Room
+from retinue.sandbox.rules import Quota, Rules
+from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.users import Users
+from retinue.store.liveness import boot_id
+from retinue.store.sealing import Vault
+from retinue.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCipher:
+    """The key of one tenant, for its snapshots."""
+
+    vault: Vault
+    tenant_id: str
+
+    def seal(self, plain: bytes) -> bytes:
+        """See packing.Cipher."""
+        return self.vault.seal(self.tenant_id, plain)
+
+    def open(self, sealed: bytes) -> bytes | None:
+        """See packing.Cipher."""
+        return self.vault.open(self.tenant_id, sealed)
+
+    def address(self, plain: bytes) -> bytes:
+        """See packing.Cipher."""
+        return self.vault.address(self.tenant_id, plain)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCiphers:
+    """The keys of all tenants of a store, for their snapshots."""
+
+    vault: Vault
+
+    def of(self, tenant: str, make: bool) -> Cipher | None:
+        """See packing.Ciphers."""
+        self.vault.prepare(tenant, make)
+        return TenantCipher(self.vault, tenant) if self.vault.knows(tenant) else None
+
+
+def open_sandboxes(settings: Settings, store: Store) -> Room:
+    """The room of sandboxes of a process. Opens nothing before a run needs it. ConfigError."""
+    node = sandboxing_of(settings)
+    manifests, snapshots = manifests_of(settings), open_snapshots(settings, store)
+    folder = settings.data_folder / "sandboxes"
+    backends = Backends(None if node.users is None else node.users[1])
+    return Room(
+        Parts(
+            node=socket.gethostname(),
+            manifests=manifests,
+            living=Living(folder / "work", boot_id()),
+            choose=lambda profile: backends.choose(node.backend, profile),
+            user=_users(node),
+            environment=lambda name, own, inside: manifests.environment(name, os.environ, own, inside),
+            contents=lambda tenant, loaded: contents_of(node, snapshots, tenant, loaded),
+            egress=no_way_out,
+            moment=clock.now_ns,
+            let_go=backends.close,
+        )
+    )
+
+
+def open_snapshots(settings: Settings, store: Store) -> Snapshots:
+    """The snapshots of a project's workspaces."""
+    return Snapshots(LocalObjects(settings.data_folder / "sandboxes" / "snapshots"), TenantCiphers(store.vault))
+
+
+def contents_of(node: Sandboxing, snapshots: Snapshots, tenant: str, loaded: Loaded) -> Contents:
+    """What the workspaces of a tenant and a manifest hold, within the limits of both."""
+    limits = loaded.profile.limits
+    quota = Quota(bytes=limits.disk, files=limits.files, file_bytes=limits.file_bytes, store_bytes=node.snapshot_bytes)
+    secrets = tuple(value.encode() for value in secrets_of(loaded.manifest, os.environ))
+    return SnapshotContents(snapshots, tenant, Rules(omit=loaded.manifest.exclude, secrets=secrets, quota=quota))
+
+
+def _users(node: Sandboxing) -> Callable[[str, Path], int | None]:
+    """The users of sandboxes where the host is root; the last of the range is that of self-tests."""
+    if node.users is None:
+        return lambda sandbox_id, folder: None
+    first, last = node.users
+    return Users(first, last - 1).take
+
+
+@asynccontextmanager
+async def no_way_out(profile: Profile, allow: Callable[[str, int], bool]) -> AsyncIterator[None]:
+    """No proxy: hosts are out of reach."""
+    yield None

@@ -1,0 +1,70 @@
+"""What `retinue doctor` says of sandboxes: what each backend holds on this machine, as attempts showed.
+
+Runs programs in a temporary folder for a few seconds. Knows no other check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+from retinue.host.composition import load_project
+from retinue.host.settings import Settings
+from retinue.ingress.checks import Check
+from retinue.runs.errors import RetinueError
+from retinue.runs.sandboxes import Assurance
+from retinue.sandbox.backends import Finding, Report
+from retinue.sandbox.choosing import Backends
+from retinue.sandbox.profiles import BUILD, STRICT
+from retinue.sandbox.unconfined import NAME as UNCONFINED
+from retinue.sandbox.users import DEFAULT_RANGE, parse_range
+
+
+async def try_sandboxes(settings: Settings) -> list[Check]:
+    """A row for the profiles that can be enforced, and one for each backend that confines. The first is a failed one
+    where agents of the project have a sandbox and nothing can enforce the profile `strict`.
+    """
+    uid = parse_range(DEFAULT_RANGE)[0] if os.geteuid() == 0 else None
+    backends = await asyncio.to_thread(Backends, uid)
+    try:
+        confining = [backend for backend in backends.all if backend.name != UNCONFINED]
+        reports = [await backend.probe() for backend in confining]
+    finally:
+        await asyncio.to_thread(backends.close)
+    needed = await asyncio.to_thread(_agents_with_sandboxes, settings)
+    return [_profiles(reports, needed), *(Check(name=one.backend, ok=True, said=_told(one)) for one in reports)]
+
+
+def _agents_with_sandboxes(settings: Settings) -> list[str]:
+    """By name; none where the project cannot be loaded, which another check tells."""
+    try:
+        return sorted(load_project(settings).registry.sandboxes)
+    except RetinueError:
+        return []
+
+
+def _profiles(reports: list[Report], needed: list[str]) -> Check:
+    able = {profile.name: [one.backend for one in reports if not one.lacking(profile)] for profile in (STRICT, BUILD)}
+    told = [f"{name} by {' or '.join(found)}" if found else f"{name} by nothing here" for name, found in able.items()]
+    wanted = f"; {', '.join(needed)} cannot run: mend what a backend below lacks" if needed else ""
+    if not able[STRICT.name] and needed:
+        return Check(name="sandbox", ok=False, said="; ".join(told) + wanted)
+    return Check(name="sandbox", ok=True, said="; ".join(told))
+
+
+def _told(report: Report) -> str:
+    """Demands by how well they are met; of those that are not, why and what mends it, each cause once."""
+    parts = [report.version] if report.version else []
+    enforced = [demand for demand, finding in report.findings.items() if finding.assurance == "enforced"]
+    parts += [f"enforced: {', '.join(enforced)}"] if enforced else []
+    return "; ".join([*parts, *_gaps(report, "limited"), *_gaps(report, "absent")])
+
+
+def _gaps(report: Report, assurance: Assurance) -> Iterator[str]:
+    causes: dict[Finding, list[str]] = {}
+    for demand, finding in report.findings.items():
+        if finding.assurance == assurance:
+            causes.setdefault(finding, []).append(demand)
+    for finding, them in causes.items():
+        yield f"{assurance}: {', '.join(them)} ({finding.why}; remedy: {finding.remedy})"

@@ -1,0 +1,42 @@
+"""What the workspaces of one tenant and manifest hold: kept as snapshots, filled from them, emptied.
+
+Owns which rules hold for what is kept, and whose files are made. Knows no operation that is going on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from retinue.sandbox.boxes import Kept
+from retinue.sandbox.folders import remove_tree
+from retinue.sandbox.living import Workplace
+from retinue.sandbox.rules import Rules
+from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.stat_cache import cache_of
+
+COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotContents:
+    """Implements `boxes.Contents` over the snapshots of a tenant."""
+
+    snapshots: Snapshots
+    tenant: str
+    rules: Rules
+
+    async def take(self, place: Workplace) -> Kept:
+        """See Contents."""
+        taken = await self.snapshots.take(place.tree, self.tenant, self.rules)
+        return Kept(taken.snapshot_id, taken.entries, taken.bytes, taken.omitted)
+
+    async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
+        """See Contents."""
+        made = await self.snapshots.restore(snapshot_id, self.tenant, place.tree, place.uid, self.rules.quota)
+        return Kept(made.snapshot_id, made.entries, made.bytes, made.omitted, COPY)
+
+    async def empty(self, place: Workplace) -> None:
+        """See Contents."""
+        await asyncio.to_thread(remove_tree, place.tree)
+        await asyncio.to_thread(cache_of(place.tree).unlink, missing_ok=True)

@@ -1,0 +1,194 @@
+"""Workspaces on this node as their owners left them: a folder each, a lock, and a note of what was going on in it.
+
+Owns the folder `work` of a node. A workspace is a cache: one that was cut off in an operation, or belongs to a boot of
+this machine that is over, is never used again. Knows no backend and no snapshot.
+
+    work/<sandbox id>/<number>/tree         the workspace
+    work/<sandbox id>/<number>/state.json   what it holds: the sandbox's state; whether an operation is going on
+    work/<sandbox id>/<number>/lock         held by the process that has it; free when that process is gone
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from retinue.runs.contracts import Frozen
+from retinue.runs.sandboxes import SandboxState
+from retinue.sandbox.folders import remove_tree
+
+_STATE, _LOCK, _TREE = "state.json", "lock", "tree"
+
+
+class Note(Frozen):
+    """What is known of a workspace. `operation` is the one that is going on, or was when its process died."""
+
+    state: SandboxState
+    boot: str
+    operation: str = ""
+    uid: int | None = None
+
+
+class Workplace:
+    """A workspace that this process has for itself until it lets go of it. Blocking."""
+
+    def __init__(self, folder: Path, lock: int, note: Note) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._note = note
+
+    @property
+    def tree(self) -> Path:
+        """The workspace itself."""
+        return self.folder / _TREE
+
+    @property
+    def state(self) -> SandboxState:
+        """As of the newest operation that ended."""
+        return self._note.state
+
+    @property
+    def uid(self) -> int | None:
+        """The user that the workspace belongs to; None: our own."""
+        return self._note.uid
+
+    @property
+    def clean(self) -> bool:
+        """Whether no operation was cut off in it."""
+        return not self._note.operation
+
+    def begin(self, operation: str) -> None:
+        """From now on the workspace may differ from what its state says."""
+        self._write(self._note.model_copy(update={"operation": operation}))
+
+    def finish(self, state: SandboxState) -> None:
+        """The workspace is what this state says."""
+        self._write(self._note.model_copy(update={"operation": "", "state": state}))
+
+    def let_go(self) -> None:
+        """Others may have it."""
+        os.close(self._lock)
+
+    def remove(self) -> None:
+        """Remove the workspace and let go of it."""
+        remove_tree(self.folder)
+        self.let_go()
+
+    def _write(self, note: Note) -> None:
+        new = self.folder / f"{_STATE}.new"
+        new.write_bytes(note.model_dump_json().encode())
+        new.replace(self.folder / _STATE)
+        self._note = note
+
+
+class Living:
+    """The workspaces of this node. `boot` names the present boot of the machine: older workspaces are not trusted."""
+
+    def __init__(self, folder: Path, boot: str) -> None:
+        self._folder = folder
+        self._boot = boot
+
+    def make(self, state: SandboxState, user: Callable[[str, Path], int | None]) -> Workplace:
+        """Room for a new workspace: its folder `tree` is to be made, and `finish` called when that is done.
+
+        `user` gives the user of a sandbox's folder. Older workspaces of this sandbox that nobody has are removed.
+        """
+        of_sandbox = self._folder / state.sandbox_id
+        of_sandbox.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder, lock = _take_number(of_sandbox)
+        try:
+            note = Note(state=state, boot=self._boot, uid=user(state.sandbox_id, folder))
+            place = Workplace(folder, lock, note)
+            place.begin("make")
+        except BaseException:
+            os.close(lock)
+            raise
+        self._remove_older(of_sandbox, folder)
+        return place
+
+    def find(self, sandbox_id: str) -> Workplace | None:
+        """The newest workspace of a sandbox, if nobody has it and what it says of itself can be believed."""
+        newest = max(_numbered(self._folder / sandbox_id), key=lambda folder: int(folder.name), default=None)
+        lock = None if newest is None else _try_lock(newest)
+        if newest is None or lock is None:
+            return None
+        note = _read(newest)
+        if note is None or note.boot != self._boot or note.state.sandbox_id != sandbox_id:
+            os.close(lock)
+            return None
+        return Workplace(newest, lock, note)
+
+    def remove(self, sandbox_id: str) -> int:
+        """Remove the workspaces of a sandbox that nobody has; how many were removed."""
+        of_sandbox = self._folder / sandbox_id
+        removed = self._remove_older(of_sandbox, None)
+        if of_sandbox.is_dir() and not any(of_sandbox.iterdir()):
+            of_sandbox.rmdir()
+        return removed
+
+    def all(self) -> Iterator[str]:
+        """The ids of the sandboxes that have a workspace here."""
+        if self._folder.is_dir():
+            yield from sorted(entry.name for entry in self._folder.iterdir() if entry.is_dir())
+
+    def _remove_older(self, of_sandbox: Path, but: Path | None) -> int:
+        removed = 0
+        for folder in _numbered(of_sandbox):
+            lock = None if folder == but else _try_lock(folder)
+            if lock is not None:
+                remove_tree(folder)
+                os.close(lock)
+                removed += 1
+        return removed
+
+
+def _numbered(of_sandbox: Path) -> list[Path]:
+    return [entry for entry in of_sandbox.iterdir() if entry.name.isdecimal()] if of_sandbox.is_dir() else []
+
+
+def _take_number(of_sandbox: Path) -> tuple[Path, int]:
+    """A new folder with the next number, and its lock."""
+    with _locked(of_sandbox):
+        number = 1 + max((int(folder.name) for folder in _numbered(of_sandbox)), default=0)
+        folder = of_sandbox / str(number)
+        folder.mkdir(mode=0o711)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Held for as long as it takes to make a folder."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(folder: Path) -> int | None:
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _read(folder: Path) -> Note | None:
+    """What a workspace says of itself; None when that cannot be read."""
+    try:
+        return Note.model_validate_json((folder / _STATE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,238 @@
+"""The room of sandboxes: from a manifest's name or a record to a live box, and back.
+
+Owns which boxes live in this process, and in what order a workspace is made. Implements `runs.sandboxes.Sandboxes`.
+Knows no run, no journal and no store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retinue.runs.errors import RetinueError
+from retinue.runs.sandboxes import (
+    UNWATCHED,
+    Box,
+    Exec,
+    ExecResult,
+    ManifestInfo,
+    SandboxLost,
+    SandboxOrder,
+    SandboxOwner,
+    SandboxRefused,
+    SandboxState,
+    SandboxStatus,
+)
+from retinue.sandbox.backends import Backend, Report
+from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox, run_in
+from retinue.sandbox.living import Living, Workplace
+from retinue.sandbox.loading import Loaded, Manifests
+from retinue.sandbox.materializing import materialize
+from retinue.sandbox.profiles import Profile
+
+CLOSE = 20.0
+"""Seconds that letting go of a run's boxes may take."""
+FRESH = 2.0
+"""Seconds for which a manifest is believed to be as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the room is made of.
+
+    `choose` finds the backend that meets a profile here; SandboxRefused when none does. `user` gives the user of a
+    sandbox's folder, None where the host is not root. `environment` is that of an exec: manifest, its own, where its
+    workspace is inside. `contents` is what workspaces of a tenant and manifest hold. `let_go` ends what is shared.
+    """
+
+    node: str
+    manifests: Manifests
+    living: Living
+    choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
+    user: Callable[[str, Path], int | None]
+    environment: Callable[[str, dict[str, str], str], dict[str, str]]
+    contents: Callable[[str, Loaded], Contents]
+    egress: Egress
+    moment: Callable[[], int]
+    let_go: Callable[[], None]
+
+
+class Room:
+    """The sandboxes of this process. Belongs to one event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._boxes: dict[str, dict[str, LocalBox]] = {}
+        self._known: dict[str, tuple[float, Loaded]] = {}
+
+    def manifest(self, name: str) -> ManifestInfo:
+        """See Sandboxes."""
+        return self._loaded(name).info
+
+    async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
+        """See Sandboxes."""
+        info = self.manifest(order.manifest)
+        now = self._parts.moment()
+        state = SandboxState(
+            sandbox_id=order.sandbox_id,
+            name=order.name,
+            manifest=info.name,
+            manifest_version=info.version,
+            profile=info.profile,
+            profile_digest=info.profile_digest,
+            base_snapshot_id=order.snapshot_id,
+            head_snapshot_id=order.snapshot_id,
+            forked_from=order.forked_from,
+            epoch=owner.epoch,
+            opened_at=now,
+        )
+        return await self._make(state, owner)
+
+    async def attach(self, state: SandboxState, owner: SandboxOwner) -> Box | None:
+        """See Sandboxes."""
+        known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
+        if known is not None:
+            await self._forget(known, owner.run_id, remove=False)
+        place = await asyncio.to_thread(self._parts.living.find, state.sandbox_id)
+        if place is None:
+            return None
+        if not place.clean or place.state.generation != state.generation or place.state.epoch > owner.epoch:
+            place.let_go()
+            return None
+        try:
+            kit, _ = await self._kit(state, owner)
+        except BaseException:
+            place.let_go()
+            raise
+        place.finish(place.state.model_copy(update={"epoch": owner.epoch, "node": self._parts.node}))
+        return self._live(LocalBox(place, kit), owner.run_id)
+
+    async def restore(self, state: SandboxState, owner: SandboxOwner) -> Box:
+        """See Sandboxes."""
+        known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
+        if known is not None:
+            await self._forget(known, owner.run_id, remove=True)
+        info = self.manifest(state.manifest)
+        if state.head_snapshot_id is None and info.version != state.manifest_version:
+            raise SandboxLost(
+                f"sandbox {state.sandbox_id} has no snapshot, and manifest {state.manifest!r} is {info.version} now; "
+                f"its workspace was made from {state.manifest_version}: bring that version back, or begin anew"
+            )
+        if info.profile_digest != state.profile_digest:
+            raise SandboxLost(
+                f"sandbox {state.sandbox_id} was made under profile {state.profile!r} {state.profile_digest}, which is "
+                f"{info.profile_digest} now: bring it back, or begin anew"
+            )
+        return await self._make(state, owner)
+
+    async def release(self, run_id: str, ended: bool) -> None:
+        """See Sandboxes. Raises nothing."""
+        boxes = self._boxes.pop(run_id, {})
+        with contextlib.suppress(TimeoutError, RetinueError):
+            async with asyncio.timeout(CLOSE):
+                for box in boxes.values():
+                    await box.release(remove=ended)
+
+    async def close(self) -> None:
+        """See Sandboxes."""
+        await asyncio.gather(*(self.release(run_id, ended=False) for run_id in tuple(self._boxes)))
+        self._parts.let_go()
+
+    async def sweep(self, done: Callable[[list[str]], Awaitable[list[str]]]) -> int:
+        """Remove the workspaces of sandboxes that are `done` with here, as it says of their ids; how many it were."""
+        here = await asyncio.to_thread(lambda: list(self._parts.living.all()))
+        removed = 0
+        for sandbox_id in await done(here) if here else []:
+            removed += await asyncio.to_thread(self._parts.living.remove, sandbox_id)
+        return removed
+
+    async def _make(self, state: SandboxState, owner: SandboxOwner) -> Box:
+        """A box with a new workspace: what the head snapshot holds, or the manifest."""
+        parts = self._parts
+        kit, report = await self._kit(state, owner)
+        found: dict[str, Any] = {
+            "backend": kit.backend.name,
+            "confinement": {demand: finding.assurance for demand, finding in report.findings.items()},
+            "node": parts.node,
+            "epoch": owner.epoch,
+            "generation": state.head_generation,
+            "status": SandboxStatus.open,
+            "changed_at": parts.moment(),
+        }
+        place = await asyncio.to_thread(parts.living.make, state.model_copy(update=found), parts.user)
+        try:
+            if state.head_snapshot_id is None:
+                kept = await self._materialize(state, place, kit)
+            else:
+                kept = await kit.contents.fill(place, state.head_snapshot_id)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(place.remove))
+            raise
+        made = {"entries": kept.entries, "bytes": kept.bytes, "tier": kept.tier, "omitted": kept.omitted}
+        place.finish(place.state.model_copy(update=made))
+        return self._live(LocalBox(place, kit), owner.run_id)
+
+    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Kept:
+        """Fill a workspace from its manifest, in the version that its state names."""
+
+        async def run(order: Exec) -> ExecResult:
+            return await run_in(place, kit, order, UNWATCHED)
+
+        manifests, version = self._parts.manifests, state.manifest_version
+        made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
+        return Kept("", made.entries, made.bytes)
+
+    async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
+        """What the boxes of a manifest work with here; refused when its profile cannot be met."""
+        parts, loaded = self._parts, self._loaded(state.manifest)
+        backend, report = await parts.choose(loaded.profile)
+        kit = Kit(
+            profile=loaded.profile,
+            backend=backend,
+            contents=parts.contents(owner.tenant_id, loaded),
+            egress=parts.egress,
+            environment=partial(parts.environment, state.manifest),
+            moment=parts.moment,
+        )
+        if state.confinement and (weaker := _weaker(state, report)):
+            raise SandboxRefused(
+                f"sandbox {state.sandbox_id} was confined better where it was made ({', '.join(weaker)}): "
+                "bring it back on such a node",
+                code="weaker",
+            )
+        return kit, report
+
+    def _loaded(self, name: str) -> Loaded:
+        """A manifest as it was a moment ago: every call of a run asks for it, and reading it takes milliseconds."""
+        at, known = self._known.get(name, (0.0, None))
+        if known is None or time.monotonic() - at > FRESH:
+            known = self._parts.manifests.loaded(name)
+            self._known[name] = (time.monotonic(), known)
+        return known
+
+    def _live(self, box: LocalBox, run_id: str) -> Box:
+        self._boxes.setdefault(run_id, {})[box.state.sandbox_id] = box
+        return box
+
+    async def _forget(self, box: LocalBox, run_id: str, remove: bool) -> None:
+        self._boxes[run_id].pop(box.state.sandbox_id, None)
+        await box.release(remove)
+
+
+_RANK = {"absent": 0, "limited": 1, "enforced": 2}
+
+
+def _weaker(state: SandboxState, report: Report) -> list[str]:
+    """The demands that this node holds less well than the one that made the sandbox."""
+    here = {demand: finding.assurance for demand, finding in report.findings.items()}
+    return [
+        demand
+        for demand, was in state.confinement.items()
+        if _RANK[{str(name): value for name, value in here.items()}.get(demand, "absent")] < _RANK[was]
+    ]

@@ -1,0 +1,134 @@
+"""The processes beside the host: what they survive, and that nothing survives the host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.unit.sandbox.backends.doors import STAYS, UID, Door, is_free
+
+from retinue.runs.errors import TransientError
+from retinue.sandbox import keeper
+from retinue.sandbox.keeper import descendants
+from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.streams import Kept
+
+pytestmark = pytest.mark.promise("E4")
+
+HOST = """
+import asyncio, sys
+from pathlib import Path
+from retinue.runs.sandboxes import Exec
+from retinue.sandbox.backends import Place, Surroundings
+from retinue.sandbox.choosing import Backends
+from retinue.sandbox.profiles import SHIPPED
+
+async def main():
+    backends = Backends(uid=None)
+    name, profile, workspace, uid, code = sys.argv[1:]
+    backend = {backend.name: backend for backend in backends.all}[name]
+    place = Place(Path(workspace), int(uid) if uid else None)
+    order = Exec(argv=("python3", "-I", "-S", "-c", code, "wait"), timeout=600)
+    around = Surroundings({}, output=lambda stream, data: print(stream, data, flush=True))
+    await backend.exec(place, SHIPPED[profile], order, around)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_host_that_is_killed_takes_all_of_its_programs_along(door: Door) -> None:
+    words = (door.backend.name, door.profile.name, str(door.workspace), "" if UID is None else str(UID), STAYS)
+    host = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOST, *words, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    )
+    assert host.stdout is not None
+    assert await asyncio.wait_for(host.stdout.readline(), 30) == b"stdout b'started'\n"
+    assert not is_free(door.workspace / "held")
+    host.kill()
+    await host.wait()
+    await asyncio.to_thread(_until, lambda: is_free(door.workspace / "held"))
+
+
+async def test_a_launcher_that_was_killed_is_started_again(door: Door) -> None:
+    assert (await door.sh("echo one")).stdout == "one\n"
+    (process,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    os.kill(process, signal.SIGKILL)
+    await asyncio.to_thread(_until, lambda: _state(process) == "Z")
+    assert (await door.sh("echo two")).stdout == "two\n"
+
+
+async def test_a_keeper_that_was_killed_is_an_error_and_bwrap_ends_with_it(bubblewrap: Door) -> None:
+    told = asyncio.Event()
+    running = asyncio.create_task(bubblewrap.python(STAYS, "wait", output=lambda *_: told.set()))
+    await asyncio.wait_for(told.wait(), 20)
+    (launcher,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    (of_exec,) = _children(launcher)
+    os.kill(of_exec, signal.SIGKILL)
+    with pytest.raises(TransientError, match="its keeper has ended"):
+        await running
+    await asyncio.to_thread(_until, lambda: is_free(bubblewrap.workspace / "held"))
+
+
+async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> None:
+    launcher = Launcher()
+    try:
+        for start, told in (
+            (Start(("true",), cwd="/no/such/folder"), "No such file or directory: '/no/such/folder'"),
+            (Start(("true",), cgroups=("/no/such/group",)), "No such file or directory: '/no/such/group'"),
+            (Start(("true",), limits=(("RLIMIT_NOTHING", 1, 1),)), "RLIMIT_NOTHING"),
+        ):
+            running = launcher.start(start, (Kept(10), Kept(10)))
+            with pytest.raises(TransientError, match=told):
+                await running.wait(20)
+    finally:
+        launcher.close()
+
+
+async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> None:
+    launcher = Launcher()
+    streams = Kept(10_000), Kept(10_000)
+    script = (
+        "import os; os.write(12, os.read(10, 9) + os.read(11, 9)); print(sorted(map(int, os.listdir('/proc/self/fd'))))"
+    )
+    start = Start((sys.executable, "-I", "-S", "-c", script), files=(b"one ", b"two "), reports=True)
+    try:
+        running = launcher.start(start, streams)
+        assert await running.wait(20) == 0
+    finally:
+        launcher.close()
+    assert running.report == b"one two "
+    assert streams[0].text() == "[0, 1, 2, 3, 10, 11, 12]\n"
+    assert keeper.FIRST_FILE == 10
+
+
+async def test_many_starts_leave_no_open_file(door: Door) -> None:
+    await door.sh("true")
+    before = len(os.listdir("/proc/self/fd"))
+    await asyncio.gather(*(door.sh("true") for _ in range(10)))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _is_launcher(pid: int) -> bool:
+    return b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and pid in _children(os.getpid())
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
