@@ -64,6 +64,7 @@ class LiveSandboxes:
         self._ways = ways
         self._past = ways.past
         self._boxes: dict[str, Box] = {}
+        self._infos: dict[str, ManifestInfo] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._held: dict[str, asyncio.Lock] = {}
         self._after: dict[str, tuple[str, SandboxState, str, str]] = {}
@@ -115,10 +116,19 @@ class LiveSandboxes:
 
     def manifest(self, name: str) -> ManifestInfo:
         """What a manifest's name stands for here. PermanentError `manifest`, `no_sandboxes` when this host has none."""
+        known = self._infos.get(name)
+        if known is not None:
+            return known
         try:
             return self._port().manifest(name)
         except InvalidInput as error:
             raise PermanentError(str(error), code="manifest") from None
+
+    async def learn(self, name: str) -> None:
+        """Look a manifest up aside from the event loop, once: its version is a digest of all that it takes in."""
+        if name not in self._infos and self._ways.services.sandboxes is not None:
+            with suppress(InvalidInput):  # told when it is asked for
+                self._infos[name] = await asyncio.to_thread(self._ways.services.sandboxes.manifest, name)
 
     async def open(self, opening: Opening, key: str) -> str:
         """A new sandbox for a step, or the open one of that name; the id that steps know it by."""

@@ -1,4 +1,4 @@
-"""The capabilities of sandboxes: what they accept, what they tell models, what they refuse, and that they need a run."""
+"""The capabilities of sandboxes: what they accept, what they tell models, what they refuse, that they need a run."""
 
 from __future__ import annotations
 
