@@ -65,6 +65,7 @@ DOORS: dict[str, set[str]] = {
     "sandboxes": {
         "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
+        "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
         "host.hosting:Host._carry",
