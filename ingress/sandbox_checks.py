@@ -28,8 +28,8 @@ async def try_sandboxes(settings: Settings) -> list[Check]:
     uid = parse_range(DEFAULT_RANGE)[0] if os.geteuid() == 0 else None
     backends = await asyncio.to_thread(Backends, uid)
     try:
-        confining = [backend for backend in backends.all if backend.name != UNCONFINED]
-        reports = [await backend.probe() for backend in confining]
+        probes = (backend.probe() for backend in backends.all if backend.name != UNCONFINED)
+        reports = await asyncio.gather(*probes)
     finally:
         await asyncio.to_thread(backends.close)
     needed = await asyncio.to_thread(_agents_with_sandboxes, settings)

@@ -94,6 +94,7 @@ class Cgroups:
         self._trees = trees
         self._free: dict[tuple[int | None, int | None], list[Group]] = defaultdict(list)
         self._made = 0
+        self._own = f"{_NAME}{os.getpid()}-{os.urandom(4).hex()}"
         self.controls = frozenset(control for tree in trees for control in tree.controls)
 
     def take(self, limits: Limits) -> Group | None:
@@ -127,8 +128,8 @@ class Cgroups:
         self._made += 1
         folders: dict[Path, _Tree] = {}
         for tree in self._trees:
-            folder = tree.top / f"{_NAME}{os.getpid()}-{self._made}"
-            folder.mkdir(exist_ok=True)
+            folder = tree.top / f"{self._own}-{self._made}"
+            folder.mkdir()
             folders[folder] = tree
             _limit(folder, tree, limits)
         return Group(folders, limits)

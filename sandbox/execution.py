@@ -16,7 +16,7 @@ from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
-from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.launching import Launcher, Start, no_folder
 from retinue.sandbox.profiles import Limits, Profile
 from retinue.sandbox.streams import Kept
 from retinue.sandbox.watching import Watched, threads_of, watched, watching
@@ -28,6 +28,7 @@ _ENDED = b'"exit-code"'
 """What the report of a helper has once its program has run."""
 
 _NO_PROGRAM = "bwrap: execvp "
+_NO_FOLDER = "bwrap: Can't chdir to "
 _SIGNALS = frozenset(map(int, signal.valid_signals()))
 _BY_SIGNAL: dict[int, str] = {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "file_size"}
 
@@ -165,6 +166,8 @@ def _missing(ended: Ended, hit: tuple[str, ...]) -> str:
     if ended.began or hit:
         return ""
     said = ended.stderr.text().strip()
+    if _NO_FOLDER in said:
+        raise no_folder(said.partition(_NO_FOLDER)[2])
     if _NO_PROGRAM not in said:
         raise TransientError(f"the sandbox was not set up, the program has not run: {said}", code="sandbox_start")
     return said.partition(_NO_PROGRAM)[2]

@@ -12,6 +12,7 @@ its files, limits, its user, and at last what confines it. A step that fails end
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -27,6 +28,9 @@ FIRST_FILE = 10
 
 NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
+
+NO_FOLDER = "chdir "
+"""How a failure begins that means that the program's working folder is none."""
 
 NO_USER = "cannot become user"
 """How a failure reads that means that the sandbox's user cannot be had."""
@@ -132,6 +136,8 @@ def _start(libc: ctypes.CDLL, request: Request, files: list[int]) -> tuple[int, 
 def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
     """In the child: all that comes before the program, then the program. Returns never; raises what failed."""
     os.setsid()
+    if _LINUX:
+        _offer_to_the_kernel()
     for member in request["cgroups"]:
         with open(member, "w") as joined:
             joined.write("0")
@@ -143,7 +149,7 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
         _take_user(request["uid"])
-    os.chdir(request["cwd"])
+    _enter_folder(request["cwd"])
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     if request["locked"] is not None:
@@ -162,6 +168,23 @@ def _take_user(uid: int) -> None:
         os.setresuid(uid, uid, uid)
     except OSError as error:
         raise OSError(error.errno, f"{NO_USER} {uid}: {error.strerror}") from None
+    if {*os.getresuid(), *os.getresgid()} != {uid} or uid == 0:
+        raise OSError(errno.EINVAL, f"{NO_USER} {uid}: it stands for another one")
+
+
+def _offer_to_the_kernel() -> None:
+    """When the whole machine is out of memory, a sandbox ends before its host does."""
+    with open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
+
+
+def _enter_folder(folder: str) -> None:
+    """As the program's user: he must not stand where he could not go."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        os.write(_TELLS, f"{NO_FOLDER}{folder}: {error.strerror}".encode())
+        os._exit(127)
 
 
 def _limit(number: int, soft: int, hard: int) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from retinue.runs.errors import PermanentError, TransientError
+from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox import keeper
 from retinue.sandbox.streams import Kept
 
-END_SECONDS = 10.0
+END_SECONDS = 30.0
 """How long all processes of an exec may take to be gone after they were killed; a stuck kernel call takes longer."""
 
 _STREAM_BYTES = 64 * 1024
@@ -99,6 +100,8 @@ class Running:
             self._take_report()
         if self._failed.startswith(keeper.NO_PROGRAM):
             self.missing = self._failed.removeprefix(keeper.NO_PROGRAM)
+        elif self._failed.startswith(keeper.NO_FOLDER):
+            raise no_folder(self._failed.removeprefix(keeper.NO_FOLDER))
         elif self._failed or not self._told:
             why = self._failed or "its keeper has ended"
             raise TransientError(f"the program was not started: {why}", code="sandbox_start")
@@ -255,6 +258,13 @@ class Launcher:
                 start_new_session=True,
             )
         return self._asks
+
+
+def no_folder(said: str) -> SandboxRefused:
+    """The refusal of a working folder that is not there, or is none."""
+    return SandboxRefused(
+        f"the program was not started in `cwd`: {said}; name a folder of the workspace", code="sandbox_path"
+    )
 
 
 def _pipe() -> tuple[int, int]:

@@ -29,7 +29,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox, run_in
+from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.materializing import materialize
@@ -55,7 +55,6 @@ class Parts:
     user: Callable[[str, Path], int | None]
     environment: Callable[[str, dict[str, str], str], dict[str, str]]
     contents: Callable[[str, Loaded], Contents]
-    egress: Egress
     moment: Callable[[], int]
     let_go: Callable[[], None]
 
@@ -192,7 +191,6 @@ class Room:
             profile=loaded.profile,
             backend=backend,
             contents=parts.contents(owner.tenant_id, loaded),
-            egress=parts.egress,
             environment=partial(parts.environment, state.manifest),
             moment=parts.moment,
         )

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from tests.unit.sandbox.backends.doors import UID, Door
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import bubblewrap as bubblewrap_module
 from retinue.sandbox.backends import Place, Report, Surroundings
-from retinue.sandbox.bubblewrap import Program, find_program
+from retinue.sandbox.bubblewrap import Bubblewrap, Program, find_program
+from retinue.sandbox.execution import Runner
+from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.profiles import STRICT, Profile
 from retinue.sandbox.roots import PROXY
 from retinue.sandbox.selftest import MET, Attempts, try_out
+from retinue.sandbox.unconfined import Unconfined
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -199,6 +203,16 @@ async def test_without_bwrap_the_remedy_is_told(bubblewrap: Door, monkeypatch: p
     report = await bubblewrap.backend.probe()
     assert set(report.lacking(STRICT)) >= {"files", "network", "memory"}
     assert "retinue" in report.findings["files"].remedy
+
+
+async def test_a_system_that_is_not_linux_says_what_it_lacks(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(bubblewrap_module, "find_program", lambda: None)
+    reports = [await Bubblewrap(runner, None).probe(), await Landlock(runner, None).probe()]
+    assert [report.findings["files"].assurance for report in reports] == ["absent", "absent"]
+    assert "on Linux install it" in reports[0].findings["files"].remedy
+    assert reports[1].findings["files"].why == "this system has no Landlock"
+    assert (await Unconfined(runner).probe()).findings["cleanup"].assurance == "limited"
 
 
 def test_a_bwrap_that_follows_planted_links_is_told() -> None:

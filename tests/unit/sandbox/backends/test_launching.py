@@ -18,6 +18,7 @@ from retinue.runs.errors import TransientError
 from retinue.sandbox import keeper
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.selftest import remedy
 from retinue.sandbox.streams import Kept
 
 pytestmark = pytest.mark.promise("E4")
@@ -80,7 +81,6 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
     launcher = Launcher()
     try:
         for start, told in (
-            (Start(("true",), cwd="/no/such/folder"), "No such file or directory: '/no/such/folder'"),
             (Start(("true",), cgroups=("/no/such/group",)), "No such file or directory: '/no/such/group'"),
             (Start(("true",), limits=(("RLIMIT_NOTHING", 1, 1),)), "RLIMIT_NOTHING"),
         ):
@@ -89,6 +89,17 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
                 await running.wait(20)
     finally:
         launcher.close()
+
+
+async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
+    launcher = Launcher()
+    try:
+        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Kept(10), Kept(10)))
+        with pytest.raises(TransientError, match="cannot become user") as told:
+            await running.wait(20)
+    finally:
+        launcher.close()
+    assert "`sandbox: uids:`" in remedy(str(told.value))
 
 
 async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> None:
