@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from retinue.sandbox.stat_cache import StatCache, cache_of
 from retinue.sandbox.trees import Changes, Tree, check_id, compare
 
 T = TypeVar("T")
+_AT_ONCE = 8
+"""Snapshots that a process takes and restores at a time; they are not in the way of its other work in threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +72,60 @@ class Snapshots:
     def __init__(self, objects: Objects, ciphers: Ciphers) -> None:
         self._objects = objects
         self._ciphers = ciphers
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "snapshots")
 
     async def take(self, folder: Path, tenant: str, rules: Rules | None = None) -> Taken:
         """Keep a folder as it is; durable when this returns. Nothing is kept when it raises."""
-        return await _apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
+        return await self._apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
 
     async def restore(
         self, snapshot_id: str, tenant: str, into: Path, uid: int | None = None, quota: Quota | None = None
     ) -> Restored:
         """Make the folder `into`, which must not exist, with all files of user `uid`; nothing stays when it raises."""
         check_id(snapshot_id)
-        return await _apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
+        return await self._apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
 
     async def tree(self, snapshot_id: str, tenant: str) -> Tree:
         """What a snapshot holds."""
         check_id(snapshot_id)
-        return await _apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
+        return await self._apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
 
     async def diff(self, old: str, new: str, tenant: str) -> Changes:
         """What the second of two snapshots has that the first has not, and the other way round."""
-        return compare(await self.tree(old, tenant), await self.tree(new, tenant))
+        before, after = await self.tree(old, tenant), await self.tree(new, tenant)
+        return await self._apart(lambda _: compare(before, after))
 
     async def listed(self, tenant: str) -> tuple[Kept, ...]:
         """All snapshots of a tenant, oldest first."""
-        return await _apart(lambda _: self._listed(tenant))
+        return await self._apart(lambda _: self._listed(tenant))
 
     async def exists(self, snapshot_id: str, tenant: str) -> bool:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
-        return await _apart(lambda _: self._exists(snapshot_id, tenant))
+        return await self._apart(lambda _: self._exists(snapshot_id, tenant))
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
         check_id(snapshot_id)
-        await _apart(lambda _: self._delete(snapshot_id, tenant))
+        await self._apart(lambda _: self._delete(snapshot_id, tenant))
 
     async def erase(self, tenant: str) -> None:
         """Remove all snapshots of a tenant, whose key is destroyed besides."""
-        await _apart(lambda _: self._objects.erase(tenant))
+        await self._apart(lambda _: self._objects.erase(tenant))
+
+    async def _apart(self, work: Callable[[Event], T]) -> T:
+        """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
+        stop = Event()
+        begun = self._threads.submit(_with_words, work, stop)
+        task = asyncio.wrap_future(begun)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            if not begun.cancel():
+                await asyncio.wait([task])
+                task.exception()  # so that nobody calls it never retrieved
+            raise
 
     def shelf(self, tenant: str) -> Shelf | None:
         """The objects of a tenant; None when its key is gone or never was. Blocking."""
@@ -161,20 +180,6 @@ class Snapshots:
         content = partial(shelf.content, snapshot_id)
         restore(tree, into, Restore(content, cache_of(into), uid, quota, stop))
         return Restored(snapshot_id, len(tree.entries), tree.bytes, tree.omitted)
-
-
-async def _apart(work: Callable[[Event], T]) -> T:
-    """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
-    stop = Event()
-    task = asyncio.ensure_future(asyncio.to_thread(_with_words, work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # so that nobody calls it never retrieved
-        raise
 
 
 def _with_words(work: Callable[[Event], T], stop: Event) -> T:

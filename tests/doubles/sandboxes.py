@@ -198,7 +198,6 @@ class FolderBox:
         if order.argv[0] == "reach":
             return _reached(order, watch)
         started = time.monotonic()
-        self._nodes.begun.append(" ".join(order.argv))
         process = await asyncio.create_subprocess_exec(
             *order.argv,
             cwd=self.tree / order.cwd,
@@ -208,6 +207,7 @@ class FolderBox:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+        self._nodes.begun.append(" ".join(order.argv))
         limits: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(order.timeout):

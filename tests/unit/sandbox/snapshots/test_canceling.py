@@ -71,6 +71,23 @@ async def test_a_canceled_snapshot_is_none(slow: SlowObjects, keys: FolderCipher
     assert names(tree.parent) == before
 
 
+async def test_what_is_canceled_before_its_turn_never_begins(
+    slow: SlowObjects, keys: FolderCiphers, tree: Path, tmp_path: Path
+) -> None:
+    snapshots = Snapshots(slow, keys)
+    keys.of(TENANT, make=True)
+    before = [asyncio.ensure_future(snapshots.exists("s1-" + "a" * 64, TENANT)) for _ in range(20)]
+    assert await asyncio.to_thread(slow.reached.wait, 60)
+    last = asyncio.ensure_future(snapshots.take(tree, TENANT))
+    await asyncio.sleep(0)
+    last.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+    slow.go.set()
+    assert await asyncio.gather(*before) == [False] * 20
+    assert kept_keys(slow, TENANT) == []
+
+
 async def test_a_canceled_restore_leaves_no_folder(
     slow: SlowObjects, keys: FolderCiphers, tree: Path, tmp_path: Path
 ) -> None:
