@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from retinue.runs.contracts import Json
 from retinue.runs.errors import ConfigError, PermanentError, UnknownName
 from retinue.runs.references import missing_in, resolved
 from retinue.runs.sandboxes import ManifestInfo
@@ -51,13 +52,15 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A manifest with all that is known of it. `profile` is what its programs run under, limits and mounts included;
-    `contents` has the digests of what it takes in, by place; `changed` tells what is not as it was pinned."""
+    """A manifest with all that is known of it. `profile` is what its programs run under, limits and mounts included.
+    By place, `contents` has the digests of what it takes in, and `facts` all that a pin is about; `changed` tells what
+    is not as it was pinned."""
 
     manifest: Manifest
     profile: Profile
     info: ManifestInfo
     contents: Mapping[str, str]
+    facts: Mapping[str, Json]
     pinned: pins.PinnedManifest | None = None
     changed: tuple[pins.Change, ...] = ()
 
@@ -140,12 +143,13 @@ class Manifests:
         manifest = declared.model_copy(update={"mounts": mounts})
         version = version_of(declared, contents)
         pinned = pins.read_lock(self.sources.project).manifests.get(declared.name)
-        changed = () if pinned is None else pins.changes(pinned, pins.facts_of(declared, under, contents))
+        facts = pins.facts_of(declared, under, contents)
+        changed = () if pinned is None else pins.changes(pinned, facts)
         same = pinned is not None and not changed
         info = info_of(declared, under, version, pinned.by if pinned is not None and same else "")
         # The digest is of what was declared: the same on every node, wherever the project lies there.
         shown = manifest.effective(self.profiles[declared.profile])
-        return Loaded(manifest, shown, info, contents, pinned, changed)
+        return Loaded(manifest, shown, info, contents, facts, pinned, changed)
 
     def _check_archives(self, read: YamlFile, declared: Manifest) -> None:
         for path, archive in declared.archives.items():
