@@ -348,7 +348,7 @@ class LiveSandboxes:
 
     def _put(self, place: str, state: SandboxState) -> None:
         self._past.put(place, state)
-        self._ways.keep(SandboxRow(state, self._ways.request.trace_id))
+        self._ways.keep(SandboxRow(state, self._ways.request.trace_id, place))
 
 
 def _wants_head(state: SandboxState) -> bool:
