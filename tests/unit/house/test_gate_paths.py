@@ -31,6 +31,7 @@ DOORS: dict[str, set[str]] = {
     # trial of a tool asks the gate itself.
     "prepare": {
         "host.sandboxes:TenantCiphers.of",
+        "sandbox.execution:Runner.run",
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
@@ -65,6 +66,7 @@ DOORS: dict[str, set[str]] = {
     "sandboxes": {
         "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
+        "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
         "host.hosting:Host._carry",
@@ -162,8 +164,10 @@ NETWORK: dict[str, set[str]] = {
         "host.model_endpoint",
         "host.sandboxes",
         "ingress.mcp.http",
+        "sandbox.forwarding",
         "sandbox.keeper",
         "sandbox.launching",
+        "sandbox.proxy",
         "sandbox.selftest",
         "sandbox.trial",
         "sessions.mcp.containment",
@@ -193,7 +197,8 @@ ESCAPES: dict[str, set[str]] = {
         "sandbox.trial:_connect_loopback",
     },
     "system": {"ingress.checks:_python"},
-    **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
+    "open_connection": {"sandbox.proxy:Proxy._reach"},
+    **{name: set() for name in ("open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
 """Functions of the standard library that do so without an import that tells, and who may use them."""

@@ -88,6 +88,15 @@ async def test_a_workspace_is_made_from_its_manifest_and_its_record_says_all(nod
     assert "swordfish" not in state.model_dump_json()
 
 
+async def test_a_path_may_be_the_one_that_programs_see(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    path = (await said(box, "readlink", "-f", "a.txt")).strip()
+    assert path.startswith("/") and (await box.read(path)).text == "hello"
+    with pytest.raises(SandboxRefused):
+        await box.read("/etc/passwd")
+    assert (await box.write(path, b"hullo")).path == "a.txt" and await said(box, "cat", "a.txt") == "hullo"
+
+
 async def test_another_process_goes_on_with_the_very_generation_and_with_no_other(node: Node) -> None:
     box = await node.room.create(ORDER, owner())
     await box.write("b.txt", b"bee")
