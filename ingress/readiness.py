@@ -81,7 +81,7 @@ _AREAS: dict[str, dict[str, Any]] = {
     },
     "sandbox": {
         "owner": "sandbox/",
-        "gap": "Linux only, as far as the checks above say; the kernel is shared: what attacks belongs into a virtual machine",
+        "gap": "Linux only, as the checks above say; the kernel is shared: attackers belong into a virtual machine",
         "decision": "fit",
     },
     "auth": {
