@@ -180,7 +180,7 @@ def missing(snapshot_id: str, erased: bool) -> SandboxLost:
     why = (
         "it was erased with its tenant"
         if erased
-        else "it was deleted or erased, or is kept on another node: `sandbox.snapshots` names a place that all nodes reach"
+        else "it was deleted or erased, or is kept on another node (`sandbox.snapshots` is a place that all reach)"
     )
     return SandboxLost(f"snapshot {snapshot_id} is not in the store: {why}; nothing was restored")
 
