@@ -221,7 +221,7 @@ class Launcher:
         named = dict(zip(reads, zip(("stdout", "stderr"), streams, strict=True), strict=True))
         return Running(control, named, report)
 
-    def prepare(self, cgroups: tuple[str, ...]) -> None:
+    def have_ready(self, cgroups: tuple[str, ...]) -> None:
         """Have a process ready in these groups for the next start in them, if few are ready."""
         if cgroups not in self._ready and len(self._ready) < _READY:
             self._ready[cgroups] = self._order(cgroups)
