@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinue.runs.errors import RetinueError
+from retinue.runs.errors import InvalidInput, RetinueError
 from retinue.runs.sandboxes import (
     UNWATCHED,
     Box,
@@ -72,7 +72,7 @@ class Room:
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
         """See Sandboxes."""
-        info = (await asyncio.to_thread(self._parts.manifests.refreshed, order.manifest)).info
+        info = await self._decided(order.manifest)
         now = self._parts.moment()
         state = SandboxState(
             sandbox_id=order.sandbox_id,
@@ -113,7 +113,7 @@ class Room:
         known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
         if known is not None:
             await self._forget(known, owner.run_id, remove=True)
-        info = (await asyncio.to_thread(self._parts.manifests.refreshed, state.manifest)).info
+        info = await self._decided(state.manifest)
         if state.head_snapshot_id is None and info.version != state.manifest_version:
             raise SandboxLost(
                 f"sandbox {state.sandbox_id} has no snapshot, and manifest {state.manifest!r} is {info.version} now; "
@@ -146,6 +146,11 @@ class Room:
         for sandbox_id in await done(here) if here else []:
             removed += await asyncio.to_thread(self._parts.living.remove, sandbox_id)
         return removed
+
+    async def _decided(self, name: str) -> ManifestInfo:
+        """A manifest as it is now with all that it takes in; SandboxRefused for one that cannot be used so."""
+        with _refusing():
+            return (await asyncio.to_thread(self._parts.manifests.refreshed, name)).info
 
     async def _make(self, state: SandboxState, owner: SandboxOwner) -> Box:
         """A box with a new workspace: what the head snapshot holds, or the manifest."""
@@ -180,7 +185,8 @@ class Room:
             return await run_in(place, kit, order, UNWATCHED)
 
         manifests, version = self._parts.manifests, state.manifest_version
-        made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
+        with _refusing():
+            made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
         return Kept("", made.entries, made.bytes)
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
@@ -209,6 +215,15 @@ class Room:
     async def _forget(self, box: LocalBox, run_id: str, remove: bool) -> None:
         self._boxes[run_id].pop(box.state.sandbox_id, None)
         await box.release(remove)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What a manifest cannot be used for is a refusal of the sandbox."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise SandboxRefused(str(error), code="manifest") from None
 
 
 _RANK = {"absent": 0, "limited": 1, "enforced": 2}
