@@ -132,6 +132,12 @@ async def test_nothing_but_the_workspace_and_the_temporary_folder_can_be_written
     assert done.stdout.split() == ["/tmp/x", "/dev/shm/x", "/workspace/x"]
 
 
+async def test_what_an_exec_leaves_in_its_temporary_folder_is_gone(confined: Door) -> None:
+    assert (await confined.sh('echo x > "$TMPDIR/left"; mkdir "$TMPDIR/folder"; cat "$TMPDIR/left"')).stdout == "x\n"
+    assert (await confined.sh('ls -A "$TMPDIR"')).stdout == ""
+    assert [path.name for path in confined.workspace.parent.iterdir()] == ["tree"]
+
+
 async def test_memory_that_looks_like_disk_has_a_size(bubblewrap: Door) -> None:
     few = bubblewrap.limited(memory=64 * 1024 * 1024, file_bytes=None)
     done = await few.sh("head -c 200000000 /dev/zero > /tmp/fill; stat -c %s /tmp/fill; ls /workspace")
