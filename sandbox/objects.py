@@ -74,6 +74,14 @@ class Objects(Protocol):
         """Remove one; nothing happens when there is none."""
         ...
 
+    def remove(self, tenant: str, keys: Collection[str]) -> None:
+        """Remove these; when it returns they stay away, whatever happens to the machine."""
+        ...
+
+    def refresh(self, tenant: str, key: str) -> bool:
+        """Let one count as written now; False when there is none."""
+        ...
+
     def usage(self, tenant: str) -> int:
         """Bytes of all objects of a tenant."""
         ...
@@ -135,6 +143,23 @@ class LocalObjects:
     def delete(self, tenant: str, key: str) -> None:
         """See Objects."""
         (self._of(tenant) / key).unlink(missing_ok=True)
+
+    def remove(self, tenant: str, keys: Collection[str]) -> None:
+        """See Objects."""
+        home = self._of(tenant)
+        if keys and home.is_dir():
+            for key in keys:
+                (home / key).unlink(missing_ok=True)
+            with opened(home) as fd:
+                sync_whole(fd)
+
+    def refresh(self, tenant: str, key: str) -> bool:
+        """See Objects."""
+        try:
+            os.utime(self._of(tenant) / key)
+        except FileNotFoundError:
+            return False
+        return True
 
     def usage(self, tenant: str) -> int:
         """See Objects. Folders that did not change since they were counted last are not counted again."""
