@@ -97,7 +97,9 @@ class Room:
         place = await asyncio.to_thread(self._parts.living.find, state.sandbox_id)
         if place is None:
             return None
-        if not place.clean or place.state.generation != state.generation or place.state.epoch > owner.epoch:
+        here = place.state
+        fits = here.generation == state.generation and state.epoch <= here.epoch <= owner.epoch
+        if not (place.clean and fits):  # an older epoch's: what another node has done since has this number too
             place.let_go()
             return None
         try:
