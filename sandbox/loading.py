@@ -103,10 +103,6 @@ class Manifests:
         """What is known of it; `reviewed_by` is who pinned this version."""
         return self.loaded(name).info
 
-    def environment(self, name: str, environ: Mapping[str, str], own: Mapping[str, str], inside: str) -> dict[str, str]:
-        """See `environment_of`."""
-        return environment_of(self.get(name), environ, own, inside)
-
     def loaded(self, name: str) -> Loaded:
         """A manifest that may be used, as it was when its file or the lock changed last."""
         known = self._known.get(name)
