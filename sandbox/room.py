@@ -32,6 +32,7 @@ from retinue.sandbox.backends import Backend, Report
 from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
+from retinue.sandbox.manifests import Manifest
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
 
@@ -53,7 +54,7 @@ class Parts:
     living: Living
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
     user: Callable[[str, Path], int | None]
-    environment: Callable[[str, dict[str, str], str], dict[str, str]]
+    environment: Callable[[Manifest, dict[str, str], str], dict[str, str]]
     contents: Callable[[str, Loaded], Contents]
     moment: Callable[[], int]
     let_go: Callable[[], None]
@@ -193,13 +194,15 @@ class Room:
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""
-        parts, loaded = self._parts, self._parts.manifests.loaded(state.manifest)
+        parts = self._parts
+        with _refusing():
+            loaded = await asyncio.to_thread(parts.manifests.loaded, state.manifest)
         backend, report = await parts.choose(loaded.profile)
         kit = Kit(
             profile=loaded.profile,
             backend=backend,
             contents=parts.contents(owner.tenant_id, loaded),
-            environment=partial(parts.environment, state.manifest),
+            environment=partial(parts.environment, loaded.manifest),
             moment=parts.moment,
         )
         if state.confinement and (weaker := _weaker(state, report)):

@@ -211,7 +211,10 @@ async def test_a_manifest_that_was_pinned_is_used_only_so(node: Node) -> None:
     with pytest.raises(SandboxRefused, match="not as ana pinned it") as refused:
         await node.room.create(SandboxOrder("sbx-2", "other", "coder"), owner())
     assert refused.value.code == "manifest"
+    (folder / "sandbox" / "coder.yaml").write_text("files: {b: x}\n")
+    assert await said(box, "cat", "src/a.py") == "one"  # it goes on as it was made
     assert (await box.read("src/a.py")).text == "one"
+    (folder / "sandbox" / "coder.yaml").write_text("directories: {src: src}\n")
     write_lock(folder, "coder", None)
     other = await node.room.create(SandboxOrder("sbx-3", "third", "coder"), owner())
     assert other.state.manifest_version != loaded.info.version and (await other.read("src/a.py")).text == "two"
