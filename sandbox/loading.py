@@ -66,16 +66,18 @@ class Loaded:
 
 
 class Manifests:
-    """All manifests of one folder. Safe to keep: what is asked for is looked at again.
+    """All manifests of one folder, each read when it is asked for first, and again when its file or the lock changes.
 
-    UnknownName with close matches for a name that has no file; ConfigError for a manifest that cannot be used, or that
-    is not as it was pinned.
+    What a manifest takes in may be large: that is looked at again when a workspace is made, and by `refreshed`. Blocks
+    meanwhile; safe for many threads. UnknownName with close matches for a name that has no file; ConfigError for a
+    manifest that cannot be used, or that is not as it was pinned.
     """
 
     def __init__(self, folder: Path, profiles: Mapping[str, Profile], sources: Sources) -> None:
         self.folder = folder
         self.profiles = dict(profiles)
         self.sources = sources
+        self._known: dict[str, tuple[object, Loaded]] = {}
 
     def names(self) -> list[str]:
         """All names, sorted; those of files that cannot be used too."""
@@ -100,7 +102,14 @@ class Manifests:
         return environment_of(self.get(name), environ, own, inside)
 
     def loaded(self, name: str) -> Loaded:
-        """A manifest that may be used. ConfigError besides when it is pinned and something of it has changed."""
+        """A manifest that may be used, as it was when its file or the lock changed last."""
+        known = self._known.get(name)
+        return self.refreshed(name) if known is None or known[0] != self._state(name) else known[1]
+
+    def refreshed(self, name: str) -> Loaded:
+        """A manifest that may be used, as it is now with all that it takes in."""
+        self._known.pop(name, None)
+        state = self._state(name)
         found = self.examined(self.path(name))
         if found.changed:
             raise ConfigError(
@@ -108,7 +117,12 @@ class Manifests:
                 f"{pins.changes_text(found.changed)}; look at it (`retinue sandbox check {name}`), then run "
                 f"`retinue sandbox pin {name}`"
             )
+        self._known[name] = (state, found)
         return found
+
+    def _state(self, name: str) -> object:
+        """What changes when the manifest's file or the lock does."""
+        return [_status(path) for path in (self.path(name), self.sources.project / pins.FILE)]
 
     def path(self, name: str) -> Path:
         """The file of a manifest. UnknownName."""
@@ -176,6 +190,14 @@ class Manifests:
             check_requirements(text.decode(), packages)
         except ValueError as error:
             raise ConfigError(f"{where}: packages.requirements: {packages.requirements}: {error}") from None
+
+
+def _status(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def load_manifests(

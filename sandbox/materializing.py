@@ -25,7 +25,7 @@ from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import ArchiveSource, Checkout, DirectorySource, FileSource, Manifest, Packages
 from retinue.sandbox.requirements import REQUIREMENTS, STAGE, WHEELS, complaint, order_of
-from retinue.sandbox.sources import Item, Sources, parts_of
+from retinue.sandbox.sources import Folder, Item, Sources, parts_of
 
 T = TypeVar("T")
 Run = Callable[[Exec], Awaitable[ExecResult]]
@@ -34,10 +34,11 @@ Run = Callable[[Exec], Awaitable[ExecResult]]
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """A workspace as its manifest made it. `bytes` are those of its files."""
+    """A workspace as its manifest, of this version, made it. `bytes` are those of its files."""
 
     entries: int
     bytes: int
+    version: str
 
 
 Fetched = dict[str, tuple[Path, Path | None]]
@@ -53,7 +54,7 @@ async def materialize(
     PermanentError (`packages`, `checkout`) has what pip or git complained of. Whatever is raised, what was made is
     gone.
     """
-    loaded = await asyncio.to_thread(manifests.loaded, name)
+    loaded = await asyncio.to_thread(manifests.refreshed, name)
     if version is not None and loaded.info.version != version:
         raise _changed(name, version, loaded.info.version)
     await asyncio.to_thread(_begin, into)
@@ -65,10 +66,10 @@ async def materialize(
         made = await asyncio.to_thread(settle, into, uid)
         if loaded.manifest.packages is not None:
             made = await _install(loaded.manifest, into, run, uid)
-        now = (await asyncio.to_thread(manifests.loaded, name)).info.version
+        now = (await asyncio.to_thread(manifests.refreshed, name)).info.version
         if now != loaded.info.version:
             raise _changed(name, loaded.info.version, now)
-        return Materialized(*made)
+        return Materialized(*made, now)
     except BaseException:
         await asyncio.shield(asyncio.to_thread(remove_tree, into))
         raise
@@ -182,17 +183,18 @@ def copy_file(sources: Sources, source: str, builder: Builder, path: str, execut
 
 def copy_folder(sources: Sources, source: str, exclude: tuple[str, ...], builder: Builder, path: str) -> None:
     """What a folder of the project holds."""
-    for item in sources.items(source, exclude):
-        _copy(sources, source, item, builder, _below(path, os.fsdecode(item.path)))
+    with sources.folder(source, exclude) as folder:
+        for item in folder.items():
+            _copy(folder, item, builder, _below(path, os.fsdecode(item.path)))
 
 
-def _copy(sources: Sources, source: str, item: Item, builder: Builder, path: str) -> None:
+def _copy(folder: Folder, item: Item, builder: Builder, path: str) -> None:
     if item.kind == "directory":
         builder.directory(path)
     elif item.kind == "symlink":
         builder.link(path, os.fsdecode(item.target))
     else:
-        with sources.opened_in(source, item) as file:
+        with folder.opened(item) as file:
             builder.file(path, parts_of(file), item.executable)
 
 
