@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.host import clock
-from retinue.host.sandboxes import open_snapshots
+from retinue.host.sandboxes import open_snapshots, this_node
 from retinue.host.sandboxing import sandboxing_of
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
@@ -65,9 +64,14 @@ async def collect_snapshots(keeping: Keeping, tenant: str | None = None) -> dict
     What is only used by runs that ended before is forgotten first. SandboxLost, TransientError, StoreError.
     """
     if not keeping.dry:
-        await keeping.store.sandboxes.forget_uses(keeping.since)
-    tenants = await keeping.store.sandboxes.tenants() if tenant is None else [tenant]
+        await keeping.store.sandbox_records.forget_uses(keeping.since)
+    tenants = await asyncio.to_thread(tenants_of, keeping) if tenant is None else [tenant]
     return {name: await _collect(keeping, name) for name in tenants}
+
+
+def tenants_of(keeping: Keeping) -> list[str]:
+    """The tenants of whom anything is kept, by name: each has a key, or had one. Blocking."""
+    return sorted(filter(keeping.snapshots.objects.exists, keeping.store.vault.tenants()))
 
 
 async def _collect(keeping: Keeping, tenant: str) -> Collected:
@@ -77,7 +81,7 @@ async def _collect(keeping: Keeping, tenant: str) -> Collected:
         if held and not keeping.dry:
             await snapshots.erase(tenant)
         return Collected(bytes=held)
-    use = await store.sandboxes.in_use(tenant, keeping.since)
+    use = await store.sandbox_records.in_use(tenant, keeping.since)
     return await collect(snapshots, tenant, use.snapshot_ids, keeping.taken_before, keeping.dry)
 
 
@@ -92,7 +96,7 @@ class Sweeping:
 
     async def done(self, sandbox_ids: list[str]) -> list[str]:
         """Of these, those that are done with."""
-        done, unknown = await self.store.sandboxes.done_with(sandbox_ids, self.node)
+        done, unknown = await self.store.sandbox_records.done_with(sandbox_ids, self.node)
         now = time.monotonic()
         self._since = {name: self._since.get(name, now) for name in unknown}
         return sorted(done | {name for name, since in self._since.items() if now - since >= self.patience})
@@ -105,7 +109,7 @@ class SandboxDuty:
         self._settings = settings
         self._store = store
         self._room = room if isinstance(room, Room) else None
-        self._sweeping = Sweeping(store, socket.gethostname())
+        self._sweeping = Sweeping(store, this_node())
         self._mark = settings.data_folder / "sandboxes" / "collected"
 
     async def tend_for_ever(self) -> None:
@@ -125,9 +129,10 @@ class SandboxDuty:
             _LOG.warning("sandboxes could not be tidied up, which is tried again: %s", error)
 
     async def _collect(self) -> None:
-        for tenant in await self._store.sandboxes.tenants():
+        keeping = keeping_of(self._settings, self._store)
+        for tenant in await asyncio.to_thread(tenants_of, keeping):
             try:
-                found = await collect_snapshots(keeping_of(self._settings, self._store), tenant)
+                found = await collect_snapshots(keeping, tenant)
             except RetinueError as error:
                 _LOG.warning("snapshots of tenant %r could not be collected: %s", tenant, error)
                 continue
@@ -141,7 +146,7 @@ def _is_due(mark: Path) -> bool:
     if not mark.parent.is_dir():
         return False
     with suppress(FileNotFoundError):
-        if time.time() - mark.stat().st_mtime < COLLECT:
+        if clock.now_ns() / _SECOND - mark.stat().st_mtime < COLLECT:
             return False
         mark.unlink()
     try:

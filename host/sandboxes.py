@@ -76,7 +76,7 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
     backends = Backends(None if node.users is None else node.users[1])
     return Room(
         Parts(
-            node=socket.gethostname(),
+            node=this_node(),
             manifests=manifests,
             living=Living(folder / "work", boot_id()),
             choose=lambda profile: backends.choose(node.backend, profile),
@@ -87,6 +87,11 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
             let_go=backends.close,
         )
     )
+
+
+def this_node() -> str:
+    """What records call this machine."""
+    return socket.gethostname()
 
 
 def open_snapshots(settings: Settings, store: Store) -> Snapshots:

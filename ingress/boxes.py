@@ -93,17 +93,16 @@ class Boxes:
         owner = tenant or self._settings.tenant
         if _SNAPSHOT.fullmatch(text):
             return await self._snapshot(owner, text, manifest)
-        pins = {pin.name: pin for pin in await self._store.sandboxes.pins(owner)}
+        pins = {pin.name: pin for pin in await self._store.sandbox_records.pins(owner)}
         if text in pins:
             return Source(owner, manifest or pins[text].manifest, pins[text].snapshot_id)
         if text in manifests_of(self._settings).names():
             return Source(owner, text)
         try:
-            found = await self._store.sandboxes.get(text)
+            found = await self._store.sandbox_records.get(text)
         except UnknownName as error:
             raise UnknownName(
-                f"{text!r} is no manifest, no pin, no snapshot and no sandbox here ({error}): `retinue sandbox list "
-                "--all` lists sandboxes, --pins the pins; a snapshot is s1- and 64 hex digits"
+                f"{error}; nor is it a manifest, a pin (`--pins` lists them) or a snapshot (s1- and 64 hex digits)"
             ) from None
         if tenant is not None and found.tenant_id != tenant:
             raise UnknownName(f"sandbox {found.state.sandbox_id} is not of tenant {tenant!r}")
@@ -111,7 +110,7 @@ class Boxes:
 
     async def shown(self, sandbox_id: str) -> Shown:
         """All that is known of a sandbox. UnknownName."""
-        record = await self._store.sandboxes.get(sandbox_id)
+        record = await self._store.sandbox_records.get(sandbox_id)
         head = record.state.head_snapshot_id
         kept = head is not None and await self.snapshots.exists(head, record.tenant_id)
         moves: list[Move] = []
@@ -123,12 +122,8 @@ class Boxes:
         return Shown(record=record, kept=kept, moves=tuple(moves[-_NEWEST:]), lost_execs=tuple(lost))
 
     async def pin(self, name: str, source: Source) -> SnapshotPin:
-        """Keep a snapshot under a name. InvalidInput for a name that cannot be one; SandboxLost when it is not there."""
-        if not _PIN.fullmatch(name) or name in manifests_of(self._settings).names():
-            raise InvalidInput(
-                f"--pin {name!r}: a pin's name is lower-case letters, digits, `.`, `_` and `-`, a letter first, and no "
-                "manifest's: name another"
-            )
+        """Keep a snapshot under a name. InvalidInput for what cannot be one; SandboxLost when it is not there."""
+        check_pin(name, self._settings)
         await self.snapshots.tree(source.kept, source.tenant)
         pin = SnapshotPin(
             tenant_id=source.tenant,
@@ -138,25 +133,34 @@ class Boxes:
             at=clock.now_ns(),
             by=self._settings.principal,
         )
-        await self._store.sandboxes.pin(pin)
+        await self._store.sandbox_records.pin(pin)
         return pin
 
     async def _snapshot(self, tenant: str, snapshot_id: str, manifest: str | None) -> Source:
         if manifest is not None:
             return Source(tenant, manifest, snapshot_id)
-        pinned = [pin for pin in await self._store.sandboxes.pins(tenant) if pin.snapshot_id == snapshot_id]
+        pinned = [pin for pin in await self._store.sandbox_records.pins(tenant) if pin.snapshot_id == snapshot_id]
         if pinned:
             return Source(tenant, pinned[0].manifest, snapshot_id)
-        used = await self._store.sandboxes.sandbox_with(tenant, snapshot_id)
+        used = await self._store.sandbox_records.sandbox_with(tenant, snapshot_id)
         return Source(tenant, used.state.manifest if used is not None else "", snapshot_id)
+
+
+def check_pin(name: str, settings: Settings) -> None:
+    """InvalidInput for what cannot be the name of a pin."""
+    if not _PIN.fullmatch(name) or name in manifests_of(settings).names():
+        raise InvalidInput(
+            f"--pin {name!r}: a pin's name is lower-case letters, digits, `.`, `_` and `-`, a letter first, and no "
+            "manifest's: name another"
+        )
 
 
 def _of(found: SandboxRecord, manifest: str | None) -> Source:
     state = found.state
     if state.head_snapshot_id is None:
         raise InvalidInput(
-            f"sandbox {state.sandbox_id} ({state.name}, {state.status.value}) has no snapshot yet: its run takes one at "
-            "a checkpoint, when it waits or ends, or when it asks for one"
+            f"sandbox {state.sandbox_id} ({state.name}, {state.status.value}) has no snapshot yet: its run takes one "
+            "at a checkpoint, when it waits or ends, or when it asks for one"
         )
     return Source(found.tenant_id, manifest or state.manifest, state.head_snapshot_id)
 

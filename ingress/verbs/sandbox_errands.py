@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from retinue.ingress.boxes import Boxes, Source
-from retinue.ingress.client import Client
+from retinue.ingress.boxes import Boxes, Source, check_pin
 from retinue.ingress.connecting import connect
+from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import ENDED, Exit
 from retinue.ingress.following import show_result, tell_asks, wait_for
 from retinue.ingress.render import counted, short
@@ -68,10 +68,8 @@ async def exec_command(terminal: Terminal, source: str, argv: tuple[str, ...], *
     """Run a program in a new sandbox of SOURCE: a manifest, a snapshot, a pin, or a sandbox, which stands for its
     newest snapshot. `--` before the program keeps its own options apart. Its output is shown when it has ended; the
     code is 0 when the program's was."""
-    settings = terminal.settings()
-    async with connect(settings=settings, local=options["local"]) as client:
-        found = await Boxes(settings, client.store).source(source, options["manifest"], options["tenant"])
-        done = await _run(terminal, client, found, _work(argv, options) | {"keep": options["keep"]})
+    wanted = _work(argv, options) | {"keep": options["keep"]}
+    done = await _run(terminal, await _source(terminal, source, options), wanted, options["local"])
     if done.value is None:
         return done.end
     [work] = done.works
@@ -94,20 +92,22 @@ async def snapshot_command(terminal: Terminal, source: str, pin: str | None, **o
     """Tell the snapshot that SOURCE stands for, and take one of what a manifest makes. A sandbox of a run that goes on
     stands for the newest that the run has taken."""
     settings = terminal.settings()
-    async with connect(settings=settings, local=options["local"], start=True) as client:
+    if pin is not None:
+        check_pin(pin, settings)
+    found, run_id = await _source(terminal, source, options), None
+    if found.snapshot is None:
+        done = await _run(terminal, found, {"keep": True}, options["local"])
+        if done.value is None:
+            return done.end
+        run_id, found = done.run_id, Source(found.tenant, found.manifest, done.works[0]["snapshot"])
+    async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
-        found = await boxes.source(source, options["manifest"], options["tenant"])
-        run_id = None
-        if found.snapshot is None:
-            done = await _run(terminal, client, found, {"keep": True})
-            if done.value is None:
-                return done.end
-            run_id, found = done.run_id, Source(found.tenant, found.manifest, done.works[0]["snapshot"])
         tree = await boxes.snapshots.tree(found.kept, found.tenant)
-        kept = await boxes.pin(pin, found) if pin is not None else None
+        if pin is not None:
+            await boxes.pin(pin, found)
     said: dict[str, Json] = {"snapshot": found.kept, "manifest": found.manifest, "run_id": run_id, "pin": pin}
     terminal.give(said | {"entries": len(tree.entries), "bytes": tree.bytes}, found.kept)
-    terminal.note(f"{counted(len(tree.entries), 'name')}, {tree.bytes:,} bytes" + (f"; pinned as {pin}" * bool(kept)))
+    terminal.note(f"{counted(len(tree.entries), 'name')}, {tree.bytes:,} bytes" + (f"; pinned as {pin}" * bool(pin)))
     return Exit.done
 
 
@@ -119,16 +119,17 @@ async def restore_command(terminal: Terminal, source: str, folder: Path, **optio
     """Write what SOURCE holds to FOLDER, which must not be there: every byte is checked, and nothing is left when one
     is not what was kept. A run opens it first, so that the rules decide who may."""
     settings = terminal.settings()
-    if await asyncio.to_thread(folder.exists):
+    target = await asyncio.to_thread(folder.absolute)
+    if await asyncio.to_thread(target.exists):
         raise InvalidInput(f"{folder} is there already: name a folder that is not")
-    async with connect(settings=settings, local=options["local"]) as client:
-        boxes = Boxes(settings, client.store)
-        found = await boxes.source(source, options["manifest"], options["tenant"])
-        done = await _run(terminal, client, found, {"keep": True})
-        if done.value is None:
-            return done.end
-        snapshot = found.snapshot or done.works[0]["snapshot"]
-        made = await boxes.snapshots.restore(snapshot, found.tenant, folder.absolute())
+    found = await _source(terminal, source, options)
+    done = await _run(terminal, found, {"keep": found.snapshot is None}, options["local"])
+    if done.value is None:
+        return done.end
+    snapshot = found.snapshot or done.works[0]["snapshot"]
+    async with open_controls(settings) as client:
+        snapshots = Boxes(settings, client.store).snapshots
+        made = await snapshots.restore(snapshot, found.tenant, target)
     said = {"run_id": done.run_id, "snapshot": snapshot, "folder": str(folder)}
     terminal.give(said | {"entries": made.entries, "bytes": made.bytes, "omitted": made.omitted}, str(folder))
     terminal.note(f"{counted(made.entries, 'name')}, {made.bytes:,} bytes of {snapshot}")
@@ -143,11 +144,8 @@ async def restore_command(terminal: Terminal, source: str, folder: Path, **optio
 async def fork_command(terminal: Terminal, source: str, count: int, argv: tuple[str, ...], **options: Any) -> Exit:
     """Make COUNT forks of SOURCE, run the program in each at once, and tell the snapshot of each. The variable
     RETINUE_FORK tells a program its number, from 0. The code is 0 when the program's was in every fork."""
-    settings = terminal.settings()
-    async with connect(settings=settings, local=options["local"]) as client:
-        found = await Boxes(settings, client.store).source(source, options["manifest"], options["tenant"])
-        wanted = _work(argv, options) | {"forks": count, "keep": True}
-        done = await _run(terminal, client, found, wanted)
+    wanted = _work(argv, options) | {"forks": count, "keep": True}
+    done = await _run(terminal, await _source(terminal, source, options), wanted, options["local"])
     if done.value is None:
         return done.end
     results = [ExecResult.model_validate(work["result"]) if work["result"] else None for work in done.works]
@@ -159,20 +157,27 @@ async def fork_command(terminal: Terminal, source: str, count: int, argv: tuple[
     return Exit.done if all(result is None or result.ok for result in results) else Exit.failed
 
 
-async def _run(terminal: Terminal, client: Client, source: Source, wanted: dict[str, Any]) -> _Done:
+async def _source(terminal: Terminal, source: str, options: dict[str, Any]) -> Source:
+    """What is to be worked with; known before any process is started."""
+    settings = terminal.settings()
+    async with open_controls(settings) as client:
+        return await Boxes(settings, client.store).source(source, options["manifest"], options["tenant"])
+
+
+async def _run(terminal: Terminal, source: Source, wanted: dict[str, Any], local: bool) -> _Done:
     """Have the errand run and wait for its end; what it asks is asked here, if somebody can answer."""
     if not source.manifest:
         raise InvalidInput(
-            f"snapshot {source.snapshot} was taken by no sandbox that this store knows: name what to open it under with "
-            "--manifest"
+            f"snapshot {source.snapshot} was taken by no sandbox that this store knows: name what to open it "
+            "under with --manifest"
         )
-    order = Errand(manifest=source.manifest, snapshot=source.snapshot, **wanted)
-    given = order.model_dump(mode="json")
-    handle = await client.submit(ERRAND, given, tenant=source.tenant)
-    terminal.note(f"run {short(handle.run_id)}")
-    branch = await wait_for(terminal, client, handle.run_id)
-    if branch is None:
-        return _Done(handle.run_id, None, await tell_asks(terminal, client, handle.run_id))
+    given = Errand(manifest=source.manifest, snapshot=source.snapshot, **wanted).model_dump(mode="json")
+    async with connect(settings=terminal.settings(), local=local) as client:
+        handle = await client.submit(ERRAND, given, tenant=source.tenant)
+        terminal.note(f"run {short(handle.run_id)}")
+        branch = await wait_for(terminal, client, handle.run_id)
+        if branch is None:
+            return _Done(handle.run_id, None, await tell_asks(terminal, client, handle.run_id))
     if not branch.ok:
         show_result(terminal, branch, None)
         return _Done(handle.run_id, None, ENDED[branch.status])

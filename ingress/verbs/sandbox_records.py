@@ -37,7 +37,7 @@ async def list_command(terminal: Terminal, pins: bool, **wanted: Any) -> Exit:
             return await _list_pins(terminal, client, wanted["tenant"])
         status = SandboxStatus(wanted["status"]) if wanted["status"] else None
         root = (await client.get(wanted["run"])).root_run_id if wanted["run"] is not None else None
-        found = await client.store.sandboxes.listed(
+        found = await client.store.sandbox_records.listed(
             SandboxQuery(
                 root_run_id=root,
                 manifest=wanted["manifest"],
@@ -64,7 +64,7 @@ async def show_command(terminal: Terminal, sandbox: str) -> Exit:
 
 
 async def _list_pins(terminal: Terminal, client: Controls, tenant: str | None) -> Exit:
-    found = await client.store.sandboxes.pins(tenant)
+    found = await client.store.sandbox_records.pins(tenant)
     rows = [[pin.name, pin.tenant_id, pin.snapshot_id, pin.manifest, pin.by, moment(pin.at)] for pin in found]
     terminal.give(found, columns(_PINS, rows) if rows else "no pins: `retinue sandbox snapshot SOURCE --pin NAME`")
     return Exit.done
@@ -117,7 +117,7 @@ def _text(shown: Shown) -> str:
         "forked": state.forked_from or "",
         "holds": f"{counted(state.entries, 'name')}, {state.bytes:,} bytes",
         "omitted": ", ".join(state.omitted),
-        "backend": f"{state.backend}, by {state.tier or 'copy'}, on {state.node}, epoch {state.epoch}",
+        "backend": f"{state.backend}{f', by {state.tier}' * bool(state.tier)}, on {state.node}, epoch {state.epoch}",
         "confined": held or "not at all",
         "opened": moment(state.opened_at),
         "closed": moment(state.closed_at) if state.closed_at is not None else "",

@@ -4,13 +4,12 @@ runtime."""
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 
 import click
 
 from retinue.host.sandbox_keeping import Sweeping, collect_snapshots, keeping_of
-from retinue.host.sandboxes import open_sandboxes
+from retinue.host.sandboxes import open_sandboxes, this_node
 from retinue.host.sandboxing import sandboxing_of
 from retinue.ingress.boxes import Boxes, Source
 from retinue.ingress.controls import open_controls
@@ -61,13 +60,13 @@ async def gc_command(
     async with open_controls(settings) as client:
         store = client.store
         if unpin is not None and not dry_run:
-            gone = await store.sandboxes.unpin(tenant or settings.tenant, unpin)
+            gone = await store.sandbox_records.unpin(tenant or settings.tenant, unpin)
             terminal.note(f"pin {unpin} of {gone.snapshot_id} is taken out")
         found = await collect_snapshots(keeping_of(settings, store, keep, dry_run), tenant)
         workspaces = 0
         if not dry_run:
             room = open_sandboxes(settings, store)
-            workspaces = await room.sweep(Sweeping(store, socket.gethostname()).done)
+            workspaces = await room.sweep(Sweeping(store, this_node()).done)
             await room.close()
     said = {name: _facts(each) for name, each in found.items()}
     terminal.give({"dry_run": dry_run, "tenants": said, "workspaces": workspaces}, _gc_text(found, workspaces, dry_run))
