@@ -21,12 +21,14 @@ from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
 from retinue.host.rule_watch import RuleWatch
 from retinue.host.sandboxes import open_sandboxes
+from retinue.host.sandboxing import manifests_of
 from retinue.host.settings import Settings
 from retinue.host.streaming import DeltaBuffer
 from retinue.inference.catalog import Models, models_from
 from retinue.memory.packets import PacketBuilder
 from retinue.policy.invariants import Invariants
 from retinue.policy.live import LiveGate
+from retinue.runs.agent_sandbox import check_sandboxes
 from retinue.runs.batch import batch
 from retinue.runs.capabilities import SANDBOX, Capability
 from retinue.runs.contracts import Budget
@@ -71,6 +73,7 @@ def load_project(settings: Settings) -> Project:
     remotes = load_remotes(settings, connections)
     registry = Registry([load_module(settings.folder, name) for name in settings.modules], [batch], remotes)
     _check_pools(settings, registry)
+    check_sandboxes(registry.sandboxes, manifests_of(settings).info)
     gate = gate_of(settings)
     native = [tool for tool in registry.tools.values() if isinstance(tool, NativeTool)]
     boxed = sandbox_tools(agents=bool(registry.sandboxes))

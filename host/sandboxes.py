@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from retinue.sandbox.living import Living
 from retinue.sandbox.loading import Loaded, secrets_of
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.packing import Cipher
-from retinue.sandbox.profiles import Profile
 from retinue.sandbox.room import Parts, Room
 from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.snapshots import Snapshots
@@ -85,7 +83,6 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
             user=_users(node),
             environment=lambda name, own, inside: manifests.environment(name, os.environ, own, inside),
             contents=lambda tenant, loaded: contents_of(node, tiers, tenant, loaded),
-            egress=no_way_out,
             moment=clock.now_ns,
             let_go=backends.close,
         )
@@ -112,9 +109,3 @@ def _users(node: Sandboxing) -> Callable[[str, Path], int | None]:
         return lambda sandbox_id, folder: None
     first, last = node.users
     return Users(first, last - 1).take
-
-
-@asynccontextmanager
-async def no_way_out(profile: Profile, allow: Callable[[str, int], bool]) -> AsyncIterator[None]:
-    """No proxy: hosts are out of reach."""
-    yield None

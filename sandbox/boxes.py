@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from retinue.runs.errors import PermanentError, TransientError
@@ -26,10 +25,12 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
     Watch,
 )
+from retinue.sandbox import forwarding, roots
 from retinue.sandbox.backends import Backend, Place, Surroundings
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.profiles import Profile
-from retinue.sandbox.workspaces import Workspace
+from retinue.sandbox.proxy import way_out
+from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
 
 T = TypeVar("T")
 PATIENCE = 900.0
@@ -63,10 +64,6 @@ class Contents(Protocol):
         ...
 
 
-Egress = Callable[[Profile, Callable[[str, int], bool]], AbstractAsyncContextManager[Path | None]]
-"""Opens the way out that a profile grants, asking the second for each host: the socket of a proxy, or None."""
-
-
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What a box works with. `environment` gives the variables of an exec, secrets resolved, from its own and where
@@ -76,7 +73,6 @@ class Kit:
     profile: Profile
     backend: Backend
     contents: Contents
-    egress: Egress
     environment: Callable[[dict[str, str], str], dict[str, str]]
     moment: Callable[[], int]
 
@@ -85,7 +81,10 @@ async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecR
     """Run a program in a workspace under its profile."""
     at = Place(place.tree, place.uid)
     environment = kit.environment(order.env, kit.backend.inside(at))
-    async with kit.egress(kit.profile, watch.allow) as proxy:
+    async with way_out(kit.profile, watch.allow, place.uid) as proxy:
+        if proxy is not None:
+            environment |= forwarding.VARIABLES
+            order = order.model_copy(update={"argv": forwarding.wrapped(order.argv, roots.PROXY)})
         around = Surroundings(environment, proxy, _telling(watch.output))
         return await kit.backend.exec(at, kit.profile, order, around)
 
@@ -158,7 +157,9 @@ class LocalBox:
 
     @property
     def _workspace(self) -> Workspace:
-        return Workspace(self._place.tree, self._place.uid)
+        tree, uid, kit = self._place.tree, self._place.uid, self._kit
+        largest = min(LARGEST_WRITE, kit.profile.limits.file_bytes or LARGEST_WRITE)
+        return Workspace(tree, uid, largest, seen_as=kit.backend.inside(Place(tree, uid)))
 
     async def _let_go(self, remove: bool) -> None:
         if self._over:

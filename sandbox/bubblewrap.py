@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 from shutil import which
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.execution import Plan, Runner
+from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.keeper import FIRST_FILE
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import MIB, Limits, Profile
@@ -48,6 +49,12 @@ class Program:
     path: str
     version: str
     options: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds it with its libraries: that of the program, or the one packages are in."""
+        found = Path(self.path).parent
+        return str(found.parents[1] if found.name == "_bin" else found)
 
     @property
     def follows_links(self) -> bool:
@@ -97,7 +104,7 @@ class _View:
 @lru_cache(maxsize=256)
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
-    outside = [*paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
+    outside = [program.folder, *paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
     words = [*_namespaces(profile), *_mounts(program, profile, paths)]
     if with_proxy:
         words += ["--ro-bind", with_proxy, roots.PROXY]
@@ -133,6 +140,9 @@ def _temporary(program: Program, at: str, size: int) -> list[str]:
 
 
 def _lines(words: list[str]) -> bytes:
+    """As bwrap reads them; a word with a NUL in it would be two, the second one an option."""
+    if any("\0" in word for word in words):
+        raise SandboxRefused("a path or variable of a sandbox has a NUL character", code="sandbox_words")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
@@ -215,11 +225,7 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     place, order, around = plan.place, plan.order, plan.around
     view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
     words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
-    for name, value in {
-        **roots.environment(place, roots.WORKSPACE, "/tmp"),
-        **order.env,
-        **around.environment,
-    }.items():
+    for name, value in variables(roots.environment(place, roots.WORKSPACE, "/tmp"), order, around).items():
         words += ["--setenv", name, value]
     etc = tuple(text.encode() for text in roots.ETC.values())
     return Start(

@@ -16,7 +16,7 @@ from threading import Event
 
 from retinue.sandbox.objects import Held
 from retinue.sandbox.shelves import OBJECTS, Shelf
-from retinue.sandbox.snapshots import Snapshots, apart
+from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.walking import Stopped
 
 _PART = 1_000
@@ -53,7 +53,8 @@ async def collect(
     SandboxLost when a snapshot that stays is damaged: then nothing goes, for what it needs is not known. TransientError
     with code `snapshots_busy` when others write all the time. Canceled, it stops between two parts.
     """
-    return await apart(lambda stop: _collect(snapshots, tenant, (frozenset(in_use), older_than_ns, dry), stop))
+    how = (frozenset(in_use), older_than_ns, dry)
+    return await snapshots.apart(lambda stop: _collect(snapshots, tenant, how, stop))
 
 
 def _collect(snapshots: Snapshots, tenant: str, how: tuple[frozenset[str], int, bool], stop: Event) -> Collected:

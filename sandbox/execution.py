@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinue.runs.errors import TransientError
-from retinue.runs.sandboxes import Exec, ExecResult
+from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
-from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.launching import Launcher, Start, no_folder
 from retinue.sandbox.profiles import Limits, Profile
 from retinue.sandbox.streams import Kept
 from retinue.sandbox.watching import Watched, threads_of, watched, watching
@@ -28,6 +28,7 @@ _ENDED = b'"exit-code"'
 """What the report of a helper has once its program has run."""
 
 _NO_PROGRAM = "bwrap: execvp "
+_NO_FOLDER = "bwrap: Can't chdir to "
 _SIGNALS = frozenset(map(int, signal.valid_signals()))
 _BY_SIGNAL: dict[int, str] = {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "file_size"}
 
@@ -59,6 +60,27 @@ class Ended:
     micros: int
 
 
+def variables(own: Mapping[str, str], order: Exec, around: Surroundings) -> dict[str, str]:
+    """The environment of an exec: a backend's own variables, those of the order, those that come with it.
+    SandboxRefused for words that no program can be given, which could be read as options of what starts it.
+    """
+    found = {**own, **order.env, **around.environment}
+    for name, value in found.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise SandboxRefused(
+                f"the variable {name!r} cannot be given to a program: a name is not empty and has no `=`, and neither "
+                f"name nor value has a NUL character",
+                code="sandbox_words",
+            )
+    if not order.argv[0:1] or not order.argv[0] or any("\0" in word for word in (*order.argv, order.cwd)):
+        raise SandboxRefused(
+            "a program cannot be started with these words: the first is not empty, and none, nor `cwd`, has a NUL "
+            "character",
+            code="sandbox_words",
+        )
+    return found
+
+
 class Runner:
     """Runs what backends have made ready, with one launcher and one set of control groups. Close it."""
 
@@ -74,7 +96,10 @@ class Runner:
     async def run(self, start: Start, plan: Plan) -> ExecResult:
         """Start it, watch it if its profile is confined, and say how it ended."""
         if not plan.profile.confined:
-            return result(await self._run(start, plan, None))
+            try:
+                return result(await self._run(start, plan, None))
+            finally:
+                self._launcher.have_ready(())
         limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
@@ -84,8 +109,8 @@ class Runner:
             ended = await self._run(limited, plan, over)
             return result(ended, group.hit() if group else ())
         finally:
-            if group is not None:
-                self._groups.give_back(group, limits)
+            if group is None or self._groups.give_back(group, limits):
+                self._launcher.have_ready(members)
 
     def close(self) -> None:
         """End the launcher, remove the groups."""
@@ -165,6 +190,8 @@ def _missing(ended: Ended, hit: tuple[str, ...]) -> str:
     if ended.began or hit:
         return ""
     said = ended.stderr.text().strip()
+    if _NO_FOLDER in said:
+        raise no_folder(said.partition(_NO_FOLDER)[2])
     if _NO_PROGRAM not in said:
         raise TransientError(f"the sandbox was not set up, the program has not run: {said}", code="sandbox_start")
     return said.partition(_NO_PROGRAM)[2]

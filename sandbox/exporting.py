@@ -31,7 +31,7 @@ from retinue.sandbox.listing import BadTree, Head, decode, decode_head, encode_b
 from retinue.sandbox.restoring import check_size
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.shelves import LARGEST_BLOCK, LARGEST_HEAD, Writer, missing
-from retinue.sandbox.snapshots import Snapshots, Taken, apart
+from retinue.sandbox.snapshots import Snapshots, Taken
 from retinue.sandbox.trees import CHUNK, Entry, Tree, check_id, first_of_groups
 from retinue.sandbox.walking import Stopped
 
@@ -57,14 +57,14 @@ async def export(snapshots: Snapshots, snapshot_id: str, tenant: str, file: Path
     InvalidInput when there is a file already.
     """
     check_id(snapshot_id)
-    return await apart(lambda stop: _export(snapshots, snapshot_id, tenant, file, stop))
+    return await snapshots.apart(lambda stop: _export(snapshots, snapshot_id, tenant, file, stop))
 
 
 async def import_(snapshots: Snapshots, file: Path, tenant: str, quota: Quota | None = None) -> Taken:
     """Keep the snapshot of an archive for a tenant. InvalidInput for a file that is not exactly such an archive, or
     whose content is not that of its id; SandboxRefused with code `quota`. Nothing is kept of such a one.
     """
-    return await apart(lambda stop: _import(snapshots, file, tenant, quota or Quota(), stop))
+    return await snapshots.apart(lambda stop: _import(snapshots, file, tenant, quota or Quota(), stop))
 
 
 def _export(snapshots: Snapshots, snapshot_id: str, tenant: str, file: Path, stop: Event) -> Exported:

@@ -21,7 +21,7 @@ from pathlib import Path
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.execution import Plan, Runner
+from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.keeper import LANDLOCK_CREATE_RULESET
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import Profile
@@ -114,7 +114,7 @@ class Landlock:
         networked = profile.network == "host"
         return Start(
             argv=order.argv,
-            environment={**roots.environment(place, workspace, str(temporary)), **order.env, **plan.around.environment},
+            environment=variables(roots.environment(place, workspace, str(temporary)), order, plan.around),
             cwd=roots.inner(order.cwd, workspace),
             uid=place.uid,
             covers=roots.covers([*paths, workspace, str(temporary)], place.uid),

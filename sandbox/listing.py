@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 from zlib import crc32
 
-from retinue.sandbox.trees import CHUNK, KEPT_MODE, KINDS, LONGEST_PATH, Entry, Tree
+from retinue.sandbox.trees import CHUNK, KEPT_MODE, KINDS, LONGEST_PATH, Entry, Tree, keeps_attribute
 
 DEEPEST = 1024
 _LONGEST_NAME, _LONGEST_TARGET, _LARGEST_ATTRIBUTE = 255, 4095, 64 * 1024
@@ -179,7 +179,7 @@ def _check_attributes(entry: Entry) -> None:
     if names and entry.kind == "symlink":
         raise BadTree(f"{entry.path!r} is a symlink with attributes")
     for name, value in entry.attributes:
-        if not name.startswith("user.") or "\0" in name or len(_bytes(name)) > _LONGEST_NAME:
+        if not keeps_attribute(name) or "\0" in name or len(_bytes(name)) > _LONGEST_NAME:
             raise BadTree(f"{entry.path!r} has an attribute that is not a user's")
         if len(value) > _LARGEST_ATTRIBUTE:
             raise BadTree(f"{entry.path!r} has an attribute of {len(value)} bytes")

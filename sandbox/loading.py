@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from retinue.runs.contracts import Json
 from retinue.runs.errors import ConfigError, PermanentError, UnknownName
 from retinue.runs.references import missing_in, resolved
 from retinue.runs.sandboxes import ManifestInfo
@@ -51,28 +52,32 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A manifest with all that is known of it. `profile` is what its programs run under, limits and mounts included;
-    `contents` has the digests of what it takes in, by place; `changed` tells what is not as it was pinned."""
+    """A manifest with all that is known of it. `profile` is what its programs run under, limits and mounts included.
+    By place, `contents` has the digests of what it takes in, and `facts` all that a pin is about; `changed` tells what
+    is not as it was pinned."""
 
     manifest: Manifest
     profile: Profile
     info: ManifestInfo
     contents: Mapping[str, str]
+    facts: Mapping[str, Json]
     pinned: pins.PinnedManifest | None = None
     changed: tuple[pins.Change, ...] = ()
 
 
 class Manifests:
-    """All manifests of one folder. Safe to keep: what is asked for is looked at again.
+    """All manifests of one folder, each read when it is asked for first, and again when its file or the lock changes.
 
-    UnknownName with close matches for a name that has no file; ConfigError for a manifest that cannot be used, or that
-    is not as it was pinned.
+    What a manifest takes in may be large: that is looked at again when a workspace is made, and by `refreshed`. Blocks
+    meanwhile; safe for many threads. UnknownName with close matches for a name that has no file; ConfigError for a
+    manifest that cannot be used, or that is not as it was pinned.
     """
 
     def __init__(self, folder: Path, profiles: Mapping[str, Profile], sources: Sources) -> None:
         self.folder = folder
         self.profiles = dict(profiles)
         self.sources = sources
+        self._known: dict[str, tuple[object, Loaded]] = {}
 
     def names(self) -> list[str]:
         """All names, sorted; those of files that cannot be used too."""
@@ -97,7 +102,14 @@ class Manifests:
         return environment_of(self.get(name), environ, own, inside)
 
     def loaded(self, name: str) -> Loaded:
-        """A manifest that may be used. ConfigError besides when it is pinned and something of it has changed."""
+        """A manifest that may be used, as it was when its file or the lock changed last."""
+        known = self._known.get(name)
+        return self.refreshed(name) if known is None or known[0] != self._state(name) else known[1]
+
+    def refreshed(self, name: str) -> Loaded:
+        """A manifest that may be used, as it is now with all that it takes in."""
+        self._known.pop(name, None)
+        state = self._state(name)
         found = self.examined(self.path(name))
         if found.changed:
             raise ConfigError(
@@ -105,7 +117,12 @@ class Manifests:
                 f"{pins.changes_text(found.changed)}; look at it (`retinue sandbox check {name}`), then run "
                 f"`retinue sandbox pin {name}`"
             )
+        self._known[name] = (state, found)
         return found
+
+    def _state(self, name: str) -> object:
+        """What changes when the manifest's file or the lock does."""
+        return [_status(path) for path in (self.path(name), self.sources.project / pins.FILE)]
 
     def path(self, name: str) -> Path:
         """The file of a manifest. UnknownName."""
@@ -140,12 +157,13 @@ class Manifests:
         manifest = declared.model_copy(update={"mounts": mounts})
         version = version_of(declared, contents)
         pinned = pins.read_lock(self.sources.project).manifests.get(declared.name)
-        changed = () if pinned is None else pins.changes(pinned, pins.facts_of(declared, under, contents))
+        facts = pins.facts_of(declared, under, contents)
+        changed = () if pinned is None else pins.changes(pinned, facts)
         same = pinned is not None and not changed
         info = info_of(declared, under, version, pinned.by if pinned is not None and same else "")
         # The digest is of what was declared: the same on every node, wherever the project lies there.
         shown = manifest.effective(self.profiles[declared.profile])
-        return Loaded(manifest, shown, info, contents, pinned, changed)
+        return Loaded(manifest, shown, info, contents, facts, pinned, changed)
 
     def _check_archives(self, read: YamlFile, declared: Manifest) -> None:
         for path, archive in declared.archives.items():
@@ -172,6 +190,14 @@ class Manifests:
             check_requirements(text.decode(), packages)
         except ValueError as error:
             raise ConfigError(f"{where}: packages.requirements: {packages.requirements}: {error}") from None
+
+
+def _status(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def load_manifests(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from threading import Event
@@ -22,9 +23,9 @@ from retinue.sandbox.building import Builder, settle
 from retinue.sandbox.checkouts import fetch
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.loading import Loaded, Manifests
-from retinue.sandbox.manifests import Manifest
+from retinue.sandbox.manifests import ArchiveSource, Checkout, DirectorySource, FileSource, Manifest, Packages
 from retinue.sandbox.requirements import REQUIREMENTS, STAGE, WHEELS, complaint, order_of
-from retinue.sandbox.sources import Item, Sources, parts_of
+from retinue.sandbox.sources import Folder, Item, Sources, parts_of
 
 T = TypeVar("T")
 Run = Callable[[Exec], Awaitable[ExecResult]]
@@ -33,10 +34,11 @@ Run = Callable[[Exec], Awaitable[ExecResult]]
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """A workspace as its manifest made it. `bytes` are those of its files."""
+    """A workspace as its manifest, of this version, made it. `bytes` are those of its files."""
 
     entries: int
     bytes: int
+    version: str
 
 
 Fetched = dict[str, tuple[Path, Path | None]]
@@ -52,22 +54,22 @@ async def materialize(
     PermanentError (`packages`, `checkout`) has what pip or git complained of. Whatever is raised, what was made is
     gone.
     """
-    loaded = await asyncio.to_thread(manifests.loaded, name)
+    loaded = await asyncio.to_thread(manifests.refreshed, name)
     if version is not None and loaded.info.version != version:
         raise _changed(name, version, loaded.info.version)
     await asyncio.to_thread(_begin, into)
     work = into.with_name(f".making-{into.name}-{token_hex(4)}")
     try:
         await asyncio.to_thread(work.mkdir, 0o700)
-        fetched = await _fetched(loaded, manifests.sources, work)
-        await _apart(lambda stop: _fill(loaded, manifests.sources, into, work, fetched, stop))
+        fetched = await fetch_all(loaded, manifests.sources, work)
+        await in_thread(lambda stop: _fill(loaded, manifests.sources, into, work, fetched, stop))
         made = await asyncio.to_thread(settle, into, uid)
         if loaded.manifest.packages is not None:
             made = await _install(loaded.manifest, into, run, uid)
-        now = (await asyncio.to_thread(manifests.loaded, name)).info.version
+        now = (await asyncio.to_thread(manifests.refreshed, name)).info.version
         if now != loaded.info.version:
             raise _changed(name, loaded.info.version, now)
-        return Materialized(*made)
+        return Materialized(*made, now)
     except BaseException:
         await asyncio.shield(asyncio.to_thread(remove_tree, into))
         raise
@@ -89,17 +91,19 @@ def _begin(into: Path) -> None:
     os.chmod(into, 0o700)
 
 
-async def _fetched(loaded: Loaded, sources: Sources, work: Path) -> Fetched:
-    """The commits of all checkouts, one after the other, by their place."""
+async def fetch_all(loaded: Loaded, sources: Sources, work: Path, remote: bool = True) -> Fetched:
+    """The commits of all checkouts, one after the other, by their place; only local ones without `remote`."""
     found: Fetched = {}
     for number, (path, checkout) in enumerate(loaded.manifest.checkouts.items()):
+        if checkout.remote and not remote:
+            continue
         folder = work / str(number)
         await asyncio.to_thread(folder.mkdir)
         found[path] = await fetch(checkout, sources.project, folder, loaded.profile.limits.disk)
     return found
 
 
-async def _apart(job: Callable[[Event], T]) -> T:
+async def in_thread(job: Callable[[Event], T]) -> T:
     """Blocking work in a thread, which stops soon after nobody waits for it any more."""
     stop = Event()
     task = asyncio.ensure_future(asyncio.to_thread(job, stop))
@@ -116,31 +120,58 @@ async def _apart(job: Callable[[Event], T]) -> T:
 # -- what is copied ----------------------------------------------------------------------------------------
 
 
+Step = tuple[str, Callable[[Builder], None]]
+"""A place of a manifest (`files.a.txt`), and what makes it."""
+
+
 def _fill(loaded: Loaded, sources: Sources, into: Path, work: Path, fetched: Fetched, stop: Event) -> None:
-    """Commits, then archives, folders and files, so that a file may take the place of one that came with those."""
-    manifest = loaded.manifest
     with Builder(into, loaded.profile.limits, stop, work) as builder:
-        for path, (tar, repository) in fetched.items():
-            builder.directory(path)
-            with tar.open("rb") as file:
-                unpack(file, f"{manifest.checkouts[path].source} {manifest.checkouts[path].commit[:12]}", builder, path)
-            if repository is not None:
-                _copy_repository(repository, builder, path)
-        for path, archive in manifest.archives.items():
-            builder.directory(path)
-            with sources.opened(archive.source) as opened, os.fdopen(os.dup(opened), "rb") as file:
-                file.seek(0)
-                unpack(file, archive.source, builder, path, archive.strip)
-        for path, directory in manifest.directories.items():
-            builder.directory(path)
-            if directory.source is not None:
-                copy_folder(sources, directory.source, directory.exclude, builder, path)
-        for path, wanted in manifest.files.items():
-            if wanted.source is None:
-                builder.file(path, [(wanted.text or "").encode()], wanted.executable, replace=True)
-            else:
-                copy_file(sources, wanted.source, builder, path, wanted.executable)
-        _stage_packages(manifest, sources, builder)
+        for _, make in steps(loaded.manifest, sources, fetched):
+            make(builder)
+
+
+def steps(manifest: Manifest, sources: Sources, fetched: Fetched) -> Iterator[Step]:
+    """All that is copied: commits that were fetched, then archives, folders and files, so that a file may take the
+    place of one that came with those; last what pip is given."""
+    for path, commit in fetched.items():
+        yield f"checkouts.{path}", partial(_copy_commit, manifest.checkouts[path], commit, path)
+    for path, archive in manifest.archives.items():
+        yield f"archives.{path}", partial(_copy_archive, sources, archive, path)
+    for path, directory in manifest.directories.items():
+        yield f"directories.{path}", partial(_copy_directory, sources, directory, path)
+    for path, file in manifest.files.items():
+        yield f"files.{path}", partial(_copy_named, sources, file, path)
+    if manifest.packages is not None:
+        yield "packages", partial(_stage_packages, manifest.packages, sources)
+
+
+def _copy_commit(checkout: Checkout, commit: tuple[Path, Path | None], path: str, builder: Builder) -> None:
+    tar, repository = commit
+    builder.directory(path)
+    with tar.open("rb") as file:
+        unpack(file, f"{checkout.source} {checkout.commit[:12]}", builder, path)
+    if repository is not None:
+        copy_folder(Sources(repository), ".", (), builder, _below(path, ".git"))
+
+
+def _copy_archive(sources: Sources, archive: ArchiveSource, path: str, builder: Builder) -> None:
+    builder.directory(path)
+    with sources.opened(archive.source) as opened, os.fdopen(os.dup(opened), "rb") as file:
+        file.seek(0)
+        unpack(file, archive.source, builder, path, archive.strip)
+
+
+def _copy_directory(sources: Sources, directory: DirectorySource, path: str, builder: Builder) -> None:
+    builder.directory(path)
+    if directory.source is not None:
+        copy_folder(sources, directory.source, directory.exclude, builder, path)
+
+
+def _copy_named(sources: Sources, file: FileSource, path: str, builder: Builder) -> None:
+    if file.source is None:
+        builder.file(path, [(file.text or "").encode()], file.executable, replace=True)
+    else:
+        copy_file(sources, file.source, builder, path, file.executable)
 
 
 def copy_file(sources: Sources, source: str, builder: Builder, path: str, executable: bool = False) -> None:
@@ -152,23 +183,19 @@ def copy_file(sources: Sources, source: str, builder: Builder, path: str, execut
 
 def copy_folder(sources: Sources, source: str, exclude: tuple[str, ...], builder: Builder, path: str) -> None:
     """What a folder of the project holds."""
-    for item in sources.items(source, exclude):
-        _copy(sources, source, item, builder, _below(path, os.fsdecode(item.path)))
+    with sources.folder(source, exclude) as folder:
+        for item in folder.items():
+            _copy(folder, item, builder, _below(path, os.fsdecode(item.path)))
 
 
-def _copy(sources: Sources, source: str, item: Item, builder: Builder, path: str) -> None:
+def _copy(folder: Folder, item: Item, builder: Builder, path: str) -> None:
     if item.kind == "directory":
         builder.directory(path)
     elif item.kind == "symlink":
         builder.link(path, os.fsdecode(item.target))
     else:
-        with sources.opened_in(source, item) as file:
+        with folder.opened(item) as file:
             builder.file(path, parts_of(file), item.executable)
-
-
-def _copy_repository(repository: Path, builder: Builder, path: str) -> None:
-    """A repository that git made for us, as the `.git` of a checkout."""
-    copy_folder(Sources(repository), ".", (), builder, _below(path, ".git"))
 
 
 def _below(path: str, name: str) -> str:
@@ -178,11 +205,8 @@ def _below(path: str, name: str) -> str:
 # -- what is installed -------------------------------------------------------------------------------------
 
 
-def _stage_packages(manifest: Manifest, sources: Sources, builder: Builder) -> None:
+def _stage_packages(packages: Packages, sources: Sources, builder: Builder) -> None:
     """What pip needs, in the folder that it installs into: there it has no mount, and sees nothing of the project."""
-    packages = manifest.packages
-    if packages is None:
-        return
     builder.directory(packages.into)
     copy_file(sources, packages.requirements, builder, f"{packages.into}/{REQUIREMENTS}")
     if packages.wheels is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Egress, Kept, Kit, LocalBox, run_in
+from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.materializing import materialize
@@ -38,8 +37,6 @@ from retinue.sandbox.profiles import Profile
 
 CLOSE = 20.0
 """Seconds that letting go of a run's boxes may take."""
-FRESH = 2.0
-"""Seconds for which a manifest is believed to be as it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,6 @@ class Parts:
     user: Callable[[str, Path], int | None]
     environment: Callable[[str, dict[str, str], str], dict[str, str]]
     contents: Callable[[str, Loaded], Contents]
-    egress: Egress
     moment: Callable[[], int]
     let_go: Callable[[], None]
 
@@ -69,15 +65,14 @@ class Room:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._boxes: dict[str, dict[str, LocalBox]] = {}
-        self._known: dict[str, tuple[float, Loaded]] = {}
 
     def manifest(self, name: str) -> ManifestInfo:
         """See Sandboxes."""
-        return self._loaded(name).info
+        return self._parts.manifests.loaded(name).info
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
         """See Sandboxes."""
-        info = self.manifest(order.manifest)
+        info = (await asyncio.to_thread(self._parts.manifests.refreshed, order.manifest)).info
         now = self._parts.moment()
         state = SandboxState(
             sandbox_id=order.sandbox_id,
@@ -118,7 +113,7 @@ class Room:
         known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
         if known is not None:
             await self._forget(known, owner.run_id, remove=True)
-        info = self.manifest(state.manifest)
+        info = (await asyncio.to_thread(self._parts.manifests.refreshed, state.manifest)).info
         if state.head_snapshot_id is None and info.version != state.manifest_version:
             raise SandboxLost(
                 f"sandbox {state.sandbox_id} has no snapshot, and manifest {state.manifest!r} is {info.version} now; "
@@ -190,13 +185,12 @@ class Room:
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""
-        parts, loaded = self._parts, self._loaded(state.manifest)
+        parts, loaded = self._parts, self._parts.manifests.loaded(state.manifest)
         backend, report = await parts.choose(loaded.profile)
         kit = Kit(
             profile=loaded.profile,
             backend=backend,
             contents=parts.contents(owner.tenant_id, loaded),
-            egress=parts.egress,
             environment=partial(parts.environment, state.manifest),
             moment=parts.moment,
         )
@@ -207,14 +201,6 @@ class Room:
                 code="weaker",
             )
         return kit, report
-
-    def _loaded(self, name: str) -> Loaded:
-        """A manifest as it was a moment ago: every call of a run asks for it, and reading it takes milliseconds."""
-        at, known = self._known.get(name, (0.0, None))
-        if known is None or time.monotonic() - at > FRESH:
-            known = self._parts.manifests.loaded(name)
-            self._known[name] = (time.monotonic(), known)
-        return known
 
     def _live(self, box: LocalBox, run_id: str) -> Box:
         self._boxes.setdefault(run_id, {})[box.state.sandbox_id] = box

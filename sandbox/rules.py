@@ -80,7 +80,7 @@ class Rules:
         if any(self._holds(name) or any(secret in value for secret in self._values) for name, value in attributes):
             raise _found_secret(f"an attribute of {path!r}")
 
-    @property
+    @cached_property
     def overlap(self) -> int:
         """Bytes of a chunk that have to be looked at again together with the next one."""
         return max((len(secret) - 1 for secret in self._values), default=0)

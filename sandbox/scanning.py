@@ -175,7 +175,8 @@ def _content(fd: int, found: Found, how: Scan) -> Content:
         if len(chunk) != length:
             raise changed(found.path)
         if how.rules.secrets:
-            how.rules.check_content(tail + chunk if tail else chunk, found.path)
+            how.rules.check_content(chunk, found.path)
+            how.rules.check_content(tail + chunk[: how.rules.overlap], found.path)
             tail = chunk[-how.rules.overlap :] if how.rules.overlap else b""
         digest = sha256(chunk).hexdigest()
         if size > CHUNK:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -35,7 +34,11 @@ SECONDS = 30.0
 
 MET = Finding("enforced")
 
-MEMORY_GAP = Finding("limited", f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed", REMEDY)
+MEMORY_GAP = Finding(
+    "limited",
+    f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed; what is in /tmp comes besides",
+    REMEDY,
+)
 PROCESSES_GAP = Finding(
     "limited",
     "they are counted with the other processes of the host's user",
@@ -335,29 +338,28 @@ def _planted(folder: Path) -> Iterator[trial.Outside]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    listeners = [socket.create_server(("127.0.0.1", 0))]
-    try:
-        listeners += [_listen(str(outside / "socket")), *_abstract(f"retinue-{os.getpid()}")]
+    with contextlib.ExitStack() as stack:
+        stack.callback(_end, victim)
+        loopback = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(_listen(str(outside / "socket")))
         (outside / "socket").chmod(0o777)
+        if sys.platform == "linux":
+            stack.enter_context(_listen("\0" + folder.name))
         yield {
             "secret": str(secret),
             "pid": victim.pid,
             "marker": _MARKER,
-            "port": listeners[0].getsockname()[1],
+            "port": loopback.getsockname()[1],
             "socket": str(outside / "socket"),
-            "abstract": f"retinue-{os.getpid()}",
+            "abstract": folder.name,
             "root": os.geteuid() == 0,
             "file_bytes": _FILE_BYTES,
         }
-    finally:
-        for listener in listeners:
-            listener.close()
-        victim.kill()
-        victim.wait()
 
 
-def _abstract(name: str) -> list[socket.socket]:
-    return [_listen("\0" + name)] if platform.system() == "Linux" else []
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _listen(address: str) -> socket.socket:

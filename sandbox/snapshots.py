@@ -7,7 +7,9 @@ waits is done in threads; canceling it ends it, and what it had begun is gone.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from retinue.runs.errors import StoreError, TransientError
+from retinue.runs.errors import PermanentError, StoreError, TransientError
 from retinue.sandbox.objects import Objects
 from retinue.sandbox.packing import Ciphers, Packer
 from retinue.sandbox.restoring import Restore, restore
@@ -26,6 +28,10 @@ from retinue.sandbox.stat_cache import StatCache, cache_of
 from retinue.sandbox.trees import Changes, Tree, check_id, compare
 
 T = TypeVar("T")
+_AT_ONCE = 8
+"""Snapshots that a process takes and restores at a time; they are not in the way of its other work in threads."""
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+"""What a disk may say today and not tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,50 +70,67 @@ class Snapshots:
     """The snapshots of all tenants in one store. Safe for many tasks of one event loop, and beside other processes.
 
     Raises SandboxRefused for what must not be kept or made, SandboxLost for a snapshot that is not there whole,
-    TransientError when a workspace changed meanwhile or the disk failed, StoreError of keys and remote places.
+    TransientError or PermanentError when a workspace changed meanwhile or the disk failed (code `disk`), StoreError of
+    keys and remote places.
     """
 
     def __init__(self, objects: Objects, ciphers: Ciphers) -> None:
         self.objects = objects
         self._ciphers = ciphers
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "snapshots")
 
     async def take(self, folder: Path, tenant: str, rules: Rules | None = None) -> Taken:
         """Keep a folder as it is; durable when this returns. Nothing is kept when it raises."""
-        return await apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
+        return await self.apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
 
     async def restore(
         self, snapshot_id: str, tenant: str, into: Path, uid: int | None = None, quota: Quota | None = None
     ) -> Restored:
         """Make the folder `into`, which must not exist, with all files of user `uid`; nothing stays when it raises."""
         check_id(snapshot_id)
-        return await apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
+        return await self.apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
 
     async def tree(self, snapshot_id: str, tenant: str) -> Tree:
         """What a snapshot holds."""
         check_id(snapshot_id)
-        return await apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
+        return await self.apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
 
     async def diff(self, old: str, new: str, tenant: str) -> Changes:
         """What the second of two snapshots has that the first has not, and the other way round."""
-        return compare(await self.tree(old, tenant), await self.tree(new, tenant))
+        before, after = await self.tree(old, tenant), await self.tree(new, tenant)
+        return await self.apart(lambda _: compare(before, after))
 
     async def listed(self, tenant: str) -> tuple[Kept, ...]:
         """All snapshots of a tenant, oldest first."""
-        return await apart(lambda _: self._listed(tenant))
+        return await self.apart(lambda _: self._listed(tenant))
 
     async def exists(self, snapshot_id: str, tenant: str) -> bool:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
-        return await apart(lambda _: self._exists(snapshot_id, tenant))
+        return await self.apart(lambda _: self._exists(snapshot_id, tenant))
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
         check_id(snapshot_id)
-        await apart(lambda _: self._delete(snapshot_id, tenant))
+        await self.apart(lambda _: self._delete(snapshot_id, tenant))
 
     async def erase(self, tenant: str) -> None:
         """Remove all snapshots of a tenant, whose key is destroyed besides."""
-        await apart(lambda _: self.objects.erase(tenant))
+        await self.apart(lambda _: self.objects.erase(tenant))
+
+    async def apart(self, work: Callable[[Event], T]) -> T:
+        """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
+        stop = Event()
+        begun = self._threads.submit(_with_words, work, stop)
+        task = asyncio.wrap_future(begun)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            if not begun.cancel():
+                await asyncio.wait([task])
+                task.exception()  # so that nobody calls it never retrieved
+            raise
 
     def shelf(self, tenant: str) -> Shelf | None:
         """The objects of a tenant; None when its key is gone or never was. Blocking."""
@@ -170,22 +193,9 @@ class Snapshots:
         return Restored(snapshot_id, len(tree.entries), tree.bytes, tree.omitted)
 
 
-async def apart(work: Callable[[Event], T]) -> T:
-    """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
-    stop = Event()
-    task = asyncio.ensure_future(asyncio.to_thread(_with_words, work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # so that nobody calls it never retrieved
-        raise
-
-
 def _with_words(work: Callable[[Event], T], stop: Event) -> T:
     try:
         return work(stop)
     except OSError as error:
-        raise TransientError(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error
+        kind = TransientError if error.errno in _PASSING else PermanentError
+        raise kind(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error

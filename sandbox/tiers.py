@@ -30,7 +30,7 @@ from retinue.sandbox.restoring import Restore, restore
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.scanning import remember, scan
 from retinue.sandbox.shelves import Shelf, missing
-from retinue.sandbox.snapshots import Snapshots, apart
+from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.stat_cache import cache_of, copy_cache
 from retinue.sandbox.trees import Entry, Tree, check_id
 
@@ -82,7 +82,7 @@ class Tiers:
         """Make the folder `tree` of a place, which must not exist. Raises as `Snapshots.restore` does."""
         check_id(snapshot_id)
         spot = Spot(place.folder, place.uid)
-        return await apart(lambda stop: self._fill(spot, (tenant, snapshot_id), quota, stop))
+        return await self.snapshots.apart(lambda stop: self._fill(spot, (tenant, snapshot_id), quota, stop))
 
     def working(self, uid: int | None) -> tuple[str, ...]:
         """The ways that work here for a workspace of a user, the fastest first: tried once. Blocking."""

@@ -21,7 +21,7 @@ from retinue.runs.errors import InvalidInput
 
 Kind = Literal["file", "directory", "symlink"]
 Attributes = tuple[tuple[str, bytes], ...]
-"""User attributes (`user.*`) by name, sorted."""
+"""User attributes by name, sorted."""
 
 CHUNK = 4 * 1024 * 1024
 """Bytes of a file that one object holds at most."""
@@ -32,6 +32,13 @@ LONGEST_PATH = 4096
 _ID = re.compile(r"s1-[0-9a-f]{64}")
 KINDS: dict[str, Kind] = {"f": "file", "d": "directory", "l": "symlink"}
 _LETTERS = {kind: letter for letter, kind in KINDS.items()}
+
+
+def keeps_attribute(name: str) -> bool:
+    """Whether a tree has an attribute of this name: a user's, but none that tells an overlay file system what it
+    should show, as a tree may be mounted below one.
+    """
+    return name.startswith("user.") and not name.startswith("user.overlay.")
 
 
 @dataclass(frozen=True, slots=True)

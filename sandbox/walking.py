@@ -19,7 +19,7 @@ from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.folders import Trail
 from retinue.sandbox.rules import Rules
 from retinue.sandbox.stat_cache import stamp_of
-from retinue.sandbox.trees import KEPT_MODE, LONGEST_PATH, Attributes, Kind
+from retinue.sandbox.trees import KEPT_MODE, LONGEST_PATH, Attributes, Kind, keeps_attribute
 
 MOST_OMITTED = 1_000
 """So many omitted paths are named."""
@@ -82,7 +82,7 @@ def attributes_of(fd: int) -> Attributes:
     if sys.platform != "linux":
         return ()
     try:
-        names = sorted(name for name in os.listxattr(fd) if name.startswith("user."))
+        names = sorted(name for name in os.listxattr(fd) if keeps_attribute(name))
         return tuple((name, os.getxattr(fd, name)) for name in names)
     except OSError as error:
         if error.errno != errno.ENOTSUP:

@@ -64,6 +64,7 @@ async def execute(run: Run, command: Command, call: Prepared, caller: Caller) ->
     if place is None:
         opening = Opening(manifest=str(command.options["sandbox"]), name=AGENT)
         place = await run.boxes.open(opening, command.key)
+        await run.write()  # so that whoever owns the run next knows in which sandbox this call was made
     if operation == "close":
         result = await _through(run, call, caller, BoxLink(run, command.key, place, None, caller))
         return result, {"sandbox": place}

@@ -18,7 +18,8 @@ class EventScanner:
 
     def __init__(self, trail: Trail | None) -> None:
         self._trail = trail
-        self._line = b""
+        self._begun: list[bytes] = []
+        self._held = b""
         self._data: list[bytes] = []
         self._id: str | None = None
         self.pending = 0
@@ -27,12 +28,15 @@ class EventScanner:
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes of the stream."""
         self.pending += len(chunk)
-        text = self._line + chunk
-        held = b"\r" if text.endswith(b"\r") else b""
+        text = self._held + chunk
+        self._held = b"\r" if text.endswith(b"\r") else b""
         text = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, last = text.split(b"\n")
-        self._line = last + held
-        for line in lines:
+        first, *lines = text.split(b"\n")
+        self._begun.append(first)
+        if not lines:
+            return
+        whole, self._begun = b"".join(self._begun), [lines[-1]]
+        for line in (whole, *lines[:-1]):
             self._take(line)
 
     def _take(self, line: bytes) -> None:
@@ -47,7 +51,7 @@ class EventScanner:
                 self._id = value.decode("utf-8", "replace")
 
     def _end(self) -> None:
-        self.pending = len(self._line)
+        self.pending = len(self._begun[0]) + len(self._held)
         self.count += 1
         data, self._data = b"\n".join(self._data), []
         event, self._id = self._id, None

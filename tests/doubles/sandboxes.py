@@ -58,8 +58,8 @@ class Nodes:
     """What all nodes of a test share: the folder of snapshots, what was done, where operations are held still.
 
     `done` has (node, operation, detail) of all that reached a workspace, `begun` the programs that were started.
-    `hold` names moments such as `after exec`; after `refuse_after` snapshots there are none; `break_once` names an
-    operation that breaks half way, the first time.
+    `hold` names moments such as `after exec`, the first `skips` of which are let pass; after `refuse_after` snapshots
+    there are none; `break_once` names an operation that breaks half way, the first time.
     """
 
     folder: Path
@@ -67,6 +67,7 @@ class Nodes:
     seeds: dict[str, dict[str, str]] = field(default_factory=dict)
     done: list[tuple[str, str, str]] = field(default_factory=list)
     hold: set[str] = field(default_factory=set)
+    skips: int = 0
     held: list[str] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
     released: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -85,7 +86,9 @@ class Nodes:
     async def moment(self, which: str, detail: str = "") -> None:
         """Stand still here for ever, when a test wants it: at this moment, or at that of one operation."""
         for wanted in (which, f"{which} {detail}"):
-            if wanted in self.hold:
+            if wanted in self.hold and self.skips > 0:
+                self.skips -= 1
+            elif wanted in self.hold:
                 self.held.append(wanted)
                 await asyncio.Event().wait()
 
@@ -198,7 +201,6 @@ class FolderBox:
         if order.argv[0] == "reach":
             return _reached(order, watch)
         started = time.monotonic()
-        self._nodes.begun.append(" ".join(order.argv))
         process = await asyncio.create_subprocess_exec(
             *order.argv,
             cwd=self.tree / order.cwd,
@@ -208,6 +210,7 @@ class FolderBox:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+        self._nodes.begun.append(" ".join(order.argv))
         limits: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(order.timeout):

@@ -56,7 +56,7 @@ def test_without_a_word_there_are_no_manifests(tmp_path: Path) -> None:
     [
         (
             "profiles: {a: {extends: strict, confined: false}}",
-            "line 1: key 'sandbox.profiles': a.confined: 'strict' is",
+            "key 'sandbox.profiles': a.confined: 'strict' is",
         ),
         ("profiles: {a: {extends: b}}", "there is no profile 'b'"),
         ("profiles: {a: {extends: strict, limit: {}}}", "did you mean 'sandbox.profiles.a.limits'"),

@@ -30,6 +30,8 @@ DOORS: dict[str, set[str]] = {
     # A call is prepared: where it is weighed at the stage of its rollout. The others only see whether arguments fit; a
     # trial of a tool asks the gate itself.
     "prepare": {
+        "host.sandboxes:TenantCiphers.of",
+        "sandbox.execution:Runner.run",
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
@@ -43,6 +45,7 @@ DOORS: dict[str, set[str]] = {
     },
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
+        "ingress.sandbox_checks:try_sandboxes",
         "sandbox.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
@@ -61,7 +64,9 @@ DOORS: dict[str, set[str]] = {
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
     # The sandboxes of this process: in a run's own record of them; the host lets go of them.
     "sandboxes": {
+        "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
+        "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
         "host.hosting:Host._carry",
@@ -157,11 +162,15 @@ NETWORK: dict[str, set[str]] = {
         "actors.supervisor",
         "host.composition",
         "host.model_endpoint",
+        "host.sandboxes",
         "ingress.mcp.http",
+        "sandbox.forwarding",
         "sandbox.keeper",
         "sandbox.launching",
+        "sandbox.proxy",
         "sandbox.selftest",
         "sandbox.trial",
+        "sessions.mcp.containment",
     },
     # Servers: what they are asked becomes a run or a step.
     "uvicorn": {"host.model_endpoint", "ingress.mcp.http"},
@@ -187,8 +196,9 @@ ESCAPES: dict[str, set[str]] = {
         "actors.runtime:_refuse_silence",
         "sandbox.trial:_connect_loopback",
     },
-    "system": {"ingress.checks:_python", "sandbox.selftest:_abstract"},
-    **{name: set() for name in ("open_connection", "open_unix_connection", "create_subprocess_shell", "popen")},
+    "system": {"ingress.checks:_python"},
+    "open_connection": {"sandbox.proxy:Proxy._reach"},
+    **{name: set() for name in ("open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }
 """Functions of the standard library that do so without an import that tells, and who may use them."""

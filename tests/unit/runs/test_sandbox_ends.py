@@ -40,7 +40,7 @@ async def test_a_cancel_ends_the_programs_and_closes_the_sandbox(make_on_each: M
 
     def running() -> bool:
         found[:] = [one for one in nodes.folder.rglob("pid") if one.read_text()]
-        return bool(found)
+        return bool(found and nodes.begun)
 
     await world.until(running)
     pid = int(found[0].read_text())

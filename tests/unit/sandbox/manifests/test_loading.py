@@ -36,6 +36,7 @@ def test_what_a_manifest_says_of_itself(project: Project) -> None:
         hosts=("example.org",),
         secrets=("DESK",),
         confined=True,
+        network="listed",
         replayable=False,
     )
     assert manifests.profile("coder").limits.memory == 64 * 2**20 and manifests.names() == ["coder"]
@@ -55,7 +56,7 @@ def test_the_version_changes_with_all_that_it_takes_in_and_with_nothing_else(pro
     seen = [manifests.info("coder").version]
 
     def changed() -> bool:
-        seen.append(manifests.info("coder").version)
+        seen.append(manifests.refreshed("coder").info.version)
         return seen[-1] not in seen[:-1]
 
     project.manifest("# said otherwise\n" + text.replace("files: {a: {from: a}}", "files:\n  a:\n    from: a"))
@@ -73,6 +74,23 @@ def test_the_version_changes_with_all_that_it_takes_in_and_with_nothing_else(pro
     assert changed()
     os.utime(project.folder / "a", (1, 1))
     assert not changed()
+
+
+def test_what_is_asked_often_is_looked_at_when_its_file_or_the_lock_changes(project: Project) -> None:
+    project.put("a", "1")
+    project.manifest("files: {a: {from: a}}\n")
+    manifests = project.manifests()
+    first = manifests.info("coder")
+    assert manifests.get("coder") is manifests.get("coder")
+    project.put("a", "2")
+    assert manifests.info("coder") == first
+    again = manifests.refreshed("coder").info
+    assert manifests.info("coder") == again != first
+    project.manifest("files: {a: {from: a}}\nrevision: 2\n")
+    assert manifests.info("coder").revision == 2
+    project.put("sandbox.lock", "nonsense")
+    with pytest.raises(ConfigError):
+        manifests.info("coder")
 
 
 def test_the_version_does_not_depend_on_where_the_project_lies(tmp_path: Path) -> None:
@@ -180,7 +198,8 @@ def test_what_is_private_is_left_out_of_a_folder_around_it(project: Project) -> 
     project.put(".retinue/store", "x")
     project.put("a", "x")
     project.manifest("directories: {all: .}\n")
-    items = [item.path for item in project.manifests().sources.items(".")]
+    with project.manifests().sources.folder(".") as folder:
+        items = [item.path for item in folder.items()]
     assert items == [b"a", b"sandbox", b"sandbox/coder.yaml"]
 
 

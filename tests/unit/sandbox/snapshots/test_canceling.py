@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tests.doubles.sealed import FolderCiphers, kept_keys
 from tests.doubles.trees import look, names
 
-from retinue.runs.errors import TransientError
+from retinue.runs.errors import PermanentError, TransientError
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.trees import CHUNK
@@ -71,6 +72,23 @@ async def test_a_canceled_snapshot_is_none(slow: SlowObjects, keys: FolderCipher
     assert names(tree.parent) == before
 
 
+async def test_what_is_canceled_before_its_turn_never_begins(
+    slow: SlowObjects, keys: FolderCiphers, tree: Path, tmp_path: Path
+) -> None:
+    snapshots = Snapshots(slow, keys)
+    keys.of(TENANT, make=True)
+    before = [asyncio.ensure_future(snapshots.exists("s1-" + "a" * 64, TENANT)) for _ in range(20)]
+    assert await asyncio.to_thread(slow.reached.wait, 60)
+    last = asyncio.ensure_future(snapshots.take(tree, TENANT))
+    await asyncio.sleep(0)
+    last.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+    slow.go.set()
+    assert await asyncio.gather(*before) == [False] * 20
+    assert kept_keys(slow, TENANT) == []
+
+
 async def test_a_canceled_restore_leaves_no_folder(
     slow: SlowObjects, keys: FolderCiphers, tree: Path, tmp_path: Path
 ) -> None:
@@ -84,13 +102,25 @@ async def test_a_canceled_restore_leaves_no_folder(
     assert names(place) == []
 
 
-async def test_a_full_or_broken_disk_is_said(snapshots: Snapshots, tree: Path, tmp_path: Path) -> None:
+async def test_what_the_disk_says_is_said(
+    snapshots: Snapshots, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = await snapshots.take(tree, TENANT)
-    with pytest.raises(TransientError, match="No such file") as caught:
+    with pytest.raises(PermanentError, match="No such file") as caught:
         await snapshots.restore(taken.snapshot_id, TENANT, tmp_path / "nowhere" / "tree")
     assert caught.value.code == "disk"
-    with pytest.raises(TransientError, match="No such file"):
+    with pytest.raises(PermanentError, match="No such file"):
         await snapshots.take(tmp_path / "work" / "nowhere", TENANT)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(TransientError, match="No space left"):
+        await snapshots.restore(taken.snapshot_id, TENANT, place / "tree")
+    assert names(place) == []
 
 
 async def test_a_virtual_environment_comes_back_and_works(snapshots: Snapshots, tree: Path, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.listing import BadTree, Head, decode, decode_head, encode_blocks, encode_head
+from retinue.sandbox.listing import BadTree, Head, check, decode, decode_head, encode_blocks, encode_head
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.trees import Entry, Tree
@@ -75,6 +77,7 @@ OUTSIDE = {
     "links with different content": [file("a", group=1), file("b", group=1, mode=0o600)],
     "attributes of the system": [file("a", attributes=(("security.capability", b"x"),))],
     "trusted attributes": [file("a", attributes=(("trusted.overlay.opaque", b"y"),))],
+    "attributes of an overlay": [file("a", attributes=(("user.overlay.redirect", b"/etc"),))],
     "attributes twice": [file("a", attributes=(("user.a", b""), ("user.a", b"x")))],
     "a large attribute": [file("a", attributes=(("user.a", bytes(70_000)),))],
     "an attribute on a symlink": [replace(link("a", "b"), attributes=(("user.a", b""),))],
@@ -165,3 +168,17 @@ def test_blocks_say_what_the_tree_says() -> None:
     assert decode(Head("s1-", 1000, 0, ("",) * len(blocks), ()), blocks).entries == entries
     fewer = list(encode_blocks(Tree(entries[:500] + entries[501:])))
     assert len(set(fewer) - set(blocks)) == 1
+
+
+VALID = next(encode_blocks(Tree((folder("a"), file("a/b", attributes=(("user.x", b"y"),)), link("c", "a/b")))))
+
+
+@given(at=st.integers(0, len(VALID) - 1), new=st.binary(max_size=3), cut=st.integers(0, 3))
+def test_a_changed_list_is_a_list_or_is_refused(at: int, new: bytes, cut: int) -> None:
+    """Never another error, and never a tree that its own form would not have."""
+    try:
+        tree = decode(Head("s1-", 3, 0, ("",), ()), [VALID[:at] + new + VALID[at + cut :]])
+    except BadTree:
+        return
+    check(tree)
+    assert decode(Head("s1-", 3, 0, ("",), ()), encode_blocks(tree)) == tree

@@ -256,6 +256,14 @@ def test_setuid_is_not_kept(tree: Path) -> None:
     assert [(entry.path, oct(entry.mode)) for entry in found.entries[:2]] == [("README", "0o755"), ("src", "0o1777")]
 
 
+def test_attributes_that_mean_something_to_an_overlay_are_not_kept(tree: Path) -> None:
+    for path in (tree / "README", tree / "src"):
+        os.setxattr(path, "user.overlay.opaque", b"y")
+        os.setxattr(path, "user.overlays", b"mine")
+    found = scan(tree)
+    assert [entry.attributes for entry in found.entries[:2]] == [(("user.overlays", b"mine"),)] * 2
+
+
 def test_what_may_not_be_read_is_named(tree: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads everything")

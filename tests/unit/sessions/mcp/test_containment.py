@@ -153,6 +153,17 @@ async def test_the_session_of_the_server_is_kept() -> None:
     assert state.session_id == "s-9"
 
 
+def test_an_endless_line_is_followed_without_reading_it_again_and_again() -> None:
+    """Twenty thousand pieces of one line: looked at anew with each piece, they would keep the loop for minutes."""
+    scanner, piece = EventScanner(Trail()), b"x" * 1_000
+    scanner.feed(b"id: 7\ndata: ")
+    for _ in range(20_000):
+        scanner.feed(piece)
+    assert (scanner.count, scanner.pending) == (0, 20_000_012)
+    scanner.feed(b"\r\n\r\nda")
+    assert (scanner.count, scanner.pending) == (1, 2)
+
+
 def test_a_stream_is_followed_to_the_event_before_each_question() -> None:
     question = json.dumps({"jsonrpc": "2.0", "id": 3, "method": "elicitation/create", "params": {}})
     mention = json.dumps(

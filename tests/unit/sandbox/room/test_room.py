@@ -1,0 +1,205 @@
+"""The room of sandboxes with real parts: bubblewrap, snapshots, manifests, a folder of this node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from retinue.host.opening import open_store
+from retinue.host.sandboxes import open_sandboxes
+from retinue.host.settings import Settings, load_settings
+from retinue.runs.errors import PermanentError, UnknownName
+from retinue.runs.sandboxes import (
+    Box,
+    Exec,
+    SandboxLost,
+    SandboxOrder,
+    SandboxOwner,
+    SandboxRefused,
+    SandboxState,
+    SandboxStatus,
+    Watch,
+)
+from retinue.sandbox.room import Room
+from retinue.store.store import Store
+
+pytestmark = [pytest.mark.promise("E1", "E2", "E3")]
+
+MANIFEST = """
+files:
+  a.txt: hello
+environment:
+  WHO: ${SANDBOX_TEST_SECRET}
+"""
+ORDER = SandboxOrder("sbx-1", "coder", "coder")
+
+
+def owner(epoch: int = 1, run_id: str = "r1", tenant: str = "acme") -> SandboxOwner:
+    return SandboxOwner(tenant, run_id, run_id, "7" * 32, epoch)
+
+
+@dataclass
+class Node:
+    """A node of a project, and the room of the process that has it."""
+
+    settings: Settings
+    store: Store
+    room: Room
+
+    async def move(self) -> None:
+        """Another process of this node has it from here on."""
+        await self.room.close()
+        self.room = open_sandboxes(self.settings, self.store)
+
+
+@pytest.fixture
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+    monkeypatch.setenv("SANDBOX_TEST_SECRET", "swordfish-and-chips")
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "coder.yaml").write_text(MANIFEST)
+    (tmp_path / "retinue.yaml").write_text("data: data\n")
+    settings = load_settings(tmp_path)
+    store = open_store(settings)
+    node = Node(settings, store, open_sandboxes(settings, store))
+    yield node
+    await node.room.close()
+    await store.close()
+
+
+async def said(box: Box, *argv: str) -> str:
+    done = await box.exec(Exec(argv=argv))
+    assert done.ok, done
+    return done.stdout
+
+
+async def test_a_workspace_is_made_from_its_manifest_and_its_record_says_all(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    assert await said(box, "cat", "a.txt") == "hello"
+    assert await said(box, "sh", "-c", "echo $WHO") == "swordfish-and-chips\n"
+    state = box.state
+    assert (state.manifest, state.profile, state.backend, state.generation) == ("coder", "strict", "bubblewrap", 2)
+    assert state.manifest_version.startswith("m1-") and state.confinement["files"] == "enforced"
+    assert (state.entries, state.bytes, state.epoch, state.status) == (1, 5, 1, SandboxStatus.open)
+    assert "swordfish" not in state.model_dump_json()
+
+
+async def test_a_path_may_be_the_one_that_programs_see(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    path = (await said(box, "readlink", "-f", "a.txt")).strip()
+    assert path.startswith("/") and (await box.read(path)).text == "hello"
+    with pytest.raises(SandboxRefused):
+        await box.read("/etc/passwd")
+    assert (await box.write(path, b"hullo")).path == "a.txt" and await said(box, "cat", "a.txt") == "hullo"
+
+
+async def test_another_process_goes_on_with_the_very_generation_and_with_no_other(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    await box.write("b.txt", b"bee")
+    state = box.state
+    await node.move()
+    again = await node.room.attach(state, owner(2))
+    assert again is not None and (await again.read("b.txt")).text == "bee"
+    assert (again.state.generation, again.state.epoch) == (1, 2)
+    await node.move()
+    assert await node.room.attach(state.model_copy(update={"generation": 0}), owner(3)) is None
+    assert await node.room.attach(again.state, owner(1)) is None  # an owner of old
+
+
+async def test_a_workspace_in_which_an_operation_was_cut_off_is_not_used_again(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    kept = await box.snapshot()
+    began = asyncio.Event()
+    watch = Watch(output=lambda stream, text: began.set())
+    running = asyncio.create_task(box.exec(Exec(argv=("sh", "-c", "echo x > half; echo on; sleep 600")), watch))
+    await began.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(PermanentError, match="brought back"):
+        await box.read("a.txt")
+    assert await node.room.attach(kept, owner(2)) is None
+    again = await node.room.restore(kept, owner(2))
+    assert [entry.path for entry in await again.list()] == ["a.txt"]
+    assert again.state.generation == kept.head_generation == 0
+
+
+async def test_a_snapshot_is_forked_and_the_best_fork_adopted(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    head = (await box.snapshot()).head_snapshot_id
+    forks = await asyncio.gather(
+        *(
+            node.room.create(SandboxOrder(f"fork-{n}", f"f{n}", "coder", head, "sbx-1"), owner(run_id=f"child-{n}"))
+            for n in range(4)
+        )
+    )
+    for number, fork in enumerate(forks):
+        await fork.write("n.txt", str(number).encode())
+    best = (await forks[2].snapshot()).head_snapshot_id
+    assert best is not None and best != head
+    adopted = await box.adopt(best)
+    assert (adopted.head_snapshot_id, adopted.head_generation, adopted.generation) == (best, 1, 1)
+    assert (await box.read("n.txt")).text == "2"
+    if os.geteuid() == 0:
+        users = {(await asyncio.to_thread(_tree(node, fork.state).stat)).st_uid for fork in forks}
+        assert len(users) == 4 and 0 not in users
+
+
+async def test_what_is_ended_is_removed_and_what_waits_stays(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    other = await node.room.create(SandboxOrder("sbx-2", "two", "coder"), owner(run_id="r2"))
+    await node.room.release("r1", ended=False)
+    await node.room.release("r2", ended=True)
+    assert _tree(node, box.state).is_dir() and not _tree(node, other.state).exists()
+    asked: list[list[str]] = []
+
+    async def done(ids: list[str]) -> list[str]:
+        asked.append(ids)
+        return ids
+
+    assert await node.room.sweep(done) == 1
+    assert "sbx-1" in asked[0] and not _tree(node, box.state).exists()
+
+
+async def test_a_workspace_that_cannot_be_made_again_is_lost(node: Node, tmp_path: Path) -> None:
+    box = await node.room.create(ORDER, owner())
+    state = box.state
+    (tmp_path / "sandbox" / "coder.yaml").write_text(MANIFEST.replace("hello", "good day"))
+    await node.move()
+    with pytest.raises(SandboxLost, match="bring that version back"):
+        await node.room.restore(state, owner(2))
+    with pytest.raises(SandboxLost, match="not in the store"):
+        await node.room.restore(state.model_copy(update={"head_snapshot_id": "s1-" + "0" * 64}), owner(2))
+    work = node.settings.data_folder / "sandboxes" / "work" / "sbx-1"
+    assert await asyncio.to_thread(list, work.iterdir()) == []
+
+
+async def test_a_secret_is_kept_by_no_snapshot(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    await said(box, "sh", "-c", "echo $WHO > leaked.txt")
+    with pytest.raises(SandboxRefused, match=r"leaked\.txt") as refused:
+        await box.snapshot()
+    assert "swordfish" not in str(refused.value)
+
+
+async def test_a_name_that_is_no_manifest_is_told(node: Node) -> None:
+    with pytest.raises(UnknownName, match="coder"):
+        node.room.manifest("coderr")
+
+
+@pytest.mark.promise("E4")
+async def test_a_sandbox_is_not_brought_back_where_it_would_be_confined_less(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    state = box.state
+    better = state.model_copy(update={"confinement": {**state.confinement, "disk": "enforced"}})
+    await node.move()
+    with pytest.raises(SandboxRefused, match="confined better where it was made"):
+        await node.room.restore(better, owner(2))
+
+
+def _tree(node: Node, state: SandboxState) -> Path:
+    return node.settings.data_folder / "sandboxes" / "work" / state.sandbox_id / "1" / "tree"

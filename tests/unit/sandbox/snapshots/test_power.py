@@ -1,0 +1,86 @@
+"""A snapshot that was returned outlives a loss of power: a copy of the disk, as it is at that moment, holds it whole.
+
+The disk is a file that is mounted; what the kernel has not written to it yet is not in the copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.doubles.sealed import FolderCiphers
+from tests.doubles.victims import Victims
+
+from retinue.sandbox.objects import LocalObjects
+from retinue.sandbox.scanning import scan
+from retinue.sandbox.snapshots import Snapshots
+
+TENANT = "acme"
+pytestmark = [pytest.mark.promise("E2", "E3"), pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@contextmanager
+def mounted(image: Path, at: Path) -> Iterator[Path]:
+    """A file system in a file; skips where none can be mounted."""
+    at.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", "loop", str(image), str(at)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs to mount a file: {done.stderr.strip()}")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A small ext4, journaled as usual."""
+    if shutil.which("mkfs.ext4") is None or os.geteuid() != 0:
+        pytest.skip("needs mkfs.ext4 and root")
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(96 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+    return path
+
+
+def test_what_was_returned_is_there_after_a_loss_of_power(image: Path, tree: Path, tmp_path: Path) -> None:
+    (tree / "folder").mkdir()
+    keys = FolderCiphers(tmp_path / "keys")
+    keys.of(TENANT, make=True)
+    chance = random.Random(6)
+    order = {"do": "take", "tenant": TENANT, "keys": str(tmp_path / "keys"), "folder": str(tree)}
+    seen: set[str] = set()
+    with mounted(image, tmp_path / "mount") as place, Victims() as victims:
+        for number in range(12):
+            assert victims.run(order | {"store": str(place / "store")}, chance.uniform(0.1, 0.6))
+            snapshots = Snapshots(LocalObjects(place / "store"), keys)
+            returned = asyncio.run(snapshots.take(tree, TENANT)).snapshot_id
+            copy = tmp_path / f"disk-{number}"
+            shutil.copyfile(image, copy)
+            seen |= after_the_loss(copy, keys, returned, tmp_path)
+            copy.unlink()
+            (tree / "README").write_text(str(number))
+    assert len(seen) > 12
+
+
+def after_the_loss(copy: Path, keys: FolderCiphers, returned: str, tmp_path: Path) -> set[str]:
+    """All snapshots of the copied disk; each is whole, and the one that was returned is among them."""
+    with mounted(copy, tmp_path / "after") as place:
+        snapshots = Snapshots(LocalObjects(place / "store"), keys)
+        listed = {kept.snapshot_id for kept in asyncio.run(snapshots.listed(TENANT))}
+        assert returned in listed
+        for snapshot_id in listed:
+            into = tmp_path / "back" / "tree"
+            into.parent.mkdir()
+            asyncio.run(snapshots.restore(snapshot_id, TENANT, into))
+            assert scan(into).snapshot_id == snapshot_id
+            shutil.rmtree(into.parent)
+        return listed
