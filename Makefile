@@ -97,6 +97,10 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 bench-calls: $(READY)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.capabilities.run
 
+# Minutes, and 6 GB of disk for a while; as root it measures on xfs and btrfs of its own too.
+bench-sandbox: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.sandbox.run
+
 bench-peers: $(PEERS)/.ready
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/peers/run.py --venv $(PEERS)
 
