@@ -86,6 +86,10 @@ class Proxy:
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             writer.transport.abort()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            if not self._over:
+                raise
         finally:
             self._open.discard(task)
             writer.close()
