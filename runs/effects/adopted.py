@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
+from retinue.runs.piecewise import dump, load
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.doors import Doors, DoorsClosed
 from retinue.runs.effects import models, plain, queued, retrying
@@ -166,8 +165,8 @@ class Adoption:
 
     def _done(self, value: object) -> Done:
         try:
-            return Done(value=from_json(to_json(value)), facts=self._facts())
-        except PydanticSerializationError as error:
+            return Done(value=load(dump(value)), facts=self._facts())
+        except ValueError as error:
             message = f"{self._command.name} returned what is not JSON: {error}"
             return self._failed(PermanentError(message, code="invalid_output"))
 
