@@ -21,7 +21,7 @@ from tests.doubles.worlds import World, calls, world
 from retinue.runs.contracts import ErrorInfo, PendingRequest
 from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Attempt
+from retinue.runs.journal import Attempt, Record
 from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store import sealing
@@ -379,6 +379,15 @@ def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
     rows = dict(encoded.shared)
     first, second = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), rows.get)
     assert (first.content, second) == (value, failed)
+
+
+def test_a_fact_that_is_no_text_is_told_as_it_can_be_printed(tmp_path: Path) -> None:
+    vault = Vault(KeyFolder(tmp_path / "keys"))
+    codec = FrameCodec(vault, FolderBlobs(tmp_path / "blobs", vault))
+    record = Record(at=START, topic="sandbox", by="runtime", facts={"cause": "a\udcff", "é\udcfe": ["\ud800", 1]})
+    encoded = codec.encode("acme", "run:1", (record,))
+    [found] = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), lambda _: None)
+    assert isinstance(found, Record) and found.facts == {"cause": "a\\udcff", "é\\udcfe": ["\\ud800", 1]}
 
 
 @tool(side_effect="read")
