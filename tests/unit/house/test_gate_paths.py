@@ -31,7 +31,6 @@ DOORS: dict[str, set[str]] = {
     # trial of a tool asks the gate itself.
     "prepare": {
         "host.sandboxes:TenantCiphers.of",
-        "sandbox.execution:Runner.run",
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
