@@ -39,7 +39,7 @@ def cut_off(run: Run, command: Command, call: Prepared, intent: Intent | None) -
     if intent is None or not command.interrupted or not must_be_on_record(call):
         return None
     place = sandbox_facts.place_of(run, command, call)
-    if place is None:
+    if place not in run.history.boxes.states:
         return None  # the sandbox was not even opened
     run.boxes.lost_exec(place, command.key, command.name, intent.at)
     if _replayable(run, command, call):
