@@ -78,14 +78,11 @@ class Landlock:
         self._uid = uid if os.geteuid() == 0 else None
         self._found: _Found | None = None
         self._probing = asyncio.Lock()
-        self._report: Report | None = None
 
     async def probe(self) -> Report:
-        """The self-test, made once."""
+        """The self-test, made once in a process; again when it could not be made."""
         async with self._probing:
-            if self._report is None:
-                self._report = await self._try_out()
-            return self._report
+            return await self._try_out()
 
     def inside(self, place: Place) -> str:
         """See Backend."""

@@ -59,7 +59,7 @@ async def test_a_host_that_is_killed_takes_all_of_its_programs_along(door: Door)
 
 async def test_a_launcher_that_was_killed_is_started_again(door: Door) -> None:
     assert (await door.sh("echo one")).stdout == "one\n"
-    (process,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    process = _launcher()
     os.kill(process, signal.SIGKILL)
     await asyncio.to_thread(_until, lambda: _state(process) == "Z")
     assert (await door.sh("echo two")).stdout == "two\n"
@@ -69,8 +69,8 @@ async def test_a_keeper_that_was_killed_is_an_error_and_bwrap_ends_with_it(bubbl
     told = asyncio.Event()
     running = asyncio.create_task(bubblewrap.python(STAYS, "wait", output=lambda *_: told.set()))
     await asyncio.wait_for(told.wait(), 20)
-    (launcher,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
-    (of_exec,) = _children(launcher)
+    launcher = _launcher()
+    (of_exec,) = [pid for pid in _children(launcher) if len(descendants(pid)) > 1]
     os.kill(of_exec, signal.SIGKILL)
     with pytest.raises(TransientError, match="its keeper has ended"):
         await running
@@ -79,7 +79,7 @@ async def test_a_keeper_that_was_killed_is_an_error_and_bwrap_ends_with_it(bubbl
 
 async def test_a_process_that_was_ready_and_is_killed_is_made_again(door: Door) -> None:
     assert (await door.sh("echo one")).stdout == "one\n"
-    (launcher,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    launcher = _launcher()
     await asyncio.to_thread(_until, lambda: len(descendants(launcher)) == 2)
     for pid in descendants(launcher):
         os.kill(pid, signal.SIGKILL)
@@ -164,8 +164,16 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _is_launcher(pid: int) -> bool:
-    return b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and pid in _children(os.getpid())
+def _launcher() -> int:
+    """The one child of this process that forks keepers."""
+    found = []
+    for pid in _children(os.getpid()):
+        try:
+            found += [pid] if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+        except FileNotFoundError:
+            continue
+    (launcher,) = found
+    return launcher
 
 
 def _children(pid: int) -> list[int]:
