@@ -61,7 +61,7 @@ class _Done:
 
 @verb("exec")
 @click.argument("source")
-@click.argument("argv", nargs=-1, required=True)
+@click.argument("argv", nargs=-1, required=True, metavar="ARGV...")
 @_options(*_WORK, *_HOW)
 @click.option("--keep", is_flag=True, help="Take a snapshot afterwards, and tell its id.")
 async def exec_command(terminal: Terminal, source: str, argv: tuple[str, ...], **options: Any) -> Exit:
@@ -139,7 +139,7 @@ async def restore_command(terminal: Terminal, source: str, folder: Path, **optio
 @verb("fork")
 @click.argument("source")
 @click.argument("count", type=click.IntRange(1, MOST_FORKS))
-@click.argument("argv", nargs=-1)
+@click.argument("argv", nargs=-1, metavar="[ARGV...]")
 @_options(*_WORK, *_HOW)
 async def fork_command(terminal: Terminal, source: str, count: int, argv: tuple[str, ...], **options: Any) -> Exit:
     """Make COUNT forks of SOURCE, run the program in each at once, and tell the snapshot of each. The variable

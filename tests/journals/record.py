@@ -25,12 +25,17 @@ from types import ModuleType
 from typing import Any
 
 import apsw
+from tests.doubles.sandboxes import Nodes
 from tests.doubles.worlds import World, world
 
 from retinue.host.rows import fingerprint
 from retinue.runs.contracts import Json, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.journal import ENTRIES, SCHEMA
+from retinue.sessions.catalog import Catalog
+from retinue.sessions.gateway import CapabilityGateway
+from retinue.sessions.native import NativeTool
+from retinue.sessions.sandboxed import sandbox_tools
 from retinue.store.statements import migrations
 
 ROOT_RUN = "run-0001"
@@ -142,6 +147,16 @@ async def _die_in_the_tool(made: World, module: ModuleType, name: str) -> None:
     module.stuck.clear()
 
 
+def furnish(made: World) -> World:
+    """With sandboxes, of a manifest `coder`, on a node of its own."""
+    nodes = Nodes(made.folder / "nodes", now=made.clock)
+    native = [tool for tool in made.registry.tools.values() if isinstance(tool, NativeTool)]
+    catalog = Catalog([*native, *sandbox_tools(agents=False)])
+    gateway = CapabilityGateway(catalog, made.services.gate, clock=made.clock)
+    made.use(gateway=gateway, sandboxes=nodes.node("a"))
+    return made
+
+
 def policy_of(module: ModuleType, name: str) -> dict[str, str]:
     """The policy of a scenario, where it has one of its own."""
     scenario = module.SCENARIOS[name]
@@ -153,7 +168,7 @@ async def _finished(folder: Path, name: str) -> int:
     module = definitions_of(folder)
     with tempfile.TemporaryDirectory() as place:
         async with world("sqlite", Path(place), *module.DEFINITIONS, *module.AGENTS, **policy_of(module, name)) as made:
-            run_id = await begun(made, module, name)
+            run_id = await begun(furnish(made), module, name)
             await drive(made, module, name, run_id)
             assert made.failures == [], made.failures
             ends = await ends_of(made)
@@ -168,7 +183,7 @@ async def _cut(folder: Path, name: str, number: int, enough: Callable[[int], boo
     path = folder / f"{name}-cut{number}.jsonl"
     with tempfile.TemporaryDirectory() as place:
         async with world("sqlite", Path(place), *module.DEFINITIONS, *module.AGENTS, **policy_of(module, name)) as made:
-            run_id = await begun(made, module, name)
+            run_id = await begun(furnish(made), module, name)
             if "stuck" in scenario and not scenario.get("doubted"):
                 await _die_in_the_tool(made, module, scenario["stuck"])
             else:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.doubles.worlds import World, world
 from tests.journals.fixtures import VERSIONS, Recording, load, recording
-from tests.journals.record import ROOT_RUN, definitions_of, drive, ends_of, policy_of
+from tests.journals.record import ROOT_RUN, definitions_of, drive, ends_of, furnish, policy_of
 
 from retinue.runs.contracts import Status
 from retinue.runs.execution import Execution
@@ -76,7 +76,7 @@ async def goes_on(kind: str, folder: Path, path: Path, recorded: Recording) -> t
     module = definitions_of(path.parent)
     policy = policy_of(module, scenario_of(path))
     async with world(kind, folder, *module.DEFINITIONS, *module.AGENTS, **policy) as made:
-        await load(made.store, recorded)
+        await load(furnish(made).store, recorded)
         made.clock.now = recorded.head["clock"]
         made.script(*module.SCRIPT)
         before = await finished_steps(made)
@@ -95,7 +95,7 @@ def stops(path: Path) -> bool:
 async def test_a_run_that_cannot_go_on_says_so_and_can_be_forked(kind: str, path: Path, tmp_path: Path) -> None:
     recorded, module = recording(path), definitions_of(path.parent)
     async with world(kind, tmp_path, *module.DEFINITIONS, *module.AGENTS) as made:
-        await load(made.store, recorded)
+        await load(furnish(made).store, recorded)
         made.script(*module.SCRIPT)
         await drive(made, module, scenario_of(path), ROOT_RUN)
         ended = await made.store.result(ROOT_RUN)
@@ -129,7 +129,7 @@ async def test_a_finished_run_replays_to_the_same_end_and_executes_nothing(
     module = definitions_of(path.parent)
     policy = policy_of(module, scenario_of(path))
     async with world(kind, tmp_path, *module.DEFINITIONS, *module.AGENTS, **policy) as made:
-        await load(made.store, recorded)
+        await load(furnish(made).store, recorded)
         made.clock.now = recorded.head["clock"]
         assert await made.store.result(ROOT_RUN) is None
         count = len(await made.store.tail(0, 10_000))
