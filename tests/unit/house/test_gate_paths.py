@@ -151,6 +151,7 @@ NETWORK: dict[str, set[str]] = {
         "actors.runtime",
         "sandbox.bubblewrap",
         "sandbox.launching",
+        "sandbox.mounts",
         "sandbox.selftest",
         "sessions.mcp.children",
         "store.backup",
