@@ -13,7 +13,7 @@ COMMA  := ,
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
           --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help setup demo test test-long test-llm conformance check format bench bench-calls bench-peers bench-scale scale-costs chaos three-nodes lock clean
+.PHONY: help setup demo test test-long test-llm conformance check format bench bench-calls bench-peers bench-sandbox bench-scale scale-costs chaos three-nodes lock clean
 
 help:
 	@echo "make demo      set up, then run the research example with the built-in offline model"
@@ -23,6 +23,7 @@ help:
 	@echo "make check     format, lint, types, import contracts, budgets"
 	@echo "make bench     run the benchmarks and write benchmarks/results.json"
 	@echo "make bench-calls  calls to MCP servers beside the bare SDK client, into benchmarks/results.json (6 minutes)"
+	@echo "make bench-sandbox execs, snapshots and forks beside plain tools, into benchmarks/results.json (10 minutes)"
 	@echo "make bench-peers  the same work in LangGraph, DBOS and Temporal; writes benchmarks/RESULTS.md (20 minutes)"
 	@echo "make bench-scale  simulate clusters of 1 to 1,000 nodes; prints the tables of docs/scale.md (WRITE=1: into it)"
 	@echo "make scale-costs  measure what that simulation is fed with and checked by (needs PostgreSQL; 5 minutes)"

@@ -20,17 +20,23 @@ from retinue.sandbox.choosing import Backends
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living
 from retinue.sandbox.loading import Loaded, environment_of, secrets_of
-from retinue.sandbox.objects import LocalObjects
+from retinue.sandbox.nearby import Nearby
+from retinue.sandbox.objects import LocalObjects, Objects
 from retinue.sandbox.packing import Cipher
+from retinue.sandbox.remote import RemoteObjects
 from retinue.sandbox.room import Parts, Room
 from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.tiers import Tiers
 from retinue.sandbox.users import Users
 from retinue.store.liveness import boot_id
+from retinue.store.objects import split_url
+from retinue.store.places import open_objects
 from retinue.store.sealing import Vault
 from retinue.store.store import Store
 
+NEARBY = 4 * 1024**3
+"""Bytes of a remote place's objects that a node keeps copies of."""
 BASES = 8 * 1024**3
 """Bytes of snapshots that a node keeps as plain folders, to make workspaces from them fast."""
 
@@ -95,8 +101,19 @@ def this_node() -> str:
 
 
 def open_snapshots(settings: Settings, store: Store) -> Snapshots:
-    """The snapshots of a project's workspaces."""
-    return Snapshots(LocalObjects(settings.data_folder / "sandboxes" / "snapshots"), TenantCiphers(store.vault))
+    """The snapshots of a project's workspaces. ConfigError for a place that cannot be opened."""
+    return Snapshots(_objects(settings), TenantCiphers(store.vault))
+
+
+def _objects(settings: Settings) -> Objects:
+    """Where snapshots are kept: in a folder, which machines may share, or in a bucket with copies on this node."""
+    folder, place = settings.data_folder / "sandboxes", sandboxing_of(settings).snapshots
+    if place is None:
+        return LocalObjects(folder / "snapshots")
+    root, path = split_url(place)
+    if root.startswith("file://"):
+        return LocalObjects(Path("/") / path)
+    return RemoteObjects(open_objects(root), path, Nearby(folder / "objects", NEARBY))
 
 
 def contents_of(node: Sandboxing, tiers: Tiers, tenant: str, loaded: Loaded) -> Contents:

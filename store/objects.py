@@ -25,11 +25,14 @@ AHEAD = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file: its path below the place, its size in bytes, and a tag that changes with its content."""
+    """A file: its path below the place, its size in bytes, a tag that changes with its content, and when it was
+    written by the clock of the place (Unix ns; 0 where that is not told).
+    """
 
     path: str
     size: int
     tag: str
+    written_ns: int = 0
 
 
 class Objects(Protocol):

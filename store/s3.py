@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
@@ -19,6 +19,9 @@ from obstore.store import S3Store
 
 from retinue.runs.errors import InvalidInput, StoreUnreachable
 from retinue.store.objects import AHEAD, Found, ranged
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 _CONNECT = 3.0
 _WHOLE = 120.0
@@ -76,14 +79,14 @@ class S3Objects:
                 meta = obstore.head(self._store, path)
         except FileNotFoundError:
             return None
-        return Found(path, meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+        return _found(meta)
 
     def list(self, folder: str) -> Iterator[Found]:
         """See Objects."""
         with self._told(folder):
             for page in obstore.list(self._store, folder or None, chunk_size=1_000):
                 for meta in page:
-                    yield Found(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+                    yield _found(meta)
 
     def open(self, found: Found, ahead: int = AHEAD) -> BinaryIO:
         """See Objects."""
@@ -130,3 +133,8 @@ class S3Objects:
             f"{self.place}/{path}: {said}; check that the bucket exists and AWS_ENDPOINT_URL, AWS_REGION, "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this process"
         )
+
+
+def _found(meta: ObjectMeta) -> Found:
+    when = meta["last_modified"]
+    return Found(meta["path"], meta["size"], meta["e_tag"] or str(when), int(when.timestamp() * 1e9))
