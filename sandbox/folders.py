@@ -83,6 +83,11 @@ def opened(folder: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def make_private(folder: Path) -> None:
+    """A new folder that its owner alone may enter."""
+    folder.mkdir(mode=0o700)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it, however deep and whatever its modes; nothing happens where there is none.
 

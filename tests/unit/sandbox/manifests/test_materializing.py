@@ -250,7 +250,9 @@ async def test_packages_are_installed_from_wheels_by_their_hashes(project: Proje
 
 
 def test_pip_is_found_where_a_system_has_only_its_venv_module() -> None:
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", PIP, "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", PIP, "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("pip ") and ".whl" in done.stdout
 
 
