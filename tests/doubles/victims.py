@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,8 +44,10 @@ class Victims:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
-        self._server.wait(30)
-        self._server.stdout.close()
+        try:
+            self._server.wait(60)
+        finally:
+            self._server.stdout.close()
 
     def run(self, order: dict[str, str], seconds: float) -> bool:
         """Carry out an order, and kill whoever does after so many seconds; False when it was done before."""
@@ -96,7 +99,8 @@ def _serve() -> None:
         os.close(ready)
         print(pid, flush=True)
         sys.stdin.readline()
-        os.write(start, b"g")
+        with suppress(BrokenPipeError):  # it was killed before it began
+            os.write(start, b"g")
         os.close(start)
         os.waitpid(pid, 0)
 
