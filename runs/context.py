@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from retinue.runs.piecewise import dump, load
 from retinue.runs.contracts import OWN_FACTS, Branch, Budget, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
@@ -26,6 +25,7 @@ from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import Outcome
 from retinue.runs.outputs import Check
 from retinue.runs.patience import Duration, patience
+from retinue.runs.piecewise import dump, load
 from retinue.runs.remembering import Remembers
 from retinue.runs.sandbox_handles import UsesSandboxes
 from retinue.runs.sources import Source

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from typing import Any
 
-from retinue.runs.piecewise import dump, load
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.effects import rolling
 from retinue.runs.effects.run import Run
@@ -18,6 +17,7 @@ from retinue.runs.identity import child_id, effect_key
 from retinue.runs.journal import Finished
 from retinue.runs.machine import STATUS_OF
 from retinue.runs.ownership import Finish, NewRun, Spawn
+from retinue.runs.piecewise import dump, load
 from retinue.runs.steps import Command, Done, cut_short, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
 

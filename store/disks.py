@@ -34,7 +34,7 @@ def failed(error: BaseException) -> StoreError:
     """The disk does not do what it was asked; StoreBroken when that is no fault of a disk."""
     if isinstance(error, OSError) and error.errno not in _PASSING:
         return StoreBroken(
-            f"the store is broken: {type(error).__name__}: {error}; that is no fault of its disk, and trying again does "
-            "not help: put back what is missing, such as by installing Retinue anew, and resume"
+            f"the store is broken: {type(error).__name__}: {error}; that is no fault of its disk, and trying again "
+            "does not help: put back what is missing, such as by installing Retinue anew, and resume"
         )
     return StoreError(f"the disk of the store failed: {error}; nothing was acknowledged; repair it and resume")

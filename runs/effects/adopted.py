@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from retinue.runs.piecewise import dump, load
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.doors import Doors, DoorsClosed
 from retinue.runs.effects import models, plain, queued, retrying
@@ -25,6 +24,7 @@ from retinue.runs.errors import BudgetExhausted, ConfigError, PermanentError, Re
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import EffectKind, Outcome
 from retinue.runs.messages import ModelRequest, ToolSpec
+from retinue.runs.piecewise import dump, load
 from retinue.runs.steps import Command, Done, Wait, cut_short, error_info, intent_of, outcome_of
 
 _LOG = logging.getLogger("retinue.runs")

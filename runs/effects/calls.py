@@ -347,6 +347,7 @@ def _intent(run: Run, command: Command, weighed: Weighed) -> Intent:
             "gate": weighed.decision.facts,
             ASKED: asked_of_call(call, weighed.caller),
             **(_contract(call, now) if is_write(call) else {}),
+            **({"deadline": weighing.deadline(call, now)} if sandboxed.must_be_on_record(call) else {}),
             **asked_by(command),
             **weighing.on_record(run, command, weighed),
         },
