@@ -28,7 +28,7 @@ from retinue.runs.sandboxes import (
 from retinue.sandbox.room import Room
 from retinue.store.store import Store
 
-pytestmark = [pytest.mark.promise("E1", "E2", "E3")]
+pytestmark = [pytest.mark.promise("E1", "E2", "E3"), pytest.mark.usefixtures("tested_once")]
 
 MANIFEST = """
 files:
