@@ -15,18 +15,24 @@ from types import ModuleType
 from retinue.runs.errors import ConfigError, InvalidInput
 
 _WHOLE = "RETINUE_DEBUG=1 shows the whole trace"
+_brought: dict[str, set[str]] = {}
+"""What this process has imported of the folder that it put in front of `sys.path`, and of no other."""
 
 
 def load_module(folder: Path, name: str) -> ModuleType:
-    """The module `name`, of the folder before all other places.
+    """The module `name`, of the folder before all other places. Folders of earlier projects are no places any more.
 
     Raises ConfigError with the module, the exception, the file and line of the user's code, and the remedy.
     """
     place = str(folder)
+    _leave_others(place)
     if place in sys.path:
         sys.path.remove(place)
+    else:
+        _brought[place] = set()
     sys.path.insert(0, place)
     _forget_namesake(name.partition(".")[0], place)
+    known = set(sys.modules)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -37,6 +43,24 @@ def load_module(folder: Path, name: str) -> ModuleType:
         raise _refused(folder, name, error, "install it or correct the import") from error
     except (Exception, SystemExit) as error:
         raise _refused(folder, name, error, "mend it or take the module out of `modules:`") from error
+    finally:
+        if place in _brought:
+            _brought[place] |= {each for each in set(sys.modules) - known if _is_of(sys.modules[each], folder)}
+
+
+def _leave_others(place: str) -> None:
+    """What another project of this process has imported is not there for this one: it may lack a module of that name,
+    and has to be told so. Functions that the other one holds go on."""
+    for other in [each for each in _brought if each != place]:
+        if other in sys.path:
+            sys.path.remove(other)
+        for name in _brought.pop(other):
+            sys.modules.pop(name, None)
+
+
+def _is_of(module: ModuleType, folder: Path) -> bool:
+    origin = getattr(module, "__file__", None)
+    return isinstance(origin, str) and _is_own(Path(origin), folder)
 
 
 def _forget_namesake(name: str, folder: str) -> None:

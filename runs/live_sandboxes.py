@@ -168,6 +168,7 @@ class LiveSandboxes:
         """A call has made a generation, and tells so in its outcome; with the snapshot of it that is returned, where
         the call must not be made again, or doing all since the head again would cost more.
         """
+        before = self._past.states[place]
         self._past.done(place, operation)
         self._put(place, self._boxes[place].state)
         if operation.replayable and not self._past.is_heavy(place):
@@ -177,6 +178,11 @@ class LiveSandboxes:
         except EffectError as error:
             self._not_kept(place, f"no snapshot after {operation.name}: {error}", operation.key)
             return None
+        except BaseException:  # no outcome will tell of what was done
+            self._past.undone(place, operation)
+            self._put(place, before)
+            self.spoiled(place)
+            raise
         return self.kept(place, "snapshot", f"after {operation.name}", operation.key)
 
     def kept(self, place: str, event: str, cause: str, key: str) -> str | None:

@@ -78,6 +78,10 @@ class SandboxPast:
         """An operation has made a generation."""
         self.operations.setdefault(place, []).append(operation)
 
+    def undone(self, place: str, operation: Operation) -> None:
+        """The newest operation is not to be on record."""
+        self.operations[place] = [known for known in self.operations.get(place, []) if known is not operation]
+
     def since_head(self, place: str) -> list[Operation] | None:
         """What is to be done after the head to have the workspace of today; None when that is not known, or not to be
         repeated."""

@@ -12,6 +12,7 @@ from tests.doubles.places import REAL, Place, Places
 from tests.doubles.postgres import NoServer, PostgresServer, programs_folder
 from tests.doubles.s3 import bucket as bucket
 from tests.doubles.s3 import s3_server as s3_server
+from tests.doubles.self_tests import tested_once as tested_once
 
 
 def pytest_configure(config: pytest.Config) -> None:

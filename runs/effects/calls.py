@@ -13,7 +13,18 @@ from types import MappingProxyType
 from retinue.runs.asked import ASKED, asked_in_full, asked_of_call
 from retinue.runs.capabilities import NOT_MADE, SANDBOX, Caller, CallResult, Prepared
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, StopReason, Usage
-from retinue.runs.effects import asking, breaking, doubts, remote, retrying, rolling, sandboxed, weighing, wholes
+from retinue.runs.effects import (
+    asking,
+    breaking,
+    doubts,
+    remote,
+    retrying,
+    rolling,
+    sampling,
+    sandboxed,
+    weighing,
+    wholes,
+)
 from retinue.runs.effects.run import Run
 from retinue.runs.effects.weighing import Weighed, is_write
 from retinue.runs.errors import EffectError, Fenced, PermanentError, StoreUnreachable, TransientError
@@ -33,6 +44,7 @@ async def perform(run: Run, command: Command) -> Done | Wait:
         ended = await _perform(run, command)
         if isinstance(ended, Done):
             ended = _unless_made(run, command, ended)
+            sampling.let_go(run, command.key)
             await rolling.ended(run, command, ended)
     except (Fenced, StoreUnreachable):
         raise
@@ -347,6 +359,7 @@ def _intent(run: Run, command: Command, weighed: Weighed) -> Intent:
             "gate": weighed.decision.facts,
             ASKED: asked_of_call(call, weighed.caller),
             **(_contract(call, now) if is_write(call) else {}),
+            **({"deadline": weighing.deadline(call, now)} if sandboxed.must_be_on_record(call) else {}),
             **asked_by(command),
             **weighing.on_record(run, command, weighed),
         },

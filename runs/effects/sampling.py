@@ -10,11 +10,11 @@ from typing import Any
 from retinue.runs.contracts import Json
 from retinue.runs.effects import models
 from retinue.runs.effects.run import Run
-from retinue.runs.identity import digest_of
+from retinue.runs.identity import SAMPLED, digest_of
 from retinue.runs.journal import Outcome
 from retinue.runs.messages import Message, ModelRequest
 from retinue.runs.sessions import Question, Reply
-from retinue.runs.steps import Command, Done, Wait, outcome_of
+from retinue.runs.steps import Command, Done, Wait, cut_short, outcome_of
 
 _MOST = 4_096
 """Tokens that a server may have a model say."""
@@ -48,6 +48,14 @@ async def _settled(run: Run, step: Command, ended: Done) -> Reply:
     run.ledger.settle(step.key, ended.usage)
     await run.write(outcome)
     return reply(outcome)
+
+
+def let_go(run: Run, key: str) -> None:
+    """A call has ended: what is held for models that it asked and did not hear is spent, or free again."""
+    for asked in sorted(each for each in run.history.begun if each.startswith(f"{key}{SAMPLED}")):
+        cut = cut_short(run.history.intents[asked], run.services.now_ns())
+        run.ledger.settle(asked, cut.usage)
+        run.note(cut)
 
 
 def reply(outcome: Outcome) -> Reply:

@@ -13,10 +13,19 @@ from retinue.runs.errors import PermanentError
 from retinue.runs.sandboxes import ManifestInfo
 from retinue.runs.steps import Command
 
+_SPARE = 60.0
+"""Seconds beyond an exec's own timeout after which it is given up."""
+
 
 def in_sandbox(call: Prepared) -> bool:
     """Whether a call is about a sandbox of the run."""
     return call.capability.source == SANDBOX
+
+
+def seconds_of(call: Prepared) -> float:
+    """How long a call may take: a command's own timeout, and some more, is what bounds it."""
+    wanted = call.arguments.get("timeout") if in_sandbox(call) else None
+    return call.capability.timeout if wanted is None else float(wanted) + _SPARE
 
 
 def queue_of(command: Command) -> str | None:

@@ -24,8 +24,8 @@ from retinue.runs.sandboxes import Box, Opening, SandboxLost, SandboxRefused
 from retinue.runs.sessions import Pause
 from retinue.runs.steps import Command, Done
 
-_SPARE = 60.0
-"""Seconds beyond an exec's own timeout after which the gateway gives it up."""
+_LATE = 30_000_000_000
+"""Nanoseconds after its intent at which an exec gets an intent anew: its workspace took long to be brought back."""
 _ONE_HOP = Usage(hops=1)
 
 
@@ -69,11 +69,25 @@ async def execute(run: Run, command: Command, call: Prepared, caller: Caller) ->
         result = await _through(run, call, caller, BoxLink(run, command.key, place, None, caller))
         return result, {"sandbox": place}
     box = await run.boxes.bring(place, remaking(run), command.key)
+    caller = await _in_time(run, command, call, caller)
     link = BoxLink(run, command.key, place, box, caller)
     if operation not in CHANGING:
         result = await _through(run, call, caller, link)
         return result, _told(run, command, place, operation)
     return await _change(run, command, (call, caller), link)
+
+
+async def _in_time(run: Run, command: Command, call: Prepared, caller: Caller) -> Caller:
+    """The caller with the deadline that is on record for the call, which is a new one when much of it is gone; that of
+    a call whose intent has none begins now."""
+    now, intent = run.services.now_ns(), run.history.intents.get(command.key)
+    if intent is None or not must_be_on_record(call):
+        return replace(caller, deadline=weighing.deadline(call, now))
+    if now - intent.at > _LATE:
+        facts = intent.facts | {"deadline": weighing.deadline(call, now)}
+        intent = intent.model_copy(update={"at": now, "facts": facts})
+        await run.write(intent)
+    return replace(caller, deadline=int(intent.facts["deadline"]))
 
 
 def remaking(run: Run) -> Remake:
@@ -160,12 +174,9 @@ def _told(run: Run, command: Command, place: str, operation: str) -> dict[str, J
 
 async def _through(run: Run, call: Prepared, caller: Caller, link: BoxLink) -> CallResult:
     """Through the gateway; a command's own timeout is what bounds it there."""
-    wanted = call.arguments.get("timeout")
-    seconds = call.capability.timeout if wanted is None else float(wanted) + _SPARE
-    timed = replace(call, capability=call.capability.model_copy(update={"timeout": seconds}))
-    until = weighing.deadline(timed, run.services.now_ns())
+    limited = call.capability.model_copy(update={"timeout": sandbox_facts.seconds_of(call)})
     try:
-        result = await run.services.gateway.execute(timed, replace(caller, deadline=until), link)
+        result = await run.services.gateway.execute(replace(call, capability=limited), caller, link)
     except SandboxLost as error:  # a snapshot that was asked for: the run's own sandbox is not lost with it
         raise PermanentError(str(error), code="no_snapshot") from error
     if isinstance(result, Pause):

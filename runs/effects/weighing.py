@@ -122,7 +122,7 @@ def caller_at(run: Run, key: str, call: Prepared, facts: dict[str, Json]) -> Cal
 
 def deadline(call: Prepared, now: int) -> int:
     """The moment (Unix ns) after which a call that is made now must not be applied."""
-    return now + int(call.capability.timeout * 1e9)
+    return now + int(sandbox_facts.seconds_of(call) * 1e9)
 
 
 def is_write(call: Prepared) -> bool:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.crash.outside import read
 from tests.doubles.worlds import ALLOW_ALL, World
 from tests.unit.runs.conftest import Make
-from tests.unit.runs.ordering import ANSWERS, asked, orders, say, world_with_desk
+from tests.unit.runs.ordering import ANSWERS, asked, orders, say, works, world_with_desk
 
 from retinue.policy.load import load_gate
 from retinue.runs.context import Context
-from retinue.runs.contracts import Status, StopReason
+from retinue.runs.contracts import NOTHING, Status, StopReason
 from retinue.runs.definitions import agent, workflow
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import tool
@@ -93,3 +94,30 @@ async def test_a_call_that_a_crash_cut_off_is_not_made_again_against_the_rules(
     ended = await world.finish(run_id)
     assert (ended.status, ended.reason, looks) == (Status.failed, reason, ["shelf"])
     assert "we are closed" in ended.problem
+
+
+@pytest.mark.promise("A5")
+async def test_what_is_held_for_the_model_of_a_call_that_is_given_up_is_let_go_of(
+    make_on_each: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await world_with_desk(make_on_each, tmp_path)
+    world.decide({"answer": "it is blue", "usage": {"usd": "0.02", "input_tokens": 3, "output_tokens": 2}})
+    asked_model: list[str] = []
+
+    async def hangs(*_: Any) -> None:
+        asked_model.append("it")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(type(world.services.models), "complete", hangs)
+    run_id = await world.submit(works, ["think"])
+    await world.until(lambda: bool(asked_model))
+    for execution in world.active.values():
+        await execution.write()
+    await world.crash()
+    shut(world)
+    ended = await world.finish(run_id)
+    assert ended.reason is StopReason.policy_denied
+    [sampled] = [one for one in await world.intents(run_id) if "!sampled:" in one.key]
+    [cut] = [one for one in await world.outcomes(run_id) if one.key == sampled.key]
+    assert (cut.result, cut.usage) == ("canceled", sampled.reserved if sampled.reserved.micros else NOTHING)
+    assert ended.usage.micros == sampled.reserved.micros, "nobody knows what it cost, and it is counted once"

@@ -30,7 +30,11 @@ from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.sandboxed import sandbox_tools
 from retinue.store.sqlite import SqliteStore
 
-pytestmark = [pytest.mark.promise("E1", "E2", "E4"), pytest.mark.rule("R5")]
+pytestmark = [
+    pytest.mark.promise("E1", "E2", "E4"),
+    pytest.mark.rule("R5"),
+    pytest.mark.usefixtures("tested_once"),
+]
 
 SLOW = "echo 2 >> log; sleep 1"
 MANIFEST = "profile: strict\nfiles:\n  readme.md: Read me.\n"

@@ -30,7 +30,7 @@ from retinue.sandbox.pins import PinnedManifest, write_lock
 from retinue.sandbox.room import Room
 from retinue.store.store import Store
 
-pytestmark = [pytest.mark.promise("E1", "E2", "E3")]
+pytestmark = [pytest.mark.promise("E1", "E2", "E3"), pytest.mark.usefixtures("tested_once")]
 
 MANIFEST = """
 files:
