@@ -46,7 +46,7 @@ def _cases() -> Iterable[object]:
             yield pytest.param(name, group, marks=[pytest.mark.long] if (name, group) in LONG else [])
 
 
-@pytest.mark.parametrize(("name", "group"), _cases())
+@pytest.mark.parametrize(("name", "group"), [*_cases()])
 async def test_attempts_come_to_what_the_page_says(name: str, group: str) -> None:
     if not usable(name):
         pytest.skip(f"{name} is not here")
