@@ -6,34 +6,41 @@ Runs programs in a temporary folder for a few seconds. Knows no other check.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from retinue.host.composition import load_project
+from retinue.host.sandboxing import manifests_of, sandboxing_of
 from retinue.host.settings import Settings
 from retinue.ingress.checks import Check
-from retinue.runs.errors import RetinueError
+from retinue.runs.errors import ConfigError, RetinueError
 from retinue.runs.sandboxes import Assurance
 from retinue.sandbox.backends import Finding, Report
-from retinue.sandbox.choosing import Backends
-from retinue.sandbox.profiles import BUILD, STRICT
+from retinue.sandbox.choosing import AUTO, Backends
+from retinue.sandbox.profiles import STRICT, Profile
 from retinue.sandbox.unconfined import NAME as UNCONFINED
-from retinue.sandbox.users import DEFAULT_RANGE, parse_range
 
 
 async def try_sandboxes(settings: Settings) -> list[Check]:
     """A row for the profiles that can be enforced, and one for each backend that confines. The first is a failed one
-    where agents of the project have a sandbox and nothing can enforce the profile `strict`.
+    where what is set cannot be, and where agents of the project have a sandbox and nothing can enforce `strict`.
     """
-    uid = parse_range(DEFAULT_RANGE)[0] if os.geteuid() == 0 else None
-    backends = await asyncio.to_thread(Backends, uid)
+    try:
+        node, profiles = sandboxing_of(settings), manifests_of(settings).profiles
+    except ConfigError as error:
+        return [Check(name="sandbox", ok=False, said=str(error))]
+    backends = await asyncio.to_thread(Backends, None if node.users is None else node.users[1])
     try:
         probes = (backend.probe() for backend in backends.all if backend.name != UNCONFINED)
         reports = await asyncio.gather(*probes)
     finally:
         await asyncio.to_thread(backends.close)
+    usable = [one for one in reports if node.backend in (AUTO, one.backend)]
     needed = await asyncio.to_thread(_agents_with_sandboxes, settings)
-    return [_profiles(reports, needed), *(Check(name=one.backend, ok=True, said=_told(one)) for one in reports)]
+    confined = [profile for profile in profiles.values() if profile.confined]
+    return [
+        _profiles(usable, confined, needed),
+        *(Check(name=one.backend, ok=True, said=_told(one)) for one in reports),
+    ]
 
 
 def _agents_with_sandboxes(settings: Settings) -> list[str]:
@@ -44,12 +51,12 @@ def _agents_with_sandboxes(settings: Settings) -> list[str]:
         return []
 
 
-def _profiles(reports: list[Report], needed: list[str]) -> Check:
-    able = {profile.name: [one.backend for one in reports if not one.lacking(profile)] for profile in (STRICT, BUILD)}
+def _profiles(usable: list[Report], profiles: Iterable[Profile], needed: list[str]) -> Check:
+    able = {profile.name: [one.backend for one in usable if not one.lacking(profile)] for profile in profiles}
     told = [f"{name} by {' or '.join(found)}" if found else f"{name} by nothing here" for name, found in able.items()]
-    wanted = f"; {', '.join(needed)} cannot run: mend what a backend below lacks" if needed else ""
-    if not able[STRICT.name] and needed:
-        return Check(name="sandbox", ok=False, said="; ".join(told) + wanted)
+    if needed and not able[STRICT.name]:
+        told.append(f"{', '.join(needed)} cannot run: mend what a backend below lacks")
+        return Check(name="sandbox", ok=False, said="; ".join(told))
     return Check(name="sandbox", ok=True, said="; ".join(told))
 
 

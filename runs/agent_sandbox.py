@@ -39,13 +39,10 @@ AGENT = "agent"
 """The name of the sandbox that an agent's tools share."""
 
 
-def check_sandboxes(wanted: Mapping[str, str], manifest: Callable[[str], ManifestInfo] | None) -> None:
-    """Raise ConfigError when the sandbox of an agent (by name, its manifest) cannot be had; None: no manifests here."""
+def check_sandboxes(wanted: Mapping[str, str], manifest: Callable[[str], ManifestInfo]) -> None:
+    """Raise ConfigError when the sandbox of an agent (by its name, the manifest) cannot be had."""
     for agent, name in wanted.items():
-        where = f"agent {agent!r}: sandbox={name!r}"
-        if manifest is None:
-            raise ConfigError(f"{where}: there are no manifests: put one into the folder that `sandbox.folder` names")
         try:
             manifest(name)
         except InvalidInput as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise ConfigError(f"agent {agent!r}: sandbox={name!r}: {error}") from error

@@ -13,6 +13,7 @@ from retinue.runs.contracts import Branch, Frozen, Json, PendingRequest, RunReco
 from retinue.runs.journal import Frame
 from retinue.runs.ownership import DeadLetter, NewRun
 from retinue.runs.retries import Retry
+from retinue.runs.sandboxes import SandboxState, SandboxStatus
 from retinue.runs.sessions import SessionStatus
 
 
@@ -154,6 +155,42 @@ class SessionRecord(Frozen):
     changed_at: int
     closed_at: int | None
     resumable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxQuery:
+    """Which sandboxes to list. None: any."""
+
+    run_id: str | None = None
+    root_run_id: str | None = None
+    tenant_id: str | None = None
+    manifest: str | None = None
+    status: SandboxStatus | None = None
+    open_only: bool = False
+    limit: int = 50
+
+
+class SandboxRecord(Frozen):
+    """A sandbox as the store has it. `place` is the id that the run's steps know it by."""
+
+    run_id: str
+    root_run_id: str
+    tenant_id: str
+    trace_id: str
+    run_status: Status
+    place: str
+    state: SandboxState
+
+
+class SnapshotPin(Frozen):
+    """A snapshot that is kept until its pin is taken out; `manifest` is what sandboxes of it are opened under."""
+
+    tenant_id: str
+    name: str
+    snapshot_id: str
+    manifest: str
+    at: int
+    by: str
 
 
 class Control(Protocol):

@@ -34,6 +34,8 @@ from retinue.runs.sandboxes import (
 
 _BRING = 1_800.0
 """Seconds that making, bringing back or keeping a workspace may take."""
+_LAST = 120.0
+"""Seconds that the snapshot at the end of a run may take."""
 _DROP = 30.0
 """Seconds that removing a workspace which is of no use may take."""
 
@@ -55,23 +57,21 @@ class Ways:
 
 
 class LiveSandboxes:
-    """The sandboxes of one execution. Costs nothing until a call needs one."""
+    """The sandboxes of one execution. Costs nothing until a call needs one; `used` says whether the run has any, or
+    had. `ended`: it has none any more."""
 
     def __init__(self, ways: Ways) -> None:
         self._ways = ways
         self._past = ways.past
         self._boxes: dict[str, Box] = {}
+        self._infos: dict[str, ManifestInfo] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._held: dict[str, asyncio.Lock] = {}
         self._after: dict[str, tuple[str, SandboxState, str, str]] = {}
         request = ways.request
         self._owner = SandboxOwner(request.tenant_id, request.run_id, request.root_run_id, request.trace_id, ways.epoch)
+        self.used = bool(self._past.states)
         self.ended = False
-
-    @property
-    def used(self) -> bool:
-        """Whether the run has dealt with any sandbox."""
-        return bool(self._past.states)
 
     @property
     def to_keep(self) -> bool:
@@ -116,13 +116,23 @@ class LiveSandboxes:
 
     def manifest(self, name: str) -> ManifestInfo:
         """What a manifest's name stands for here. PermanentError `manifest`, `no_sandboxes` when this host has none."""
+        known = self._infos.get(name)
+        if known is not None:
+            return known
         try:
             return self._port().manifest(name)
         except InvalidInput as error:
             raise PermanentError(str(error), code="manifest") from None
 
+    async def learn(self, name: str) -> None:
+        """Look a manifest up aside from the event loop, once: its version is a digest of all that it takes in."""
+        if name not in self._infos and self._ways.services.sandboxes is not None:
+            with suppress(InvalidInput):  # told when it is asked for
+                self._infos[name] = await asyncio.to_thread(self._ways.services.sandboxes.manifest, name)
+
     async def open(self, opening: Opening, key: str) -> str:
         """A new sandbox for a step, or the open one of that name; the id that steps know it by."""
+        self.used = True
         known = None if opening.name is None else self._past.named(opening.name)
         if known is not None:
             self._must_fit(self._past.states[known], opening)
@@ -146,7 +156,7 @@ class LiveSandboxes:
         state = self._mine(place, self.state(place))
         own = is_sandbox_of(self._ways.request.run_id, self._past.states[place].sandbox_id)
         if own:
-            box = await _bounded(self._port().attach(state, self._owner), f"sandbox {state.name} to be found")
+            box = await self._or_lose(place, state, key, self._port().attach(state, self._owner))
         if box is None:
             return await self._restore(place, state, remake, key)
         self._boxes[place] = box
@@ -201,18 +211,21 @@ class LiveSandboxes:
         One that no call has needed since its owner came is brought first: what was done in it since its head is
         forgotten at a checkpoint.
         """
-        for place, state in self._past.open().items():
-            if _wants_head(state):
-                with suppress(EffectError):
-                    await self.bring(place, remake, None)
-                    await self._keep(place, cause)
+
+        async def keep(place: str) -> None:
+            with suppress(EffectError):
+                await self.bring(place, remake, None)
+                await self._keep(place, cause)
+
+        wanted = [place for place, state in self._past.open().items() if _wants_head(state)]
+        await asyncio.gather(*map(keep, wanted))
 
     async def end(self, keep: bool) -> None:
         """The run ends: keep what is live here, for a person or a retry, and close all, in the same append."""
         self.ended = True
         for place, state in self._past.open().items():
             if keep and place in self._boxes and _wants_head(state):
-                await self._keep(place, RUN_ENDED)
+                await self._keep(place, RUN_ENDED, _LAST)
             self._closed(place, RUN_ENDED, None)
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -246,10 +259,7 @@ class LiveSandboxes:
         again = self._past.since_head(place)
         if again is None:
             self._lose(place, state, self._why_not(place), key)
-        try:
-            box = await _bounded(self._port().restore(state, self._owner), f"sandbox {state.name} to be restored")
-        except SandboxLost as error:
-            self._lose(place, state, str(error), key, error)
+        box = await self._or_lose(place, state, key, self._port().restore(state, self._owner))
         try:
             for operation in again:
                 await remake(operation, box)
@@ -267,6 +277,13 @@ class LiveSandboxes:
         told = f"head {state.head_snapshot_id or 'is the manifest'}, {len(again)} calls made again"
         self._note(place, box.state, "moved" if moved else "restored", told, key)
         return box
+
+    async def _or_lose(self, place: str, state: SandboxState, key: str | None, waited: Awaitable[T]) -> T:
+        """A workspace that is looked for or made again, within the bound; SandboxLost is put on record."""
+        try:
+            return await _bounded(waited, f"sandbox {state.name} to be brought back")
+        except SandboxLost as error:
+            self._lose(place, state, str(error), key, error)
 
     async def _drop(self, box: Box) -> None:
         with suppress(EffectError, TimeoutError):
@@ -290,11 +307,11 @@ class LiveSandboxes:
             f"has seen: {why}; fork or retry the run from before, or declare its commands replayable"
         ) from error
 
-    async def _keep(self, place: str, cause: str) -> None:
+    async def _keep(self, place: str, cause: str, seconds: float = _BRING) -> None:
         """Take a snapshot; a sandbox that cannot be kept goes on, and can only be resumed where it is."""
         box = self._boxes[place]
         try:
-            state = await _bounded(box.snapshot(), "a snapshot to be taken")
+            state = await _bounded(box.snapshot(), "a snapshot to be taken", seconds)
         except EffectError as error:
             self._not_kept(place, f"no snapshot ({cause}): {error}")
             return
@@ -331,17 +348,17 @@ class LiveSandboxes:
 
     def _put(self, place: str, state: SandboxState) -> None:
         self._past.put(place, state)
-        self._ways.keep(SandboxRow(state, self._ways.request.trace_id))
+        self._ways.keep(SandboxRow(state, self._ways.request.trace_id, place))
 
 
 def _wants_head(state: SandboxState) -> bool:
     return state.status is SandboxStatus.open and state.generation > state.head_generation
 
 
-async def _bounded(waited: Awaitable[T], what: str) -> T:
+async def _bounded(waited: Awaitable[T], what: str, seconds: float = _BRING) -> T:
     """What is awaited, within the bound. TransientError `timeout` after it."""
     try:
-        async with asyncio.timeout(_BRING):
+        async with asyncio.timeout(seconds):
             return await waited
     except TimeoutError:
-        raise TransientError(f"waited {_BRING:g} s for {what}", code="timeout") from None
+        raise TransientError(f"waited {seconds:g} s for {what}", code="timeout") from None

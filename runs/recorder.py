@@ -28,7 +28,7 @@ class Recorder:
         self._failed = failed
         self._buffer: list[AnyEntry] = []
         self._sessions: dict[str, SessionRow] = {}
-        self._sandboxes: dict[str, SandboxRow] = {}
+        self._sandboxes: dict[tuple[str, str | None], SandboxRow] = {}
         self._stale = False
 
     def note(self, *entries: AnyEntry) -> None:
@@ -40,8 +40,10 @@ class Recorder:
         self._sessions[row.session.session_id] = row
 
     def keep_sandbox(self, row: SandboxRow) -> None:
-        """The same of a sandbox."""
-        self._sandboxes[row.state.sandbox_id] = row
+        """The same of a sandbox: as it is, and as it was with each other head, which has to be kept as well."""
+        key = (row.state.sandbox_id, row.state.head_snapshot_id)
+        self._sandboxes.pop(key, None)
+        self._sandboxes[key] = row
 
     def write(self, entries: tuple[AnyEntry, ...], seen: int, **extra: Any) -> Awaitable[Appended]:
         """Submit the buffer and these entries now; awaited, they are durable."""

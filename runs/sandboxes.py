@@ -282,7 +282,8 @@ class Sandboxes(Protocol):
         ...
 
     async def attach(self, state: SandboxState, owner: SandboxOwner) -> Box | None:
-        """The workspace of this very generation, where this node has it and no operation was cut off in it."""
+        """The workspace of this very generation, where this node has it and no operation was cut off in it. One of an
+        older epoch than the state's is not it: an owner that was overtaken has counted its own generations."""
         ...
 
     async def restore(self, state: SandboxState, owner: SandboxOwner) -> Box:
@@ -324,15 +325,17 @@ class Reach(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SandboxRow:
-    """What the store keeps of a sandbox beside the journal."""
+    """What the store keeps of a sandbox beside the journal. `place` is the id that steps know it by, when it is not its
+    own: in a fork of a run that of the original's."""
 
     state: SandboxState
     trace_id: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotUse:
-    """What keeps snapshots alive: the ids that open sandboxes, runs that have not ended and pins refer to."""
+    """What keeps snapshots alive: the ids that runs which have not ended, or not long ago, and pins refer to."""
 
     tenant_id: str
     snapshot_ids: frozenset[str] = field(default_factory=frozenset)

@@ -30,7 +30,7 @@ from retinue.sandbox.backends import Backend, Place, Surroundings
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.proxy import way_out
-from retinue.sandbox.workspaces import Workspace
+from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
 
 T = TypeVar("T")
 PATIENCE = 900.0
@@ -157,7 +157,9 @@ class LocalBox:
 
     @property
     def _workspace(self) -> Workspace:
-        return Workspace(self._place.tree, self._place.uid)
+        tree, uid, kit = self._place.tree, self._place.uid, self._kit
+        largest = min(LARGEST_WRITE, kit.profile.limits.file_bytes or LARGEST_WRITE)
+        return Workspace(tree, uid, largest, seen_as=kit.backend.inside(Place(tree, uid)))
 
     async def _let_go(self, remove: bool) -> None:
         if self._over:

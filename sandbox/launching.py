@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from retinue.sandbox.streams import Kept
 
 END_SECONDS = 30.0
 """How long all processes of an exec may take to be gone after they were killed; a stuck kernel call takes longer."""
+
+_READY = 3
+"""How many processes are kept ready at most."""
 
 _STREAM_BYTES = 64 * 1024
 _LEFTOVER_SECONDS = 1.0
@@ -155,9 +159,9 @@ class Running:
     def _hear(self, said: dict[str, Any]) -> None:
         self.pid, self.keeper = said.get("pid", self.pid), said.get("keeper", self.keeper)
         self._status = said.get("status", self._status)
+        self._failed = said.get("failed", self._failed)
         if said.get("gone"):
             self._told = True
-            self._failed = said["failed"]
             self._end()
 
     def _end(self) -> None:
@@ -195,45 +199,64 @@ class Launcher:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._asks: socket.socket | None = None
+        self._ready: dict[tuple[str, ...], socket.socket] = {}
 
     def start(self, start: Start, streams: tuple[Kept, Kept]) -> Running:
         """Hand a program over; it runs from here on. Wait for what is returned, or it runs for ever."""
-        request = {
-            "argv": start.argv,
-            "environment": dict(start.environment),
-            "cwd": start.cwd,
-            "uid": start.uid,
-            "limits": start.limits,
-            "cgroups": start.cgroups,
-            "covers": dict(start.covers),
-            "locked": start.locked,
-        }
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        reads, writes = zip(*(_pipe() for _ in streams), strict=True)
-        contents = [_file_of(content) for content in (json.dumps(request).encode(), start.stdin, *start.files)]
-        report = _empty_file() if start.reports else None
-        passed = contents[2:] + ([report] if report is not None else [])
-        try:
-            self._ask([contents[0], theirs.fileno(), contents[1], *writes, *passed])
-        except BaseException:
-            ours.close()
-            for file in reads:
-                os.close(file)
-            raise
-        finally:
-            theirs.close()
-            for file in (*contents, *writes):
-                os.close(file)
+        with ExitStack() as passed:
+            contents = [_file_of(content) for content in (_request(start), start.stdin, *start.files)]
+            for file in contents:
+                passed.callback(os.close, file)
+            reads, writes = zip(*(_pipe() for _ in streams), strict=True)
+            for file in writes:
+                passed.callback(os.close, file)
+            report = _empty_file() if start.reports else None
+            files = [contents[0], contents[1], *writes, *contents[2:], *([report] if report is not None else [])]
+            try:
+                control = self._hand_over(start.cgroups, files)
+            except BaseException:
+                for file in (*reads, *([report] if report is not None else [])):
+                    os.close(file)
+                raise
         named = dict(zip(reads, zip(("stdout", "stderr"), streams, strict=True), strict=True))
-        return Running(ours, named, report)
+        return Running(control, named, report)
+
+    def have_ready(self, cgroups: tuple[str, ...]) -> None:
+        """Have a process ready in these groups for the next start in them, if few are ready."""
+        if cgroups not in self._ready and len(self._ready) < _READY:
+            self._ready[cgroups] = self._order(cgroups)
 
     def close(self) -> None:
-        """End it; what its keepers run goes on to its end."""
-        if self._process is not None and self._asks is not None:
-            self._asks.close()
-            self._process.wait()
-        self._process = self._asks = None
+        """End it, and what is ready; what its keepers run goes on to its end."""
+        for control in self._ready.values():
+            _let_go(control)
+        self._ready.clear()
+        self._end()
+
+    def _hand_over(self, cgroups: tuple[str, ...], files: list[int]) -> socket.socket:
+        """To a process that is ready, else to a new one; the socket of its keeper."""
+        control = self._ready.pop(cgroups, None)
+        if control is None or not _waits(control):
+            if control is not None:
+                control.close()
+            control = self._order(cgroups)
+        socket.send_fds(control, [b"r"], files)
+        return control
+
+    def _order(self, cgroups: tuple[str, ...]) -> socket.socket:
+        """A new keeper, with a process that joins these groups and waits."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        file = _file_of(json.dumps(cgroups).encode())
+        try:
+            with theirs:
+                self._ask([file, theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(file)
+        return ours
 
     def _ask(self, files: list[int]) -> None:
         asks = self._asks
@@ -242,11 +265,16 @@ class Launcher:
         try:
             socket.send_fds(asks, [b"r"], files)
         except (BrokenPipeError, ConnectionResetError):
-            self.close()
             socket.send_fds(self._begin(), [b"r"], files)
 
+    def _end(self) -> None:
+        if self._process is not None and self._asks is not None:
+            self._asks.close()
+            self._process.wait()
+        self._process = self._asks = None
+
     def _begin(self) -> socket.socket:
-        self.close()
+        self._end()
         self._asks, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -258,6 +286,43 @@ class Launcher:
                 start_new_session=True,
             )
         return self._asks
+
+
+def _request(start: Start) -> bytes:
+    """What a keeper's child reads, but for groups and files."""
+    request = {
+        "argv": start.argv,
+        "environment": dict(start.environment),
+        "cwd": start.cwd,
+        "uid": start.uid,
+        "limits": start.limits,
+        "covers": dict(start.covers),
+        "locked": start.locked,
+    }
+    return json.dumps(request).encode()
+
+
+def _waits(control: socket.socket) -> bool:
+    """Whether a keeper is there still and has said nothing yet."""
+    try:
+        control.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _let_go(control: socket.socket) -> None:
+    """Let a process that is ready end, and wait for that: its groups are empty then."""
+    with control:
+        control.settimeout(_LEFTOVER_SECONDS)
+        try:
+            control.shutdown(socket.SHUT_WR)
+            while control.recv(4096):
+                continue
+        except OSError:
+            return
 
 
 def no_folder(said: str) -> SandboxRefused:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox.folders import opened, remove_tree, sync_whole
+from retinue.sandbox.folders import DIRECTORY, opened, remove_tree, sync_whole
 
 _LONGEST = 180
 _PATIENCE, _PAUSE = 60.0, 0.02
@@ -72,6 +72,14 @@ class Objects(Protocol):
 
     def delete(self, tenant: str, key: str) -> None:
         """Remove one; nothing happens when there is none."""
+        ...
+
+    def remove(self, tenant: str, keys: Collection[str]) -> None:
+        """Remove these; when it returns they stay away, whatever happens to the machine."""
+        ...
+
+    def refresh(self, tenant: str, key: str) -> bool:
+        """Let one count as written now; False when there is none."""
         ...
 
     def usage(self, tenant: str) -> int:
@@ -136,6 +144,23 @@ class LocalObjects:
         """See Objects."""
         (self._of(tenant) / key).unlink(missing_ok=True)
 
+    def remove(self, tenant: str, keys: Collection[str]) -> None:
+        """See Objects."""
+        home = self._of(tenant)
+        if keys and home.is_dir():
+            for key in keys:
+                (home / key).unlink(missing_ok=True)
+            with opened(home) as fd:
+                sync_whole(fd)
+
+    def refresh(self, tenant: str, key: str) -> bool:
+        """See Objects."""
+        try:
+            os.utime(self._of(tenant) / key)
+        except FileNotFoundError:
+            return False
+        return True
+
     def usage(self, tenant: str) -> int:
         """See Objects. Folders that did not change since they were counted last are not counted again."""
         return sum(self._size(path) for path in _folders(str(self._of(tenant))))
@@ -144,13 +169,20 @@ class LocalObjects:
     def writing(self, tenant: str) -> Iterator[Batch]:
         """See Objects."""
         home = self._of(tenant)
-        with ExitStack() as stack:
-            stack.enter_context(_locked(home / "lock", fcntl.LOCK_SH))
-            with _locked(home / "tmp.lock", fcntl.LOCK_EX):
+        sweeping = home / "tmp.lock"
+        with _locked(home / "lock", fcntl.LOCK_SH):
+            with _locked(sweeping, fcntl.LOCK_EX):
                 mine = _draft_folder(home / "tmp")
-                stack.callback(remove_tree, mine)
-                stack.enter_context(_locked(mine, fcntl.LOCK_EX))
-            yield _LocalBatch(home, mine)
+                held = os.open(mine, DIRECTORY)
+                fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                yield _LocalBatch(home, mine)
+            finally:
+                try:
+                    with _locked(sweeping, fcntl.LOCK_EX):
+                        remove_tree(mine)
+                finally:
+                    os.close(held)
 
     @contextmanager
     def collecting(self, tenant: str) -> Iterator[None]:
@@ -171,7 +203,7 @@ class LocalObjects:
     def _of(self, tenant: str) -> Path:
         known = self._homes.get(tenant)
         if known is None:
-            known = self._homes[tenant] = self._folder / _quoted(tenant)
+            known = self._homes[tenant] = self._folder / quoted(tenant)
         return known
 
     def _size(self, path: str) -> int:
@@ -187,7 +219,8 @@ class LocalObjects:
         return size
 
 
-def _quoted(tenant: str) -> str:
+def quoted(tenant: str) -> str:
+    """A tenant as the name of a folder."""
     name = quote(tenant, safe="", errors="surrogatepass").replace(".", "%2E")
     return name if len(name) <= _LONGEST else "%~" + blake2b(name.encode(), digest_size=32).hexdigest()
 
@@ -251,8 +284,9 @@ def _write(path: str, content: bytes) -> None:
 
 @contextmanager
 def _locked(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock that ends with its process: on a folder, or on a file that is made. TransientError when others have
-    held it for too long."""
+    """Hold a lock that ends with its process, on a file that is made. TransientError when others have held it for
+    too long.
+    """
     until = time.monotonic() + _PATIENCE
     while True:
         fd = _open_lock(path)
@@ -271,8 +305,6 @@ def _locked(path: Path, how: int) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    if path.is_dir():
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -294,7 +326,7 @@ def _still(fd: int, path: Path) -> bool:
 
 
 def _draft_folder(drafts: Path) -> Path:
-    """A new folder for drafts; those that killed processes left are removed."""
+    """A new folder for drafts; those that killed processes left, which nobody holds, are removed."""
     drafts.mkdir(parents=True, exist_ok=True, mode=0o700)
     for each in drafts.iterdir():
         with opened(each) as fd:

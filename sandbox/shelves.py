@@ -17,7 +17,7 @@ from retinue.sandbox.rules import Quota
 from retinue.sandbox.trees import CHUNK, Entry, Tree
 
 OBJECTS, TREES = "objects", "trees"
-_LARGEST_HEAD, _LARGEST_BLOCK = 256 * 1024 * 1024, 128 * 1024 * 1024
+LARGEST_HEAD, LARGEST_BLOCK = 256 * 1024 * 1024, 128 * 1024 * 1024
 """Bytes, plain: more is not unpacked."""
 
 
@@ -48,11 +48,15 @@ class Shelf:
         """Let go of a snapshot; its objects stay until they are collected."""
         self._objects.delete(self._tenant, self.head_key(snapshot_id))
 
+    def refresh(self, snapshot_id: str) -> bool:
+        """Somebody begins to use a snapshot: its time of grace begins anew. False when it is not kept."""
+        return self._objects.refresh(self._tenant, self.head_key(snapshot_id))
+
     def listed(self) -> Iterator[tuple[Held, Head]]:
         """All snapshots. SandboxLost when one of them is damaged: whoever collects must not take it for none."""
         for held in self._objects.list(self._tenant, TREES):
             try:
-                text = self._unpacked(held.key, _LARGEST_HEAD)
+                text = self._unpacked(held.key, LARGEST_HEAD)
                 head = decode_head(text)
             except FileNotFoundError:
                 continue  # deleted since it was listed
@@ -63,10 +67,10 @@ class Shelf:
     def head(self, snapshot_id: str) -> Head:
         """What is known of a snapshot without its list of files."""
         try:
-            text = self._unpacked(self.head_key(snapshot_id), _LARGEST_HEAD)
+            text = self._unpacked(self.head_key(snapshot_id), LARGEST_HEAD)
             head = decode_head(text)
         except FileNotFoundError:
-            raise missing(snapshot_id, erased=not self._objects.exists(self._tenant)) from None
+            raise missing(snapshot_id, erased=False) from None
         except Erased:
             raise missing(snapshot_id, erased=True) from None
         except (BadTree, Damaged) as error:
@@ -77,7 +81,7 @@ class Shelf:
         """The list of files of a snapshot, which has its id."""
         head = self.head(snapshot_id)
         try:
-            tree = decode(head, [self._checked(digest, _LARGEST_BLOCK) for digest in head.blocks])
+            tree = decode(head, [self._checked(digest, LARGEST_BLOCK) for digest in head.blocks])
         except Erased:
             raise missing(snapshot_id, erased=True) from None
         except (BadTree, Damaged, FileNotFoundError) as error:
@@ -155,7 +159,7 @@ class Writer:
 
     def finish(self, tree: Tree) -> int:
         """Make it durable that there is this tree; the bytes that the store grew by."""
-        if self._batch.written == 0 and self._shelf.exists(tree.snapshot_id):
+        if self._batch.written == 0 and self._shelf.refresh(tree.snapshot_id):
             return 0
         blocks = []
         for block in encode_blocks(tree):
@@ -173,7 +177,11 @@ class Writer:
 
 def missing(snapshot_id: str, erased: bool) -> SandboxLost:
     """The error of a snapshot that is not kept."""
-    why = "it was erased with its tenant" if erased else "it was deleted, or made in another place"
+    why = (
+        "it was erased with its tenant"
+        if erased
+        else "it was deleted or erased, or is kept on another node (`sandbox.snapshots` is a place that all reach)"
+    )
     return SandboxLost(f"snapshot {snapshot_id} is not in the store: {why}; nothing was restored")
 
 

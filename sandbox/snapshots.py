@@ -7,15 +7,17 @@ waits is done in threads; canceling it ends it, and what it had begun is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from retinue.runs.errors import StoreError, TransientError
+from retinue.runs.errors import PermanentError, StoreError, TransientError
 from retinue.sandbox.objects import Objects
 from retinue.sandbox.packing import Ciphers, Packer
 from retinue.sandbox.restoring import Restore, restore
@@ -28,6 +30,8 @@ from retinue.sandbox.trees import Changes, Tree, check_id, compare
 T = TypeVar("T")
 _AT_ONCE = 8
 """Snapshots that a process takes and restores at a time; they are not in the way of its other work in threads."""
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+"""What a disk may say today and not tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,54 +70,55 @@ class Snapshots:
     """The snapshots of all tenants in one store. Safe for many tasks of one event loop, and beside other processes.
 
     Raises SandboxRefused for what must not be kept or made, SandboxLost for a snapshot that is not there whole,
-    TransientError when a workspace changed meanwhile or the disk failed, StoreError of keys and remote places.
+    TransientError or PermanentError when a workspace changed meanwhile or the disk failed (code `disk`), StoreError of
+    keys and remote places.
     """
 
     def __init__(self, objects: Objects, ciphers: Ciphers) -> None:
-        self._objects = objects
+        self.objects = objects
         self._ciphers = ciphers
         self._threads = ThreadPoolExecutor(_AT_ONCE, "snapshots")
 
     async def take(self, folder: Path, tenant: str, rules: Rules | None = None) -> Taken:
         """Keep a folder as it is; durable when this returns. Nothing is kept when it raises."""
-        return await self._apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
+        return await self.apart(lambda stop: self._take(folder, tenant, rules or Rules(), stop))
 
     async def restore(
         self, snapshot_id: str, tenant: str, into: Path, uid: int | None = None, quota: Quota | None = None
     ) -> Restored:
         """Make the folder `into`, which must not exist, with all files of user `uid`; nothing stays when it raises."""
         check_id(snapshot_id)
-        return await self._apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
+        return await self.apart(lambda stop: self._restore(snapshot_id, tenant, into, (uid, quota or Quota()), stop))
 
     async def tree(self, snapshot_id: str, tenant: str) -> Tree:
         """What a snapshot holds."""
         check_id(snapshot_id)
-        return await self._apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
+        return await self.apart(lambda _: self._shelf_of(snapshot_id, tenant).tree(snapshot_id))
 
     async def diff(self, old: str, new: str, tenant: str) -> Changes:
         """What the second of two snapshots has that the first has not, and the other way round."""
         before, after = await self.tree(old, tenant), await self.tree(new, tenant)
-        return await self._apart(lambda _: compare(before, after))
+        return await self.apart(lambda _: compare(before, after))
 
     async def listed(self, tenant: str) -> tuple[Kept, ...]:
         """All snapshots of a tenant, oldest first."""
-        return await self._apart(lambda _: self._listed(tenant))
+        return await self.apart(lambda _: self._listed(tenant))
 
     async def exists(self, snapshot_id: str, tenant: str) -> bool:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
-        return await self._apart(lambda _: self._exists(snapshot_id, tenant))
+        return await self.apart(lambda _: self._exists(snapshot_id, tenant))
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
         check_id(snapshot_id)
-        await self._apart(lambda _: self._delete(snapshot_id, tenant))
+        await self.apart(lambda _: self._delete(snapshot_id, tenant))
 
     async def erase(self, tenant: str) -> None:
         """Remove all snapshots of a tenant, whose key is destroyed besides."""
-        await self._apart(lambda _: self._objects.erase(tenant))
+        await self.apart(lambda _: self.objects.erase(tenant))
 
-    async def _apart(self, work: Callable[[Event], T]) -> T:
+    async def apart(self, work: Callable[[Event], T]) -> T:
         """Do blocking work in a thread. A cancellation waits until the work has noticed it and has cleaned up."""
         stop = Event()
         begun = self._threads.submit(_with_words, work, stop)
@@ -130,7 +135,14 @@ class Snapshots:
     def shelf(self, tenant: str) -> Shelf | None:
         """The objects of a tenant; None when its key is gone or never was. Blocking."""
         cipher = self._ciphers.of(tenant, make=False)
-        return None if cipher is None else Shelf(self._objects, tenant, Packer(cipher))
+        return None if cipher is None else Shelf(self.objects, tenant, Packer(cipher))
+
+    @contextmanager
+    def writing(self, tenant: str, quota: Quota) -> Iterator[Writer]:
+        """For a new snapshot of a tenant, within the bytes that it may keep. Blocking."""
+        with self.objects.writing(tenant) as batch:
+            used = 0 if quota.store_bytes is None else self.objects.usage(tenant)
+            yield Writer(self._new_shelf(tenant), batch, quota, used)
 
     def _shelf_of(self, snapshot_id: str, tenant: str) -> Shelf:
         shelf = self.shelf(tenant)
@@ -142,7 +154,7 @@ class Snapshots:
         cipher = self._ciphers.of(tenant, make=True)
         if cipher is None:
             raise StoreError(f"there is no key for tenant {tenant!r} and none could be made: look at the store of keys")
-        return Shelf(self._objects, tenant, Packer(cipher))
+        return Shelf(self.objects, tenant, Packer(cipher))
 
     def _listed(self, tenant: str) -> tuple[Kept, ...]:
         shelf = self.shelf(tenant)
@@ -162,9 +174,7 @@ class Snapshots:
     def _take(self, folder: Path, tenant: str, rules: Rules, stop: Event) -> Taken:
         cache = StatCache(cache_of(folder))
         try:
-            with self._objects.writing(tenant) as batch:
-                used = 0 if rules.quota.store_bytes is None else self._objects.usage(tenant)
-                writer = Writer(self._new_shelf(tenant), batch, rules.quota, used)
+            with self.writing(tenant, rules.quota) as writer:
                 tree = scan(folder, Scan(rules, cache, writer, stop))
                 new_bytes = writer.finish(tree)
         finally:
@@ -175,6 +185,7 @@ class Snapshots:
         self, snapshot_id: str, tenant: str, into: Path, whose: tuple[int | None, Quota], stop: Event
     ) -> Restored:
         shelf = self._shelf_of(snapshot_id, tenant)
+        shelf.refresh(snapshot_id)
         tree = shelf.tree(snapshot_id)
         uid, quota = whose
         content = partial(shelf.content, snapshot_id)
@@ -186,4 +197,5 @@ def _with_words(work: Callable[[Event], T], stop: Event) -> T:
     try:
         return work(stop)
     except OSError as error:
-        raise TransientError(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error
+        kind = TransientError if error.errno in _PASSING else PermanentError
+        raise kind(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error

@@ -27,6 +27,7 @@ MOST_ENTRIES = 200_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _PART = 1024 * 1024
+_MOST_KNOWN = 4 * MOST_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ class Sources:
 
     def _digest(self, state: tuple[int, ...], file: int) -> str:
         if state not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             digest = sha256(b"x" if os.fstat(file).st_mode & 0o100 else b"-")
             for part in parts_of(file):
                 digest.update(part)

@@ -13,7 +13,7 @@ from pathlib import Path
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import roots
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.execution import Plan, Runner
+from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.selftest import MET, absent
@@ -52,7 +52,7 @@ class Unconfined:
         roots.inner(order.cwd)
         start = Start(
             argv=order.argv,
-            environment={**_kept(place), **order.env, **around.environment},
+            environment=variables(_kept(place), order, around),
             cwd=str(place.workspace / order.cwd),
             stdin=order.stdin.encode(),
         )

@@ -24,9 +24,6 @@ from retinue.runs.sandboxes import SandboxRefused
 FOLDER = Path("/var/lib/retinue")
 """Where a node keeps its users, whatever data folders it has."""
 
-DEFAULT_RANGE = "600000-665535"
-"""Users that nobody else is on a usual system."""
-
 LOCK_SECONDS = 10.0
 """How long another process may hold the file."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from retinue.runs.sandboxes import Exec, ExecResult, FileContent, FileEntry, Reach
-from retinue.sessions.sandbox_operations import MEGABYTE, Asked, Folder, Path, Timeout, box_of
+from retinue.sessions.sandbox_operations import MEGABYTE, Asked, Folder, Path, Plain, Timeout, box_of
 
 _SHOWN = 32 * 1024
 """Bytes of each stream, and of a file, that a model is shown."""
@@ -26,9 +26,7 @@ class Shell(Asked):
 
     name_ = "shell"
     result = ExecResult
-    command: Annotated[
-        str, Field(min_length=1, max_length=100_000, description="what to run, such as: pytest -q | tail")
-    ]
+    command: Annotated[Plain, Field(min_length=1, description="what to run, such as: pytest -q | tail")]
     timeout: Timeout = 60.0
     cwd: Folder = "."
 

@@ -9,7 +9,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from retinue.runs.capabilities import SideEffect
 from retinue.runs.errors import PermanentError
@@ -21,9 +21,23 @@ _LONG = 1_800.0
 """What making, keeping or adopting a workspace may take."""
 MEGABYTE = 1024 * 1024
 
-Path = Annotated[str, Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")]
+MOST_OF_ONE = 120_000
+"""Bytes of one argument of a program: what the kernel takes, less its share."""
+
+
+def _plain(text: str) -> str:
+    """A text that can be a part of a command."""
+    if "\0" in text:
+        raise ValueError("it has a NUL character: a path, an argument and a variable cannot")
+    if len(text) * 4 > MOST_OF_ONE and len(text.encode("utf-8", "replace")) > MOST_OF_ONE:
+        raise ValueError(f"it has more than {MOST_OF_ONE:,} bytes: write it to a file, and give that or its path")
+    return text
+
+
+Plain = Annotated[str, AfterValidator(_plain)]
+Path = Annotated[Plain, Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")]
 Timeout = Annotated[float, Field(gt=0, le=86_400, description="seconds after which it is ended")]
-Folder = Annotated[str, Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")]
+Folder = Annotated[Plain, Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -92,10 +106,10 @@ class Execute(Asked):
     name_ = "sandbox.exec"
     result = ExecResult
     sandbox: Id
-    argv: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+    argv: Annotated[list[Plain], Field(min_length=1, max_length=10_000)]
     cwd: Folder = "."
-    env: dict[str, str] = Field(default_factory=dict)
-    stdin: str = ""
+    env: dict[Plain, Plain] = Field(default_factory=dict)
+    stdin: Annotated[str, Field(max_length=16 * MEGABYTE)] = ""
     timeout: Timeout = 60.0
     max_output: Annotated[int, Field(gt=0, le=MEGABYTE)] = 256 * 1024
     replayable: bool | None = None
@@ -129,8 +143,8 @@ class Write(Asked):
     result = FileEntry
     sandbox: Id
     path: Path
-    text: str | None = None
-    data: str | None = None
+    text: Annotated[str, Field(max_length=16 * MEGABYTE)] | None = None
+    data: Annotated[str, Field(max_length=24 * MEGABYTE)] | None = None
     executable: bool = False
 
     async def make(self, reach: Reach) -> FileEntry:

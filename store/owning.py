@@ -18,6 +18,7 @@ from retinue.store.encoding import EncodedAppend
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded
 from retinue.store.rows import many, one
+from retinue.store.sandboxes import keep_sandbox
 from retinue.store.sessions import keep
 from retinue.store.settling import End, cancel_all, finish, wake, write_frame, write_frames
 from retinue.store.statements import sql
@@ -50,8 +51,7 @@ def append(connection: Connection, job: EncodedAppend) -> Appended:
         _spawn(connection, job, wanted.spawn)
     if wanted.request is not None:
         _ask(connection, job)
-    for session in job.sessions:
-        keep(connection, wanted.num, session)
+    _keep_beside(connection, job)
     match wanted.end:
         case Park() as park:
             return _park(connection, job, park, row[0], position)
@@ -61,6 +61,14 @@ def append(connection: Connection, job: EncodedAppend) -> Appended:
             where = End(position, wanted.expected + 1, seq, wanted.entries[-1].at)
             finish(connection, wanted.num, end, where)
     return Appended(position)
+
+
+def _keep_beside(connection: Connection, job: EncodedAppend) -> None:
+    """Write what an append tells of sessions and sandboxes."""
+    for session in job.sessions:
+        keep(connection, job.append.num, session)
+    for sandbox in job.append.sandboxes:
+        keep_sandbox(connection, job.append.num, sandbox)
 
 
 NewRow = tuple[NewRun, Sequence[Encoded]]

@@ -16,6 +16,7 @@ from retinue.store import accounts
 from retinue.store.engine import Connection
 from retinue.store.frames import Encoded, FrameCodec, bound_to
 from retinue.store.rows import many, one
+from retinue.store.sandboxes import close_sandboxes
 from retinue.store.sessions import close_all
 from retinue.store.statements import sql
 
@@ -156,7 +157,7 @@ def end_unowned(
     """End a run (number, id, tenant, epoch, position) that nobody drives, under a new epoch; its usage is found."""
     num, run_id, tenant_id, epoch, position = run
     usage = _spent(connection, num)
-    closed = close_all(connection, num, entry.at, "the run ended")
+    closed = (*close_all(connection, num, entry.at, "the run ended"), *close_sandboxes(connection, num, entry.at))
     entries: tuple[AnyEntry, ...] = (*closed, entry.model_copy(update={"usage": usage}))
     frame = codec.encode(tenant_id, bound_to(run_id, position + 1), entries)
     connection.execute("UPDATE runs SET epoch = epoch + 1 WHERE num = ?", (num,))

@@ -44,6 +44,7 @@ from retinue.store.frames import FrameCodec
 from retinue.store.memories import StoreMemories
 from retinue.store.rollouts import StoreRollouts
 from retinue.store.rows import many, one
+from retinue.store.sandboxes import StoreSandboxes
 from retinue.store.sealing import Vault
 from retinue.store.statements import sql
 from retinue.store.writer import Writer
@@ -74,6 +75,7 @@ class Store:
         self.rollouts = StoreRollouts(engine.glance, self._writer.submit, codec)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
+        self.sandbox_records = StoreSandboxes(engine.read, self._writer.submit)
 
     @property
     def vault(self) -> Vault:

@@ -25,7 +25,7 @@ from retinue.traces.redaction import Redactor, clean
 log = logging.getLogger(__name__)
 
 NAME = "traces.duckdb"
-PARTS = ("runs", "steps", "decisions", "sessions", "ledger", "views")
+PARTS = ("runs", "steps", "decisions", "sessions", "sandboxes", "ledger", "views")
 CLOSE_SECONDS = 10.0
 SCHEMA = Path(__file__).parent / "schema"
 

@@ -12,6 +12,7 @@ from retinue.runs.gate import in_full
 from retinue.runs.journal import Record
 from retinue.traces.file import Row
 from retinue.traces.rows import Page, member, micros, names
+from retinue.traces.sandboxes import move, output, wanted_host
 
 
 def record(page: Page, entry: Record) -> None:
@@ -171,6 +172,7 @@ def _reset(page: Page, entry: Record) -> None:
 def _policy(page: Page, entry: Record) -> None:
     facts = entry.facts
     about = {name: facts.get(name) for name in ("key", "turn", "call_id", "stage", "resource")}
+    about["host"] = wanted_host(facts)
     add_gate_decision(page, facts.get("decision"), about)
 
 
@@ -260,4 +262,6 @@ TOPICS: dict[str, Callable[[Page, Record], None]] = {
     "dead_letter": _dead_letter,
     "session": _session,
     "continuation": _continuation,
+    "sandbox": move,
+    "output": output,
 }

@@ -13,6 +13,7 @@ from retinue.runs.tracing import span_id_of
 from retinue.traces.file import Row
 from retinue.traces.records import add_gate_decision
 from retinue.traces.rows import Page, member, micros, names
+from retinue.traces.sandboxes import ran, without_output
 from retinue.traces.spans import facts_of, number, step_span
 from retinue.traces.states import Open
 
@@ -74,6 +75,7 @@ def end_step(page: Page, entry: Outcome) -> None:
             page.add("model_calls", _model_call(span, facts, intent, entry))
         case "call":
             page.add("tool_calls", _tool_call(span, facts, intent, entry))
+            ran(page, intent, entry)
         case "remember" | "forget":
             page.add("memory_writes", _memory_write(span, facts, intent, entry))
         case "approval" | "input":
@@ -149,7 +151,7 @@ def _tool_call(span: Row, facts: dict[str, Any], intent: Intent | None, outcome:
         "edited_by": member(facts.get(EDITED), "by"),
         "asked_digest": member(facts.get(EDITED), "asked"),
         "called_digest": member(facts.get(EDITED), "called"),
-        "value": result_of(outcome)[0],
+        "value": without_output(outcome, result_of(outcome)[0]),
         "size_bytes": facts.get("size"),
         "cut": facts.get("cut"),
         "duration_ms": span["duration_ms"],

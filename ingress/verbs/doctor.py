@@ -6,8 +6,10 @@ import asyncio
 
 import click
 
+from retinue.host.settings import Settings
 from retinue.ingress.checks import Check, check_all
 from retinue.ingress.exits import Exit
+from retinue.ingress.manifest_checks import check_manifests
 from retinue.ingress.readiness import Area, areas_of
 from retinue.ingress.sandbox_checks import try_sandboxes
 from retinue.ingress.server_checks import check_servers, reach_servers
@@ -24,15 +26,17 @@ async def doctor_command(terminal: Terminal, connect: bool) -> Exit:
     Exit code 1 when a check fails.
     """
     settings = terminal.settings()
-    looked, tried = await asyncio.gather(
-        asyncio.to_thread(lambda: [*check_all(settings), *check_servers(settings)]), try_sandboxes(settings)
-    )
+    looked, tried = await asyncio.gather(asyncio.to_thread(_look, settings), try_sandboxes(settings))
     checks = [*looked, *tried]
     checks += await reach_servers(settings) if connect else []
     areas = areas_of(settings)
     text = "\n".join([*map(_check_line, checks), "", *map(_area_lines, areas)])
     terminal.give({"checks": checks, "readiness": areas}, text)
     return Exit.done if all(check.ok for check in checks) else Exit.failed
+
+
+def _look(settings: Settings) -> list[Check]:
+    return [*check_all(settings), *check_servers(settings), *check_manifests(settings)]
 
 
 def _check_line(check: Check) -> str:

@@ -35,6 +35,15 @@ def place_of(run: Run, command: Command, call: Prepared) -> str | None:
     return run.boxes.named(AGENT) if OPERATIONS[call.capability.name] != "open" else None
 
 
+def manifest_named(run: Run, command: Command) -> str | None:
+    """The manifest that a call in a sandbox is about, as far as the step says so; None for any other step."""
+    if command.effect != "call" or command.name not in OPERATIONS or not isinstance(command.arguments, dict):
+        return None
+    state = run.history.boxes.states.get(str(command.arguments.get("sandbox")))
+    name = command.arguments.get("manifest") or command.options.get("sandbox")
+    return state.manifest if state is not None else name if isinstance(name, str) else None
+
+
 def manifest_of(run: Run, command: Command, call: Prepared) -> ManifestInfo:
     """The manifest that a call is judged by. PermanentError when there is no such sandbox or manifest."""
     place = place_of(run, command, call)

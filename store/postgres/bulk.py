@@ -78,7 +78,7 @@ def _of(job: Job) -> EncodedAppend:
 
 def _in_columns(job: Job) -> bool:
     wanted = _of(job).append
-    return wanted.spawn is None and wanted.request is None and not wanted.sessions
+    return wanted.spawn is None and wanted.request is None and not (wanted.sessions or wanted.sandboxes)
 
 
 def _is_plain(job: Job) -> bool:

@@ -32,7 +32,7 @@ _FEW = 4
 _PATIENCE = 10.0
 _SILENT = 60.0
 """Seconds after which a host elsewhere that says nothing does not count as one that uses the store."""
-_NUMBERED = ("groups", "requests", "events", "alerts", "capability_sessions", "memories")
+_NUMBERED = ("groups", "requests", "events", "alerts", "capability_sessions", "sandboxes", "memories")
 _BLOBS = Table("blobs", ("address",), lasting=True)
 _KEYS = Table("keys", ("tenant_id",))
 _SLOWEST = 120.0

@@ -76,6 +76,8 @@ class Scenario:
         rows[3] = "this is no row"
         given = SETTINGS | {"store": store}
         settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=given)
+        (folder / "sandbox").mkdir()
+        (folder / "sandbox" / "coder.yaml").write_text("profile: strict\n")
         (folder / ROWS).write_text("\n".join(rows) + "\n")
         return settings
 

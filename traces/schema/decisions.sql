@@ -152,8 +152,9 @@ CREATE TABLE policy_decisions (  -- the gate decided a stage
     key VARCHAR,                        -- the step's key, where a step was decided
     turn INTEGER,                       -- the model call concerned
     call_id VARCHAR,                    -- the model's id of the call concerned
-    stage VARCHAR,                      -- request, context, model, capability, output or memory
-    resource VARCHAR,                   -- the capability, model or agent concerned
+    stage VARCHAR,                      -- request, context, model, capability, output, memory, sandbox or egress
+    resource VARCHAR,                   -- the capability, model, agent or manifest concerned
+    host VARCHAR,                       -- of egress: the host and port that a program wanted to reach
     outcome VARCHAR,                    -- allow, deny or approval_required
     reason VARCHAR,                     -- why, redacted
     rules VARCHAR[],                    -- ids of the rules that decided

@@ -176,6 +176,14 @@ SELECT capability_session_id, run_id, root_run_id, tenant_id, agent, server, num
 FROM session_changes
 QUALIFY row_number() OVER (PARTITION BY capability_session_id ORDER BY seq DESC, ordinal DESC) = 1;
 
+CREATE VIEW sandboxes AS  -- every sandbox as it stood at its newest move
+SELECT sandbox_id, place, run_id, root_run_id, tenant_id, agent, name, manifest, manifest_version, profile, profile_digest,
+    backend, confinement, status, event, cause, generation, head_generation, base_snapshot_id, head_snapshot_id, entries,
+    bytes, tier, node, epoch, can_resume, can_snapshot, must_recreate, omitted, forked_from, opened_at, time AS changed_at,
+    closed_at
+FROM sandbox_moves
+QUALIFY row_number() OVER (PARTITION BY sandbox_id ORDER BY seq DESC, ordinal DESC) = 1;
+
 CREATE VIEW elicitations AS  -- what servers asked people, and what they said
 SELECT q.request_id, q.status, q.run_id, q.root_run_id, q.tenant_id, q.agent, q.key, q.name AS tool,
     q.content.asked.kind::VARCHAR AS form, q.prompt, q.asked_at, q.answered_at, q.answered_by, q.waited_ms,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.ingress.conftest import Command
 
-from retinue.host.settings import Settings
+from retinue.host.settings import Settings, load_settings
 from retinue.ingress import sandbox_checks
 from retinue.ingress.exits import Exit
 from retinue.ingress.sandbox_checks import try_sandboxes
@@ -77,13 +77,33 @@ async def test_each_gap_is_told_once_with_its_cause_and_remedy(machine: list[Rep
     assert second.said.endswith("(user namespaces are closed; remedy: sysctl kernel.unprivileged_userns_clone=1)")
 
 
+async def test_profiles_and_the_backend_are_those_of_the_project(machine: list[Report], folder: Path) -> None:
+    machine += [report("first"), report("second", memory=Finding("absent", "no groups", "make groups"))]
+    (folder / "retinue.yaml").write_text(
+        "sandbox:\n  backend: second\n  profiles:\n    lax: {extends: strict, limits: {memory: null}}\n"
+    )
+    profiles, *others = await try_sandboxes(load_settings(folder))
+    assert profiles.said == "strict by nothing here; build by nothing here; lax by second"
+    assert [other.name for other in others] == ["first", "second"]
+
+
+async def test_settings_that_cannot_be_fail(machine: list[Report], folder: Path) -> None:
+    settings = Settings(folder=folder, sandbox={"uids": "9000-8000"})  # type: ignore[arg-type]
+    (check,) = await try_sandboxes(settings)
+    assert (check.ok, "is no range of users" in check.said) == (False, True)
+
+
 async def test_a_machine_that_can_do_nothing_fails_only_where_an_agent_needs_it(
     machine: list[Report], folder: Path
 ) -> None:
     machine += [absent("first", "1.0", *CLOSED)]
     profiles, _ = await try_sandboxes(Settings(folder=folder))
     assert (profiles.ok, profiles.said) == (True, "strict by nothing here; build by nothing here")
+    (folder / "sandbox").mkdir()
+    (folder / "sandbox" / "coder.yaml").write_text("description: Nothing.\nprofile: strict\n")
     (folder / "coders_of_this_test.py").write_text(AGENT)
+    (folder / "sandbox").mkdir()
+    (folder / "sandbox" / "coder.yaml").touch()
     profiles, first = await try_sandboxes(Settings(folder=folder, modules=("coders_of_this_test",)))
     assert (profiles.ok, first.ok) == (False, True)
     assert profiles.said.endswith("; coder cannot run: mend what a backend below lacks")

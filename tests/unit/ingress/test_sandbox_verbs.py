@@ -9,6 +9,9 @@ import pytest
 from tests.unit.ingress.conftest import Command
 from tests.unit.sandbox.manifests.projects import Project, tar_of
 
+from retinue.host.settings import load_settings
+from retinue.ingress.manifest_checks import check_manifests
+
 pytestmark = pytest.mark.promise("E1")
 
 MANIFEST = """
@@ -101,3 +104,27 @@ def test_what_would_harm_is_told_before_it_is_used(place: Project, retinue: Comm
     place.put("vendor.tgz", tar_of(("../x", b"1"), compression="gz"))
     said = retinue("sandbox", "check", "coder", "--project", place.folder)
     assert said.code == 2 and "archive 'vendor.tgz' is refused: '../x' leads out of it" in said.err
+
+
+def test_doctor_has_a_row_for_each_manifest(place: Project, monkeypatch: pytest.MonkeyPatch, retinue: Command) -> None:
+    place.manifest("profile: unconfined\n", "free")
+    place.manifest("profle: strict\n", "wrong")
+    retinue("sandbox", "pin", "free", "--by", "ana", "--yes", "--project", place.folder)
+    place.manifest("", "gone")
+    retinue("sandbox", "pin", "gone", "--yes", "--project", place.folder)
+    (place.folder / "sandbox/gone.yaml").unlink()
+    settings = load_settings(place.folder)
+    rows = {check.name: check for check in check_manifests(settings)}
+    assert {name: row.ok for name, row in rows.items()} == {
+        "manifest coder": False,
+        "manifest free": True,
+        "manifest wrong": False,
+        "manifest gone": True,
+    }
+    assert "needs DESK_KEY" in rows["manifest coder"].said and "did you mean profile?" in rows["manifest wrong"].said
+    assert "NOT CONFINED, pinned by ana" in rows["manifest free"].said and "takes it out" in rows["manifest gone"].said
+    monkeypatch.setenv("DESK_KEY", "hunter2-hunter2")
+    [coder] = [check for check in check_manifests(settings) if check.name == "manifest coder"]
+    assert coder.ok and "profile strict, reviewed by nobody" in coder.said and "hunter2" not in coder.said
+    place.put("sandbox.lock", "nonsense")
+    assert [check.ok for check in check_manifests(settings)] == [False]

@@ -18,11 +18,12 @@ from tests.journals.record import definitions_of
 
 from retinue.runs.alerts import Cause, Changes, Cursor
 from retinue.runs.contracts import RunRecord, Status
-from retinue.runs.control import RunQuery, SessionQuery
+from retinue.runs.control import RunQuery, SandboxQuery, SessionQuery, SnapshotPin
 from retinue.runs.limits import Limits
 from retinue.runs.memories import Memory, Recall, Space
 from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.runs.rollouts import Rollout
+from retinue.runs.sandboxes import SandboxRow, SandboxState
 from retinue.runs.sessions import Session, SessionRow
 from retinue.store.copying import Copied, Source, Target, copy
 from retinue.store.memories import Listing
@@ -34,6 +35,20 @@ NEWEST = VERSIONS[-1]
 EVERY = RunQuery(limit=10_000)
 LARGE = "x" * 200_000
 STRANGE = "a\0b \N{CAT} 'q' \U000f0000"
+_STATE = SandboxState(
+    sandbox_id="box-1",
+    name="work",
+    manifest="coder",
+    manifest_version="m1",
+    profile="strict",
+    profile_digest="p1",
+    cause=STRANGE,
+    head_snapshot_id="s1-a",
+    omitted=(STRANGE,),
+    changed_at=START,
+)
+_SANDBOX = SandboxRow(_STATE, "t" * 32)
+_PIN = SnapshotPin(tenant_id="acme", name="base", snapshot_id="s1-b", manifest="coder", at=START, by="ben")
 LIMITS = Limits.model_validate({"tenants": {"*": {"usd": 1000}}, "queues": {"slow": {"rate": 5}}})
 MINE = Space(scope="agent", owner=STRANGE.replace("\0", ""))
 Pair = tuple[Place, Place]
@@ -112,7 +127,8 @@ async def fill(place: Place) -> None:
         spawn = Spawn("g", (child_of("busy", "g", 0),), rejected=letters)
         session = Session(session_id="session-1", server="desk", cause=STRANGE, opened_at=START, changed_at=START)
         sessions = (SessionRow(session, "t" * 32, {"step": {"state": STRANGE}}),)
-        await owner.append(said(STRANGE, LARGE[1:]), spawn=spawn, sessions=sessions)
+        await owner.append(said(STRANGE, LARGE[1:]), spawn=spawn, sessions=sessions, sandboxes=(_SANDBOX,))
+        await store.sandbox_records.pin(_PIN)
         await store.signal("busy", STRANGE, {"by": LARGE}, START)
         await store.stream([("busy", "step", 1, "so"), ("busy", "step", 1, STRANGE)])
         await store.breakers.failed("mail", STRANGE, START)
@@ -133,6 +149,10 @@ async def readable(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requests": await store.requests(open_only=False),
         "sessions": await store.sessions(SessionQuery(limit=10_000)),
+        "sandboxes": [
+            (one.run_id, one.state) for one in await store.sandbox_records.listed(SandboxQuery(limit=10_000))
+        ],
+        "snapshots": [await store.sandbox_records.in_use("acme", 0), await store.sandbox_records.pins()],
         "letters": await store.dead_letters(),
         "inputs": await store.dead_inputs(None, None, 100),
         "alerts": await store.alerts.listed(everything=True),

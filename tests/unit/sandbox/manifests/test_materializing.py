@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 from tests.unit.sandbox.manifests.projects import Project, held, nothing_runs, tar_of
 
-from retinue.runs.errors import PermanentError, TransientError
+from retinue.runs.errors import ConfigError, PermanentError, TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.loading import environment_of, secrets_of
 from retinue.sandbox.materializing import materialize
+from retinue.sandbox.previewing import preview
+from retinue.sandbox.requirements import PIP
 from retinue.sandbox.scanning import scan
 
 pytestmark = [pytest.mark.promise("E1")]
@@ -246,6 +249,21 @@ async def test_packages_are_installed_from_wheels_by_their_hashes(project: Proje
     assert os.listdir(into.parent) == ["tree"]
 
 
+def test_pip_is_found_where_a_system_has_only_its_venv_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", PIP, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("pip ") and ".whl" in done.stdout
+
+
+async def test_without_git_a_checkout_says_so(project: Project, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = project.repository()
+    project.manifest(f"checkouts: {{x: {{from: repo, commit: {commit}}}}}\n")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match="needs git, which is not installed"):
+        await materialize(project.manifests(), "coder", into, nothing_runs)
+
+
 @pytest.mark.promise("E4")
 async def test_secrets_come_with_an_exec_and_never_into_the_workspace(project: Project, into: Path) -> None:
     project.manifest("environment: {API_KEY: '${DESK_KEY}', MODE: fast, URL: 'https://x/${DESK_KEY}'}\nfiles: {a: x}\n")
@@ -259,3 +277,66 @@ async def test_secrets_come_with_an_exec_and_never_into_the_workspace(project: P
     assert secrets_of(manifest, environ) == ("hunter2-hunter2",)
     with pytest.RaisesExc(PermanentError, match="DESK_KEY", check=lambda error: error.code == "not_made"):
         environment_of(manifest, {}, {})
+
+
+async def test_a_preview_has_the_sizes_of_what_is_made(project: Project, into: Path) -> None:
+    whole(project)
+    manifests = project.manifests()
+    loaded = manifests.loaded("coder")
+    parts = await preview(loaded, manifests.sources)
+    made = await materialize(manifests, "coder", into, nothing_runs)
+    assert (sum(part.entries for part in parts), sum(part.bytes for part in parts)) == (made.entries, made.bytes)
+    assert made.version == loaded.info.version
+    project.manifest(f"checkouts: {{x: {{from: 'https://127.0.0.1:9/x.git', commit: {'b' * 40}}}}}\n", "far")
+    [part] = await preview(manifests.loaded("far"), manifests.sources)
+    assert (part.place, part.note, part.entries) == ("checkouts.x", "fetched when it is made", 0)
+
+
+async def test_nothing_stays_of_a_making_that_is_canceled(project: Project, into: Path) -> None:
+    wheel(project)
+    project.put("requirements.lock", f"some==1.0 --hash=sha256:{'0' * 64}\n")
+    project.manifest("packages: {requirements: requirements.lock, wheels: wheels}\n")
+    begun = asyncio.Event()
+
+    async def run(order: Exec) -> ExecResult:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    making = asyncio.create_task(materialize(project.manifests(), "coder", into, run))
+    await begun.wait()
+    assert os.listdir(into) == [".packages"]
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert os.listdir(into.parent) == []
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05])
+async def test_a_copy_that_is_canceled_stops_and_leaves_nothing(project: Project, into: Path, moment: float) -> None:
+    for number in range(2_000):
+        project.put(f"src/{number}", "x")
+    project.manifest("directories: {src: src}\n")
+    manifests = project.manifests()
+    manifests.loaded("coder")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(moment):
+            await materialize(manifests, "coder", into, nothing_runs)
+    assert os.listdir(into.parent) == []
+
+
+def test_what_replaces_the_folder_of_packages_leads_nowhere(project: Project, into: Path) -> None:
+    outside = project.folder / "outside/.pip"
+    outside.mkdir(parents=True)
+
+    async def run(order: Exec) -> ExecResult:
+        os.rename(into / ".packages", into / "old")
+        os.symlink(outside.parent, into / ".packages")
+        return ExecResult(exit_code=0)
+
+    wheel(project)
+    project.put("requirements.lock", f"some==1.0 --hash=sha256:{'0' * 64}\n")
+    project.manifest("packages: {requirements: requirements.lock, wheels: wheels}\n")
+    with pytest.RaisesExc(PermanentError, match="replaced", check=lambda error: error.code == "packages"):
+        asyncio.run(materialize(project.manifests(), "coder", into, run))
+    assert outside.is_dir() and os.listdir(into.parent) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tests.doubles.sealed import FolderCiphers, kept_keys
 from tests.doubles.trees import look, names
 
-from retinue.runs.errors import TransientError
+from retinue.runs.errors import PermanentError, TransientError
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.trees import CHUNK
@@ -101,13 +102,25 @@ async def test_a_canceled_restore_leaves_no_folder(
     assert names(place) == []
 
 
-async def test_a_full_or_broken_disk_is_said(snapshots: Snapshots, tree: Path, tmp_path: Path) -> None:
+async def test_what_the_disk_says_is_said(
+    snapshots: Snapshots, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = await snapshots.take(tree, TENANT)
-    with pytest.raises(TransientError, match="No such file") as caught:
+    with pytest.raises(PermanentError, match="No such file") as caught:
         await snapshots.restore(taken.snapshot_id, TENANT, tmp_path / "nowhere" / "tree")
     assert caught.value.code == "disk"
-    with pytest.raises(TransientError, match="No such file"):
+    with pytest.raises(PermanentError, match="No such file"):
         await snapshots.take(tmp_path / "work" / "nowhere", TENANT)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(TransientError, match="No space left"):
+        await snapshots.restore(taken.snapshot_id, TENANT, place / "tree")
+    assert names(place) == []
 
 
 async def test_a_virtual_environment_comes_back_and_works(snapshots: Snapshots, tree: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,22 @@ def test_what_a_dead_process_left_is_removed_and_what_a_live_one_writes_is_not(
             two.commit("trees/two", b"")
         one.commit("trees/one", b"")
     assert kept_keys(objects, TENANT) == ["objects/aa/one", "objects/aa/two", "trees/one", "trees/two"]
+
+
+def test_many_batches_come_and_go_at_once(objects: LocalObjects, tmp_path: Path) -> None:
+    """Whoever begins sweeps what is left behind, while others end and remove what is theirs."""
+
+    def write(number: int) -> None:
+        for turn in range(15):
+            with objects.writing(TENANT) as batch:
+                batch.put(f"objects/{number}/{turn}", b"x")
+                if turn % 3:
+                    batch.commit(f"trees/{number}-{turn}", b"head")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(kept_keys(objects, TENANT)) == 8 * 10 * 2
+    assert names(tmp_path / "store" / TENANT / "tmp") == []
 
 
 def test_whoever_collects_waits_for_writers_and_they_for_it(
