@@ -15,7 +15,7 @@ from retinue.sandbox.hosts import plain_name, split_port
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) (HTTP/1\.[01])")
 _FIELD = re.compile(rf"({_TOKEN}):([\t -~\x80-\xff]*)")
-_OTHER_VERSION = re.compile(r"\S+ \S+ (HTTP/\S{1,20})")
+_OTHER_VERSION = re.compile(r"\S+ \S+ (HTTP/(?!1\.[01]$)\S{1,20})")
 _HOP = frozenset("host proxy-connection proxy-authorization connection keep-alive te upgrade".split())
 _MOST_DIGITS = 18
 

@@ -44,9 +44,9 @@ def parse_listed(text: str) -> Listed:
 def split_port(text: str) -> tuple[str, int | None]:
     """`name:port`, `[address]:port` or a name alone. ValueError for a port that is none."""
     if text.startswith("["):
-        name, _, rest = text[1:].partition("]")
+        name, end, rest = text[1:].partition("]")
         port = rest.removeprefix(":") if rest.startswith(":") else ""
-        if rest and not port:
+        if not end or (rest and not port):
             raise ValueError(f"{text!r} is no address: write [address]:port")
     elif text.count(":") > 1:
         name, port = text, ""
