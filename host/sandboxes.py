@@ -20,6 +20,7 @@ from retinue.sandbox.choosing import Backends
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living
 from retinue.sandbox.loading import Loaded, environment_of, secrets_of
+from retinue.sandbox.masking import Mask
 from retinue.sandbox.nearby import Nearby
 from retinue.sandbox.objects import LocalObjects, Objects
 from retinue.sandbox.packing import Cipher
@@ -89,6 +90,7 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
             user=_users(node),
             environment=lambda manifest, own, inside: environment_of(manifest, os.environ, own, inside),
             contents=lambda tenant, loaded: contents_of(node, tiers, tenant, loaded),
+            mask=lambda manifest: Mask(secrets_of(manifest, os.environ)),
             moment=clock.now_ns,
             let_go=backends.close,
         )
@@ -120,7 +122,7 @@ def contents_of(node: Sandboxing, tiers: Tiers, tenant: str, loaded: Loaded) -> 
     """What the workspaces of a tenant and a manifest hold, within the limits of both."""
     limits = loaded.profile.limits
     quota = Quota(bytes=limits.disk, files=limits.files, file_bytes=limits.file_bytes, store_bytes=node.snapshot_bytes)
-    secrets = tuple(value.encode() for value in secrets_of(loaded.manifest, os.environ))
+    secrets = tuple(value.encode() for value in secrets_of(loaded.manifest, os.environ).values())
     rules = Rules(omit=loaded.manifest.exclude, secrets=secrets, quota=quota)
     return SnapshotContents(tiers.snapshots, tenant, rules, tiers)
 

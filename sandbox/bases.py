@@ -30,7 +30,7 @@ from retinue.runs.errors import TransientError
 from retinue.sandbox.cloning import destroy_subvolume, is_subvolume
 from retinue.sandbox.emptying import TREE
 from retinue.sandbox.folders import remove_tree
-from retinue.sandbox.mounts import is_mounted
+from retinue.sandbox.mounts import CHANGES
 from retinue.sandbox.objects import quoted
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.trees import Tree
@@ -87,7 +87,7 @@ class Base:
         self.measure = measure
 
     def stands_below(self, place: Path) -> None:
-        """Note that the workspace in this folder is mounted on the base: it lasts as long as that is."""
+        """Note that the workspace in this folder stands on the base: it lasts as long as that does."""
         note = self._folder / _USERS / blake2b(os.fsencode(place), digest_size=16).hexdigest()
         note.write_bytes(_namespace() + b"\n" + os.fsencode(place))
 
@@ -208,7 +208,7 @@ def _is_used(folder: Path) -> bool:
     for note in notes.iterdir() if notes.is_dir() else ():
         namespace, _, place = note.read_bytes().partition(b"\n")
         path = Path(os.fsdecode(place))
-        if is_mounted(path / TREE) or (namespace != _namespace() and path.exists()):
+        if (path / CHANGES).is_dir() or (namespace != _namespace() and path.exists()):
             return True
     return False
 

@@ -7,7 +7,6 @@ return leaves the box unusable: whoever needs the workspace has it brought back.
 from __future__ import annotations
 
 import asyncio
-from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from retinue.runs.sandboxes import (
 from retinue.sandbox import forwarding, roots
 from retinue.sandbox.backends import Backend, Place, Surroundings
 from retinue.sandbox.living import Workplace
+from retinue.sandbox.masking import Mask, Telling
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.proxy import way_out
 from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
@@ -67,7 +67,8 @@ class Contents(Protocol):
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What a box works with. `environment` gives the variables of an exec, secrets resolved, from its own and where
-    programs see the workspace; PermanentError for one that is not set. `moment` is the time (Unix ns).
+    programs see the workspace; PermanentError for one that is not set. `moment` is the time (Unix ns), `mask` takes
+    secrets out of what comes out.
     """
 
     profile: Profile
@@ -75,6 +76,7 @@ class Kit:
     contents: Contents
     environment: Callable[[dict[str, str], str], dict[str, str]]
     moment: Callable[[], int]
+    mask: Mask
 
 
 async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecResult:
@@ -85,8 +87,10 @@ async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecR
         if proxy is not None:
             environment |= forwarding.VARIABLES
             order = order.model_copy(update={"argv": forwarding.wrapped(order.argv, roots.PROXY)})
-        around = Surroundings(environment, proxy, _telling(watch.output))
-        return await kit.backend.exec(at, kit.profile, order, around)
+        telling = Telling(kit.mask, watch.output)
+        done = await kit.backend.exec(at, kit.profile, order, Surroundings(environment, proxy, telling))
+        telling.end()
+        return kit.mask.result(done)
 
 
 class LocalBox:
@@ -113,7 +117,7 @@ class LocalBox:
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""
         async with self._alone():
-            return await asyncio.to_thread(self._workspace.read, path, offset, limit)
+            return self._kit.mask.content(await asyncio.to_thread(self._workspace.read, path, offset, limit))
 
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""
@@ -240,15 +244,3 @@ class LocalBox:
             yield
         finally:
             self._turn.release()
-
-
-def _telling(output: Callable[[str, str], None]) -> Callable[[str, bytes], None]:
-    """Bytes of both streams as text, characters that are cut in two put together."""
-    decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in ("stdout", "stderr")}
-
-    def tell(stream: str, chunk: bytes) -> None:
-        text = decoders[stream].decode(chunk)
-        if text:
-            output(stream, text)
-
-    return tell

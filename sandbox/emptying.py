@@ -10,20 +10,32 @@ Owns the names. Knows neither what a workspace holds nor who has it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from retinue.sandbox.cloning import destroy_subvolume, is_subvolume
 from retinue.sandbox.folders import remove_tree
-from retinue.sandbox.mounts import CHANGES, LOWER, is_mounted, unmount_below
+from retinue.sandbox.mounts import CHANGES, LOWER, is_mounted, mount_again, unmount_below
 from retinue.sandbox.stat_cache import cache_of
 
 TREE = "tree"
 OVERLAYFS = "overlayfs"
 
 
-def is_whole(folder: Path, tier: str) -> bool:
-    """Whether the workspace that was made by this tier is there: a mount may be gone with the namespace it was in."""
-    return tier != OVERLAYFS or is_mounted(folder / TREE)
+def rest_place(folder: Path) -> None:
+    """Nobody uses the workspace for now: nothing stays mounted, and nothing of it is lost."""
+    unmount_below(folder)
+
+
+def wake_place(folder: Path, tier: str, uid: int | None) -> bool:
+    """Whether the workspace that was made by this tier is there to be used: an overlay is mounted again."""
+    if tier != OVERLAYFS or is_mounted(folder / TREE):
+        return True
+    try:
+        mount_again(folder, folder / TREE, os.geteuid() if uid is None else uid)
+    except OSError:
+        return False
+    return True
 
 
 def empty_place(folder: Path) -> None:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import SandboxState
-from retinue.sandbox.emptying import TREE, is_whole, remove_place
+from retinue.sandbox.emptying import TREE, remove_place, rest_place, wake_place
 
 _STATE, _LOCK = "state.json", "lock"
 
@@ -71,7 +71,8 @@ class Workplace:
         self._write(self._note.model_copy(update={"operation": "", "state": state}))
 
     def let_go(self) -> None:
-        """Others may have it."""
+        """Others may have it; nothing of it stays mounted."""
+        rest_place(self.folder)
         os.close(self._lock)
 
     def remove(self) -> None:
@@ -119,7 +120,7 @@ class Living:
             return None
         note = _read(newest)
         known = note is not None and note.boot == self._boot and note.state.sandbox_id == sandbox_id
-        if note is None or not known or not is_whole(newest, note.state.tier):
+        if note is None or not known or not wake_place(newest, note.state.tier, note.uid):
             os.close(lock)
             return None
         return Workplace(newest, lock, note)

@@ -232,9 +232,9 @@ def environment_of(
     return found | dict(own)
 
 
-def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Values that must never be in a workspace or a record, as far as the host has them."""
-    return tuple(value for name in manifest.secrets if (value := environ.get(name)))
+def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str]:
+    """By name, values that must never be in a snapshot or a record, as far as the host has them."""
+    return {name: value for name in manifest.secrets if (value := environ.get(name))}
 
 
 # -- telling mistakes --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 from retinue.sandbox.folders import remove_tree
 
 CHANGES, LOWER = "overlay", "lower"
+_BASE = "base"
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _CLONE, _EMPTY_PATH, _MOVE_EMPTY, _IDMAP, _AT = 0x1, 0x1000, 0x4, 0x00100000, -100
 _NOSUID, _NODEV, _DETACH, _NOFOLLOW = 0x2, 0x4, 0x2, 0x8
@@ -47,17 +48,29 @@ def mount_overlay(base: Path, folder: Path, tree: Path, uid: int) -> None:
         for each in (own, lower, own / "work", own / "upper", tree):
             each.mkdir(mode=0o700)
         os.chown(own / "upper", uid, uid)
-        with _shown_as(base, lower, uid), _paths(lower, own / "upper", own / "work") as (below, upper, work):
-            options = (
-                f"lowerdir={below},upperdir={upper},workdir={work},redirect_dir=on,index=off,metacopy=off,volatile"
-            )
-            flags = _NOSUID | _NODEV
-            _check(_libc.mount(b"overlay", os.fsencode(tree), b"overlay", flags, options.encode()))
+        (own / _BASE).symlink_to(base)
+        _mount(base, folder, tree, uid)
     except BaseException:
         unmount_below(folder)
         for each in (own, lower, tree):
             remove_tree(each)
         raise
+
+
+def mount_again(folder: Path, tree: Path, uid: int) -> None:
+    """Show at `tree` what `mount_overlay` has shown there before it was unmounted, with all changes. OSError."""
+    remove_tree(folder / CHANGES / "work" / "work" / "incompat")  # says that it was not unmounted: it was, by us
+    base = (folder / CHANGES / _BASE).readlink()
+    if not base.is_dir():
+        raise OSError(errno.ENOENT, "its base is gone")
+    _mount(base, folder, tree, uid)
+
+
+def _mount(base: Path, folder: Path, tree: Path, uid: int) -> None:
+    own, lower = folder / CHANGES, folder / LOWER
+    with _shown_as(base, lower, uid), _paths(lower, own / "upper", own / "work") as (below, upper, work):
+        options = f"lowerdir={below},upperdir={upper},workdir={work},redirect_dir=on,index=off,metacopy=off,volatile"
+        _check(_libc.mount(b"overlay", os.fsencode(tree), b"overlay", _NOSUID | _NODEV, options.encode()))
 
 
 def unmount_below(folder: Path) -> None:

@@ -33,6 +33,7 @@ from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import Manifest
+from retinue.sandbox.masking import Mask
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
 
@@ -55,6 +56,7 @@ class Parts:
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
     user: Callable[[str, Path], int | None]
     environment: Callable[[Manifest, dict[str, str], str], dict[str, str]]
+    mask: Callable[[Manifest], Mask]
     contents: Callable[[str, Loaded], Contents]
     moment: Callable[[], int]
     let_go: Callable[[], None]
@@ -203,6 +205,7 @@ class Room:
             backend=backend,
             contents=parts.contents(owner.tenant_id, loaded),
             environment=partial(parts.environment, loaded.manifest),
+            mask=parts.mask(loaded.manifest),
             moment=parts.moment,
         )
         if state.confinement and (weaker := _weaker(state, report)):

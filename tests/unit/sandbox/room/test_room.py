@@ -26,6 +26,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
     Watch,
 )
+from retinue.sandbox.mounts import mounted_below
 from retinue.sandbox.pins import PinnedManifest, write_lock
 from retinue.sandbox.room import Room
 from retinue.store.store import Store
@@ -82,7 +83,7 @@ async def said(box: Box, *argv: str) -> str:
 async def test_a_workspace_is_made_from_its_manifest_and_its_record_says_all(node: Node) -> None:
     box = await node.room.create(ORDER, owner())
     assert await said(box, "cat", "a.txt") == "hello"
-    assert await said(box, "sh", "-c", "echo $WHO") == "swordfish-and-chips\n"
+    assert await said(box, "sh", "-c", "test $WHO = swordfish-and-chips && echo $WHO") == "[SANDBOX_TEST_SECRET]\n"
     state = box.state
     assert (state.manifest, state.profile, state.backend, state.generation) == ("coder", "strict", "bubblewrap", 2)
     assert state.manifest_version.startswith("m1-") and state.confinement["files"] == "enforced"
@@ -149,6 +150,24 @@ async def test_a_snapshot_is_forked_and_the_best_fork_adopted(node: Node) -> Non
     if os.geteuid() == 0:
         users = {(await asyncio.to_thread(_tree(node, fork.state).stat)).st_uid for fork in forks}
         assert len(users) == 4 and 0 not in users
+
+
+async def test_a_fork_rests_with_nothing_mounted_and_goes_on_as_it_was(node: Node) -> None:
+    box = await node.room.create(ORDER, owner())
+    head = (await box.snapshot()).head_snapshot_id
+    fork = await node.room.create(SandboxOrder("fork", "fork", "coder", head, "sbx-1"), owner(run_id="child"))
+    await fork.edit("a.txt", "hello", "good day")
+    await fork.write("new/b.txt", b"bee")
+    state = fork.state
+    await node.move()
+    work = node.settings.data_folder / "sandboxes" / "work"
+    assert await asyncio.to_thread(mounted_below, work) == []
+    again = await node.room.attach(state, owner(2, run_id="child"))
+    assert again is not None and again.state.tier == state.tier
+    assert [(await again.read(path)).text for path in ("a.txt", "new/b.txt")] == ["good day", "bee"]
+    assert await said(again, "cat", "a.txt") == "good day"
+    kept = await again.snapshot()
+    assert kept.head_snapshot_id not in (None, head)
 
 
 async def test_what_is_ended_is_removed_and_what_waits_stays(node: Node) -> None:
