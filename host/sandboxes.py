@@ -19,7 +19,7 @@ from retinue.sandbox.boxes import Contents
 from retinue.sandbox.choosing import Backends
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living
-from retinue.sandbox.loading import Loaded, secrets_of
+from retinue.sandbox.loading import Loaded, environment_of, secrets_of
 from retinue.sandbox.nearby import Nearby
 from retinue.sandbox.objects import LocalObjects, Objects
 from retinue.sandbox.packing import Cipher
@@ -82,17 +82,22 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
     backends = Backends(None if node.users is None else node.users[1])
     return Room(
         Parts(
-            node=socket.gethostname(),
+            node=this_node(),
             manifests=manifests,
             living=Living(folder / "work", boot_id()),
             choose=lambda profile: backends.choose(node.backend, profile),
             user=_users(node),
-            environment=lambda name, own, inside: manifests.environment(name, os.environ, own, inside),
+            environment=lambda manifest, own, inside: environment_of(manifest, os.environ, own, inside),
             contents=lambda tenant, loaded: contents_of(node, tiers, tenant, loaded),
             moment=clock.now_ns,
             let_go=backends.close,
         )
     )
+
+
+def this_node() -> str:
+    """What records call this machine."""
+    return socket.gethostname()
 
 
 def open_snapshots(settings: Settings, store: Store) -> Snapshots:

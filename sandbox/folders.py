@@ -131,7 +131,7 @@ def _lift(root: int, name: str) -> None:
 
 
 def _names(fd: int) -> list[tuple[str, bool]]:
-    os.lseek(fd, 0, os.SEEK_SET)  # on btrfs an open directory does not show what was put into it since its last rewind
+    os.lseek(fd, 0, os.SEEK_SET)  # btrfs shows what came since only to whoever begins anew
     with os.scandir(fd) as found:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 
