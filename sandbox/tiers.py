@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ class Tiers:
         self._found: dict[bool, tuple[str, ...]] = {}
         self._trees: OrderedDict[tuple[str, str], Tree] = OrderedDict()
         self._wanted: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._lock, self._probing = Lock(), Lock()
+        self._lock, self._probing, self._copying = Lock(), Lock(), Lock()
 
     async def fill(self, place: Workplace, tenant: str, snapshot_id: str, quota: Quota) -> Kept:
         """Make the folder `tree` of a place, which must not exist. Raises as `Snapshots.restore` does."""
@@ -134,7 +135,8 @@ class Tiers:
 
         with self._bases.held(*key, make, job.stop) as base:
             base.measure.check(job.quota)
-            _WAYS[tier](base, job)
+            with self._copying if tier == COPY else nullcontext():  # several at once are slower on most disks
+                _WAYS[tier](base, job)
             measure = base.measure
         return Kept(key[1], measure.entries, measure.bytes, measure.omitted, tier)
 
