@@ -23,11 +23,11 @@ from tests.doubles.sandboxes import Nodes
 
 from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
-from retinue.ingress import client as clients
+from retinue.ingress import connecting
 from retinue.ingress.client import Client
 from retinue.ingress.connecting import connect
 from retinue.runs.contracts import RunRecord
-from retinue.runs.control import RunQuery
+from retinue.runs.control import RunQuery, SandboxQuery
 from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelReply, ModelRequest, OnDelta
 from retinue.sessions.catalog import Catalog
@@ -86,7 +86,7 @@ def live(life: Life) -> None:
     plain = composition.services_of
     boxes = Nodes(folder / "nodes", now=now).node(f"n{life.number % 2}")
     composition.services_of = lambda *given: replace(plain(*given), sandboxes=boxes)  # type: ignore[assignment]
-    clients.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
+    connecting.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 
     async def work() -> dict[str, Any]:
@@ -171,6 +171,7 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
     ]
     places = [frame.position + offset for frame in frames for offset in range(len(frame.entries))]
     request = accepted.request
+    boxes = await client.store.sandbox_records.listed(SandboxQuery(run_id=record.run_id, limit=1_000))
     return {
         "record": record.model_dump(mode="json"),
         "place": [request.group_key, request.group_index],
@@ -178,6 +179,7 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
         "scope": request.effect_scope,
         "entries": entries,
         "positions": places,
+        "boxes": {box.state.sandbox_id: box.state.model_dump(mode="json") for box in boxes},
     }
 
 
