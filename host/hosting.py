@@ -15,7 +15,7 @@ from typing import Any
 
 from retinue.host.clock import now_ns
 from retinue.runs import ending
-from retinue.runs.errors import Fenced, StoreError
+from retinue.runs.errors import Fenced, StoreBroken, StoreError
 from retinue.runs.execution import Execution
 from retinue.runs.ownership import HostInfo, LeasedRun
 from retinue.runs.ports import Services
@@ -98,10 +98,13 @@ class Host:
     async def serve(self) -> None:
         """Register, then host runs until `stop`; what is not finished then goes back into its queue.
 
-        Raises what the store said when it refused to be written for longer than the shape's patience.
+        Raises what the store said when it refused to be written for longer than the shape's patience, or is broken,
+        and what a duty failed with.
         """
         await self._store.register(self.info)
         duties = [asyncio.create_task(duty()) for duty in (self._sweep_for_ever, self._tend_for_ever, *self._duties)]
+        for duty in duties:
+            duty.add_done_callback(self._duty_ended)
         try:
             await self._lease_for_ever()
         finally:
@@ -117,6 +120,22 @@ class Host:
             await self._services.models.close()
         if self._failure is not None:
             raise self._failure
+
+    def _duty_ended(self, duty: asyncio.Task[None]) -> None:
+        """A host without its duties is no host: who waits for it hears of the failure of one."""
+        if not duty.cancelled() and (error := duty.exception()) is not None:
+            _LOG.error("a duty of this host failed: %s", error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Let `serve` end with an error."""
+        self._failure = self._failure or error
+        self.stop()
+
+    def _heard(self, error: BaseException) -> None:
+        """The store has refused something that this host tries again later; a broken one ends it."""
+        if isinstance(error, StoreBroken):
+            self._fail(error)
 
     def serve_also(self, pools: Sequence[str]) -> None:
         """Take from these pools too, to run what is in them or pass it on."""
@@ -146,6 +165,7 @@ class Host:
                 try:
                     await self._look()
                 except StoreError as error:
+                    self._heard(error)
                     _LOG.warning("%s; trying again", error)
                     self._unsure = True
                     await asyncio.sleep(_TEND)
@@ -215,6 +235,7 @@ class Host:
     def _give_back(self, leased: LeasedRun, error: BaseException) -> None:
         """Let a run go back to its queue; since when the store refuses to be written is remembered."""
         self._stranded.append((leased, None))
+        self._heard(error)
         if isinstance(error, Fenced):
             _LOG.info("%s", error)
             return
@@ -226,13 +247,13 @@ class Host:
         """Stop serving when the store has refused for longer than this host is to bear."""
         since, patience = self._refused_since, self._shape.patience
         if since is not None and patience is not None and time.monotonic() - since > patience:
-            self._failure = self._refusal
-            self.stop()
+            self._fail(self._refusal or StoreError("the store refuses to be written"))
 
     async def _bury(self, execution: Execution, leased: LeasedRun, error: Exception) -> None:
         try:
             await ending.fail(execution, error)
         except StoreError as failure:
+            self._heard(failure)
             _LOG.error("run %s: %s, and it cannot be ended: %s", leased.request.run_id, error, failure)
             self._stranded.append((leased, None))
 
@@ -252,6 +273,7 @@ class Host:
                 await self._return_stranded()
                 await self._end_sessions()
             except StoreError as error:
+                self._heard(error)
                 _LOG.warning("%s; trying again", error)
             self._loses_patience()
             await asyncio.sleep(_TEND)

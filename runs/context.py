@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
 from retinue.runs.contracts import OWN_FACTS, Branch, Budget, Json, RunRequest
 from retinue.runs.definitions import Definition, ToolLike, parse_as, type_of
 from retinue.runs.determinism import SCOPE
@@ -27,6 +25,7 @@ from retinue.runs.joins import Join, all_of, seconds
 from retinue.runs.journal import Outcome
 from retinue.runs.outputs import Check
 from retinue.runs.patience import Duration, patience
+from retinue.runs.piecewise import dump, load
 from retinue.runs.remembering import Remembers
 from retinue.runs.sandbox_handles import UsesSandboxes
 from retinue.runs.sources import Source
@@ -262,8 +261,8 @@ class Context(Remembers, UsesSandboxes):
     def _carried(self, name: str, state: Any) -> Any:
         """The state as a resumed call would read it from the journal."""
         try:
-            return from_json(to_json(to_json_value(state)))
-        except PydanticSerializationError as error:
+            return load(dump(to_json_value(state)))
+        except ValueError as error:
             raise InvalidInput(f"checkpoint {name!r}: the state is not JSON: {error}; pass plain data") from None
 
     async def _children(

@@ -9,8 +9,6 @@ import asyncio
 import logging
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
 from retinue.runs.contracts import NOTHING, ErrorInfo, Json, RunRequest, Status, StopReason, Usage
 from retinue.runs.effects import rolling
 from retinue.runs.effects.run import Run
@@ -19,6 +17,7 @@ from retinue.runs.identity import child_id, effect_key
 from retinue.runs.journal import Finished
 from retinue.runs.machine import STATUS_OF
 from retinue.runs.ownership import Finish, NewRun, Spawn
+from retinue.runs.piecewise import dump, load
 from retinue.runs.steps import Command, Done, cut_short, error_info, outcome_of
 from retinue.runs.tracing import span_id_of
 
@@ -47,8 +46,8 @@ async def finish(run: Run, body: asyncio.Task[Any]) -> None:
     result = body.result()
     ended = result if isinstance(result, Ended) else Ended(result)
     try:
-        value = from_json(to_json(ended.value))
-    except PydanticSerializationError as error:
+        value = load(dump(ended.value))
+    except ValueError as error:
         message = f"{run.request.target} returned what is not JSON: {error}"
         await _end(run, StopReason.output_rejected, error=_info(StopReason.output_rejected, message))
         return

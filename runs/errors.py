@@ -13,7 +13,7 @@ and what to do. Knows nothing of who raises or catches them.
     │   ├── BudgetExhausted / PolicyDenied / ReplayMismatch / InvalidDecision / OutputRejected
     │   └── SideEffectUnknown an effect may have happened though no outcome was recorded
     ├── EffectError           a model or a capability failed: Transient (may be retried) or Permanent
-    └── StoreError            Fenced, StoreFull, StoreBusy, StoreUnreachable, SchemaMismatch
+    └── StoreError            Fenced, StoreFull, StoreBusy, StoreUnreachable, StoreBroken, SchemaMismatch
 """
 
 from __future__ import annotations
@@ -168,6 +168,10 @@ class StoreBusy(StoreError):
 
 class StoreUnreachable(StoreError):
     """A part of the store that is not on this machine does not answer, or does not let us in; it may later."""
+
+
+class StoreBroken(StoreError):
+    """A part of the store that is not its disk fails, such as a file of the package: to wait helps nobody."""
 
 
 class SchemaMismatch(StoreError):

@@ -212,7 +212,8 @@ class Execution:
         if not self.history.admitted and not live:
             admission.admit(self, definition)
         self._body = Body(self, self._host_loop, self._recorder.note, live)
-        self._body.begin(definition, self.leased.input, replay.private(state))
+        own = state if isinstance(state, AgentState) else replay.private(state)
+        self._body.begin(definition, self.leased.input, own)
 
     def _replay(self) -> None:
         """Bring the function to where it was; what it asked for and nobody has finished is begun next."""

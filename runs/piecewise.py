@@ -1,18 +1,22 @@
 """JSON of large values, made in pieces.
 
 One call for all of a large value keeps the interpreter to itself until it is done, in whichever thread it is made, and
-stops every event loop of the process for that long. Knows what a value weighs, not what it means.
+stops every event loop of the process for that long. What JSON's strict form has no word for and Python has, lone
+surrogates and numbers of thousands of digits, is written and read all the same. Knows what a value weighs, not what it
+means.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from retinue.runs.contracts import Json
 
@@ -24,23 +28,28 @@ _OPEN: dict[bytes, type[Any]] = {b"[": list, b"{": dict}
 _DEEPEST = 100
 """Levels of nesting that are looked into for pieces."""
 
+_MOST_LEVELS = 255
+"""Levels of nesting that are written, as `to_json` has it."""
+
 
 def dump(value: object) -> bytes:
-    """As `pydantic_core.to_json`, which also says what is raised; between pieces there is a line's end."""
+    """As `pydantic_core.to_json`, which also says what is raised; between pieces there is a line's end. Lone surrogates
+    are kept, escaped.
+    """
     if weigh(value, PIECE) <= PIECE:
-        return to_json(value)
+        return _json(value, read=False)
     texts: list[bytes] = []
     _put(value, texts, parse=False)
     return b"\n".join(texts)
 
 
 def load(text: bytes) -> Json:
-    """As `pydantic_core.from_json`; piece by piece what `dump` has made."""
+    """What `dump` has made, piece by piece, or any other JSON. ValueError when it is none."""
     lines = text.split(b"\n")
     if len(lines) > 1 and lines[0] in _OPEN:
         with suppress(ValueError, TypeError, IndexError):  # these lines are others' lines: read as a whole
             return _load_lines(lines)
-    return from_json(text)
+    return _read(text)
 
 
 def plain(value: object) -> tuple[Json, bytes]:
@@ -90,7 +99,7 @@ def _put(value: Any, texts: list[bytes], parse: bool, level: int = 0) -> Json:
     kind = type(value)
     if kind is str and len(value) > PIECE:
         slices = (value[start : start + PIECE] for start in range(0, len(value), PIECE))
-        texts.append(b'"' + b"".join(to_json(part)[1:-1] for part in slices) + b'"')
+        texts.append(b'"' + b"".join(_json(part, parse)[1:-1] for part in slices) + b'"')
         return value
     if level < _DEEPEST and kind in (list, tuple, dict) and weigh(value, PIECE) > PIECE:
         if kind is not dict:
@@ -103,7 +112,46 @@ def _put(value: Any, texts: list[bytes], parse: bool, level: int = 0) -> Json:
 
 
 def _json(value: object, read: bool) -> bytes:
-    return to_json(value, inf_nan_mode="null" if read else "constants")
+    if read:
+        return to_json(value, inf_nan_mode="null")
+    try:
+        return to_json(value, inf_nan_mode="constants")
+    except ValueError:  # of lone surrogates, or for good
+        with suppress(RecursionError):
+            return _escaped(value)
+        raise
+
+
+def _escaped(value: object, level: int = 0) -> bytes:
+    """As `to_json`, which also says what is raised, with lone surrogates as JSON has them in other characters."""
+    if level > _MOST_LEVELS:
+        raise ValueError("it is nested too deeply, or a part of itself")
+    if isinstance(value, str):
+        return json.dumps(to_jsonable_python(value)).encode()
+    if isinstance(value, dict):
+        pairs = (_escaped(_name(name)) + b":" + _escaped(part, level + 1) for name, part in value.items())
+        return b"{" + b",".join(pairs) + b"}"
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(_escaped(part, level + 1) for part in value) + b"]"
+    found = to_jsonable_python(value)
+    return _escaped(found, level + 1) if isinstance(found, str | dict | list) else to_json(found)
+
+
+def _name(name: object) -> str:
+    if isinstance(name, str):
+        return str(to_jsonable_python(name))
+    return str(next(iter(from_json(to_json({name: None})))))
+
+
+def _read(text: bytes) -> Json:
+    """The strict parser knows no lone surrogate, no number of thousands of digits and no more than 200 levels."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        try:
+            return json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
+        except (ValueError, RecursionError):
+            raise error from None
 
 
 def _put_list(items: Any, texts: list[bytes], parse: bool, level: int) -> list[Json]:
@@ -128,7 +176,7 @@ def _put_dict(items: dict[str, Any], texts: list[bytes], parse: bool, level: int
         texts += (b",",) if number else ()
         if len(group) == 1:
             name, value = group[0]
-            texts.append(to_json(name) + b":")
+            texts.append(_json(name, parse) + b":")
             found[name] = _put(value, texts, parse, level + 1)
             continue
         text = _json(dict(group), parse)
@@ -152,9 +200,9 @@ def _load_lines(lines: list[bytes]) -> Json:
                 return ended
             _attach(opened[-1][0], its_name, ended)
         elif line.endswith(b":"):
-            name = from_json(line[:-1])
+            name = _read(line[:-1])
         elif name is not None:
-            opened[-1][0][name] = from_json(line)
+            opened[-1][0][name] = _read(line)
             name = None
         elif line != b",":
             _extend(opened[-1][0], line)
@@ -171,9 +219,9 @@ def _attach(opened: Any, name: str | None, part: Json) -> None:
 def _extend(opened: Any, line: bytes) -> None:
     """Add neighbours to what they stand in."""
     if isinstance(opened, list):
-        opened += from_json(b"[" + line + b"]")
+        opened += _read(b"[" + line + b"]")
     else:
-        opened |= from_json(b"{" + line + b"}")
+        opened |= _read(b"{" + line + b"}")
 
 
 def _grouped(weighed: Iterable[tuple[Any, int]]) -> Iterator[list[Any]]:

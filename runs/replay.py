@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic_core import from_json, to_json
-
 from retinue.runs.contracts import Branch, Json
 from retinue.runs.effects import children
 from retinue.runs.errors import ReplayMismatch
 from retinue.runs.history import History
 from retinue.runs.journal import Intent, Outcome
 from retinue.runs.ownership import Journal
-from retinue.runs.piecewise import weigh
+from retinue.runs.piecewise import dump, load, weigh
 from retinue.runs.steps import Command, Done
 
 LARGE = 1024 * 1024
 """Bytes of a value that are copied on the event loop."""
+_SAME = frozenset({type(None), bool, int, float})
+"""What is the same when it is read from its JSON."""
 
 WAYS_ON = (
     "bring back the version it began with; or `retinue retry RUN --migrate` goes on with the new code from the newest "
@@ -112,17 +112,17 @@ def seen(outcome: Outcome, done: Done, written: bool) -> Outcome:
     written, so it gets one of its own unless that is `written`."""
     if done.live is not None:
         return outcome.model_copy(update={"content": done.live})
-    if written or not isinstance(outcome.content, dict | list):
+    if written:
         return outcome
     return outcome.model_copy(update={"content": private(outcome.content)})
 
 
 def private(value: Json) -> Json:
     """A copy of a value, as it would be read from the journal; what is no JSON stays itself, and is refused there."""
-    if not isinstance(value, dict | list):
+    if type(value) in _SAME or (type(value) is str and value.isascii()):
         return value
     try:
-        return from_json(to_json(value))
+        return load(dump(value))
     except ValueError:
         return value
 

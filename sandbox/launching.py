@@ -159,9 +159,9 @@ class Running:
     def _hear(self, said: dict[str, Any]) -> None:
         self.pid, self.keeper = said.get("pid", self.pid), said.get("keeper", self.keeper)
         self._status = said.get("status", self._status)
+        self._failed = said.get("failed", self._failed)
         if said.get("gone"):
             self._told = True
-            self._failed = said["failed"]
             self._end()
 
     def _end(self) -> None:

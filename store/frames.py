@@ -8,10 +8,11 @@ transcript repeats it. Content above the inline limit becomes a blob. Knows no S
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Json
@@ -111,7 +112,7 @@ class FrameCodec:
             return entries if sealed is None else tuple(_spoken(entry, _ERASED) for entry in entries)
         return tuple(
             entry if content is None else self._opened(tenant_id, entry, content, fetch)
-            for entry, content in zip(entries, _load(plain), strict=True)
+            for entry, content in zip(entries, load(plain), strict=True)
         )
 
     def erased(self, tenant_id: str, bound_to: str, sealed: bytes | None, entries: Sequence[AnyEntry]) -> bool:
@@ -136,7 +137,7 @@ class FrameCodec:
     def open(self, tenant_id: str, sealed: bytes | None, bound_to: str) -> Json:
         """The value that `seal` was given; None when the tenant's key was destroyed."""
         plain = None if sealed is None else self.vault.open(tenant_id, sealed, bound_to.encode())
-        return None if plain is None else _load(plain)
+        return None if plain is None else load(plain)
 
     def _stored(self, tenant_id: str, content: Json, encoded: Encoded) -> bytes:
         if content is None:
@@ -178,7 +179,7 @@ class FrameCodec:
             return content
         if _BLOB in content:
             plain = self._blobs.get(tenant_id, content[_BLOB])
-            content = None if plain is None else _load(plain)
+            content = None if plain is None else load(plain)
         if isinstance(content, dict) and _PLAIN in content:
             return content[_PLAIN]
         if isinstance(content, dict) and isinstance(content.get(_SHARED), dict) and _REFERENCES in content[_SHARED]:
@@ -191,12 +192,24 @@ class FrameCodec:
         if sealed is None:
             raise StoreError(f"shared content {address.hex()} of tenant {tenant_id!r} is missing from the store")
         plain = self.vault.open(tenant_id, sealed, address)
-        return None if plain is None else _load(plain)
+        return None if plain is None else load(plain)
 
 
 def _facts(entry: AnyEntry) -> bytes:
-    """What `ENTRIES` reads. Each class writes its own: finding the member of the union costs as much again."""
-    return entry.__pydantic_serializer__.to_json(entry)
+    """What `ENTRIES` reads. Each class writes its own: finding the member of the union costs as much again. A fact is
+    plain: a name of a file that is no text is told as it can be printed."""
+    try:
+        return entry.__pydantic_serializer__.to_json(entry)
+    except PydanticSerializationError:
+        return to_json(_printable(entry.model_dump()))
+
+
+def _printable(value: Json) -> Json:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_printable(name): _printable(part) for name, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _looks_marked(content: dict[str, Json]) -> bool:
@@ -244,17 +257,7 @@ def _dump(value: Json) -> bytes:
     """Compact JSON; anything pydantic can serialise is accepted, lone surrogates are kept escaped."""
     try:
         return dump(value)
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
     except ValueError as error:
         raise StoreError(
             f"a value of type {type(value).__name__} is not JSON and cannot be journaled: {error}"
         ) from None
-
-
-def _load(plain: bytes) -> Json:
-    """What `_dump` made; the strict parser knows neither a lone surrogate nor more than 200 levels."""
-    try:
-        return load(plain)
-    except ValueError:
-        return json.loads(plain)

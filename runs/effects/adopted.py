@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
 from retinue.runs.contracts import ErrorInfo, Json
 from retinue.runs.doors import Doors, DoorsClosed
 from retinue.runs.effects import models, plain, queued, retrying
@@ -26,6 +24,7 @@ from retinue.runs.errors import BudgetExhausted, ConfigError, PermanentError, Re
 from retinue.runs.identity import digest_of
 from retinue.runs.journal import EffectKind, Outcome
 from retinue.runs.messages import ModelRequest, ToolSpec
+from retinue.runs.piecewise import dump, load
 from retinue.runs.steps import Command, Done, Wait, cut_short, error_info, intent_of, outcome_of
 
 _LOG = logging.getLogger("retinue.runs")
@@ -166,8 +165,8 @@ class Adoption:
 
     def _done(self, value: object) -> Done:
         try:
-            return Done(value=from_json(to_json(value)), facts=self._facts())
-        except PydanticSerializationError as error:
+            return Done(value=load(dump(value)), facts=self._facts())
+        except ValueError as error:
             message = f"{self._command.name} returned what is not JSON: {error}"
             return self._failed(PermanentError(message, code="invalid_output"))
 

@@ -10,12 +10,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
 from retinue.runs.contracts import NOTHING, ErrorInfo
 from retinue.runs.effects import doubts, retrying
 from retinue.runs.effects.run import Run
 from retinue.runs.errors import EffectError, PermanentError, StoreUnreachable
+from retinue.runs.piecewise import dump, load
 from retinue.runs.steps import Command, Done, Wait, intent_of
 
 
@@ -67,10 +66,11 @@ async def _run(run: Run, command: Command) -> object:
             value = await function(*command.arguments)
         else:
             value = await asyncio.to_thread(function, *command.arguments)
-        return from_json(to_json(value))
-    except PydanticSerializationError as error:
-        raise PermanentError(f"step {command.name} returned what is not JSON: {error}", code="invalid_output") from None
     except (EffectError, StoreUnreachable):
         raise
     except (Exception, SystemExit) as error:
         raise PermanentError(f"step {command.name} raised {type(error).__name__}: {error}", code="raised") from error
+    try:
+        return load(dump(value))
+    except ValueError as error:
+        raise PermanentError(f"step {command.name} returned what is not JSON: {error}", code="invalid_output") from None

@@ -86,6 +86,7 @@ def live(life: Life) -> None:
     plain = composition.services_of
     boxes = Nodes(folder / "nodes", now=now).node(f"n{life.number % 2}")
     composition.services_of = lambda *given: replace(plain(*given), sandboxes=boxes)  # type: ignore[assignment]
+    assert hasattr(connecting, "open_store"), "the store is opened elsewhere now: watch it there"
     connecting.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pydantic_core import from_json, to_json
-
 from retinue.runs.arrivals import Group
 from retinue.runs.contracts import (
     NOTHING,
@@ -20,6 +18,7 @@ from retinue.runs.contracts import (
 )
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import ENTRIES, AnyEntry, Finished, Frame
+from retinue.runs.piecewise import dump, load
 from retinue.runs.sessions import SessionRow
 
 
@@ -35,7 +34,7 @@ class Stored:
 
     def entries(self) -> tuple[AnyEntry, ...]:
         """The entries, made anew."""
-        pairs = zip(ENTRIES.validate_json(self.facts), from_json(self.contents), strict=True)
+        pairs = zip(ENTRIES.validate_json(self.facts), load(self.contents), strict=True)
         return tuple(entry.model_copy(update={"content": content}) for entry, content in pairs)
 
 
@@ -74,7 +73,7 @@ class Kept:
 def as_bytes(entries: Iterable[AnyEntry]) -> tuple[bytes, bytes]:
     listed = tuple(entries)
     try:
-        return ENTRIES.dump_json(listed), to_json([entry.content for entry in listed])
+        return ENTRIES.dump_json(listed), dump([entry.content for entry in listed])
     except ValueError as error:
         raise StoreError(f"a value is not JSON and cannot be journaled: {error}") from None
 

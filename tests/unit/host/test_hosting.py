@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from retinue.host.composition import Project, load_project, make_host
 from retinue.host.hosting import Host, HostShape
 from retinue.runs.contracts import Branch, Status
 from retinue.runs.control import RunQuery
-from retinue.runs.errors import StoreBusy, StoreFull
+from retinue.runs.errors import StoreBroken, StoreBusy, StoreFull
 from retinue.runs.ownership import LeasedRun, NewRun
 from retinue.store.sqlite import SqliteStore
 
@@ -280,3 +281,52 @@ async def test_a_run_that_was_leased_by_a_commit_whose_answer_was_lost_is_run(
         run_id = await place.submit("many", 3)
         assert (await place.ended(run_id)).status is Status.completed
     assert [leased.request.run_id for leased in lost] == [run_id]
+
+
+@pytest.mark.rule("R3")
+@pytest.mark.parametrize("operation", ["lease", "tend", "append"])
+async def test_a_store_that_no_waiting_mends_ends_its_host(
+    place: Place, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    def lacks(_: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "lease.sql")
+
+    async def broken(*_: Any, **more: Any) -> Any:
+        await place.store._writer.submit(lacks)
+
+    await place.submit("must_stamp", "paper")
+    monkeypatch.setattr(place.store, operation, broken)
+    host = make_host(place.project, place.store, HostShape(("runs", "workers")), "test")
+    async with asyncio.timeout(_BOUND):
+        with pytest.raises(StoreBroken, match=r"lease\.sql.*no fault of its disk"):
+            await host.serve()
+
+
+@pytest.mark.rule("R3")
+async def test_a_fault_of_the_disk_is_outlived(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, faults = place.store.lease, [errno.EIO, errno.EROFS, errno.ENOSPC, errno.EMFILE]
+
+    def fault(_: Any) -> None:
+        raise OSError(faults.pop(), "a fault")
+
+    async def shaky(*words: Any, **more: Any) -> Any:
+        if faults:
+            await place.store._writer.submit(fault)
+        return await lease(*words, **more)
+
+    monkeypatch.setattr(place.store, "lease", shaky)
+    monkeypatch.setattr("retinue.host.hosting._TEND", 0.001)
+    async with place.hosting():
+        assert (await place.ended(await place.submit("must_stamp", "paper"))).ok
+    assert not faults
+
+
+async def test_a_host_whose_duty_fails_ends_with_what_it_failed_with(place: Place) -> None:
+    async def fails() -> None:
+        raise ZeroDivisionError("a defect")
+
+    made = make_host(place.project, place.store, HostShape(("runs",)), "test")
+    host = Host(made.info, HostShape(("runs",)), place.store, made._services, [fails])
+    async with asyncio.timeout(_BOUND):
+        with pytest.raises(ZeroDivisionError, match="a defect"):
+            await host.serve()

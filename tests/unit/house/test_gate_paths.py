@@ -63,12 +63,12 @@ DOORS: dict[str, set[str]] = {
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
     # The sandboxes of this process: in a run's own record of them; the host lets go of them.
     "sandboxes": {
-        "host.composition:make_host",
         "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
         "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
+        "host.composition:make_host",
         "host.hosting:Host._carry",
         "host.hosting:Host.serve",
     },
@@ -151,6 +151,7 @@ NETWORK: dict[str, set[str]] = {
         "actors.runtime",
         "sandbox.bubblewrap",
         "sandbox.launching",
+        "sandbox.mounts",
         "sandbox.selftest",
         "sessions.mcp.children",
         "store.backup",

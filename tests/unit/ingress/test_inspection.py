@@ -65,7 +65,7 @@ async def test_what_was_erased_is_said_to_be(tmp_path: Path, back: bool) -> None
     async with world("sqlite", tmp_path, desks.essay) as made:
         assert isinstance(made.store, SqliteStore)
         run_id = (await made.run(desks.essay, "text")).run_id
-        assert await asyncio.to_thread(made.store._codec._vault.destroy, "acme")
+        assert await asyncio.to_thread(made.store._codec.vault.destroy, "acme")
         if back:
             kept = (await made.run(desks.essay, "text")).run_id
             assert not (await inspect_run(made.store, kept)).erased

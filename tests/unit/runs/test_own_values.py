@@ -20,6 +20,27 @@ async def numbers() -> list[int]:
     return [1, 2, 3]
 
 
+LONG = 10**4_999
+ODD: dict[Any, Any] = {"name": "a\udcff", "big": float("inf"), "long": LONG, 1: ("one", {2: "\ud800"})}
+READ: dict[str, Any] = {"name": "a\udcff", "big": float("inf"), "long": LONG, "1": ["one", {"2": "\ud800"}]}
+given_to: list[list[bool]] = []
+
+
+def odd() -> dict[Any, Any]:
+    """What Python has and strict JSON does not."""
+    return ODD
+
+
+@workflow
+async def keep(ctx: Context, given: Any, state: Any) -> Any:
+    found = await ctx.step(odd)
+    if state is None:
+        await ctx.checkpoint("odd", ODD)
+    given_to.append([found == READ, state == READ])
+    await ctx.sleep(3_600)
+    return found
+
+
 counter = agent("counter", "Counts.", tools=[numbers])
 
 
@@ -49,3 +70,13 @@ async def test_a_journal_holds_values_as_they_were_given(
     entries = await world.entries(run_id)
     assert [entry.content for entry in entries if isinstance(entry, Outcome)] == [[1, 2, 3]] * 3
     assert [entry.content for entry in entries if isinstance(entry, Checkpoint)] == [{"turn": 1}, {"turn": 2}]
+
+
+@pytest.mark.promise("B2")
+async def test_odd_values_are_the_same_live_and_on_replay(make_on_each: Make) -> None:
+    world = await make_on_each(keep, counter)
+    given_to.clear()
+    branch = await world.run(keep)
+    assert branch.ok, branch.error
+    assert branch.value == READ
+    assert given_to == [[True, True]] * 2, "once live, once on replay"

@@ -6,10 +6,23 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
 from retinue.runs import piecewise
 from retinue.runs.piecewise import dump, load, plain
+from retinue.runs.replay import private
+
+TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(["\ud83d\ude00", "a\udcff/b", "\n:"])
+NAMES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats() | st.tuples(st.integers(), st.text())
+LONG = st.sampled_from([400, 4_300, 4_999]).map(lambda digits: -(10**digits))
+LEAVES = NAMES | LONG | st.dates() | st.decimals()
+VALUES = st.recursive(
+    LEAVES,
+    lambda parts: st.lists(parts) | st.dictionaries(NAMES, parts) | st.tuples(parts, parts),
+    max_leaves=12,
+)
 
 
 def some(dice: random.Random, depth: int) -> Any:
@@ -53,7 +66,8 @@ def test_tuples_and_what_only_serialises_become_plain(monkeypatch: pytest.Monkey
     assert plain([float("nan"), float("inf")]) == ([None, None], b"[null,null]")
     assert dump([float("nan"), float("inf")]) == to_json([float("nan"), float("inf")])
     with pytest.raises(ValueError, match="surrogates not allowed"):
-        dump(["x", "\ud800" * 9])
+        plain(["x", "\ud800" * 9])
+    assert load(dump(["x", "\ud800" * 9])) == ["x", "\ud800" * 9]
 
 
 def test_a_large_value_is_made_of_small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +87,33 @@ def test_a_large_value_is_made_of_small_calls(monkeypatch: pytest.MonkeyPatch) -
     value = {"rows": rows, "by": {str(n): row for n, row in enumerate(rows)}, "text": ["x" * 1_000] * 3_000}
     assert load(dump(value)) == plain(value)[0] == value
     assert sum(sizes) > 20_000_000 and max(sizes) < 2 * piecewise.PIECE
+
+
+@pytest.mark.promise("B2")
+@settings(max_examples=150, deadline=None)
+@given(value=VALUES, piece=st.sampled_from([1, 8, piecewise.PIECE]), deep=st.sampled_from([0, 0, 210]))
+def test_a_value_is_the_same_live_and_on_replay(value: Any, piece: int, deep: int) -> None:
+    for _ in range(deep):
+        value = [value]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(piecewise, "PIECE", piece)
+        assert same(private(value), load(dump(value)))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of the same types; what is no number equals itself."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(map(same, one.values(), other.values()))
+    return bool(one == other or (one != one and other != other))
+
+
+def test_what_is_no_json_is_refused_as_it_always_was() -> None:
+    itself: list[Any] = ["\ud800"]
+    itself.append(itself)
+    for value in (object(), ["\ud800", object()], itself, {"a": {("\ud800", 1): 1}}):
+        with pytest.raises(ValueError):
+            dump(value)

@@ -277,5 +277,5 @@ async def test_a_try_as_its_approver_changed_it_whose_arguments_were_erased(tmp_
         await made.until(lambda: bool(MADE))
         await made.crash()
         assert isinstance(made.store, SqliteStore)
-        assert await asyncio.to_thread(made.store._codec._vault.destroy, "acme")
+        assert await asyncio.to_thread(made.store._codec.vault.destroy, "acme")
         await in_doubt(made, run_id, "the arguments that its approver gave it were erased")

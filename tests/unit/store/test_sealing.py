@@ -21,7 +21,7 @@ from tests.doubles.worlds import World, calls, world
 from retinue.runs.contracts import ErrorInfo, PendingRequest
 from retinue.runs.definitions import agent
 from retinue.runs.errors import StoreError
-from retinue.runs.journal import Attempt
+from retinue.runs.journal import Attempt, Record
 from retinue.runs.ownership import DeadLetter, Spawn
 from retinue.sessions.native import tool
 from retinue.store import sealing
@@ -99,7 +99,7 @@ async def test_neither_words_nor_keys_stand_in_any_file_of_a_database(
         store = place.open(key="${STORE_KEY}")
         await store.register(host())
         await say_everything(store)
-        raw = await asyncio.to_thread(store._codec._vault._store.load, "acme")
+        raw = await asyncio.to_thread(store._codec.vault._store.load, "acme")
         assert raw is not None
         await store.close()
         await asyncio.to_thread(postgres.restart)
@@ -117,7 +117,7 @@ async def test_destroying_a_key_in_a_database_erases_content_and_leaves_the_fact
         store = place.open()
         await store.register(host())
         await say_everything(store)
-        await asyncio.to_thread(store._codec._vault.destroy, "acme")
+        await asyncio.to_thread(store._codec.vault.destroy, "acme")
         await store.close()
         again = place.open()
         entries = await entries_of(again, "top")
@@ -132,7 +132,7 @@ async def test_a_key_that_another_process_destroyed_is_let_go_of(place: Place, m
     store, other = place.open(), place.open()
     await store.submit([new_run("top", {"question": WORD})])
     assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
-    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    await asyncio.to_thread(store._codec.vault.destroy, "acme")
     assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
     monkeypatch.setattr(sealing, "OLDEST", 0.0)
     assert [entry.content for entry in await entries_of(other, "top")] == [None]
@@ -147,7 +147,7 @@ async def test_what_was_erased_reads_so_though_the_tenant_has_a_new_key(place: P
     store = place.open()
     await store.register(host())
     await say_everything(store)
-    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    await asyncio.to_thread(store._codec.vault.destroy, "acme")
     await store.submit([new_run("next", {"question": WORD})])
     other = place.open()
     for each in (store, other):
@@ -169,7 +169,7 @@ async def test_what_was_erased_reads_so_though_the_tenant_has_a_new_key(place: P
 
 async def test_damage_to_what_followed_an_erasure_is_still_told(place: Place) -> None:
     store = place.open()
-    vault = store._codec._vault
+    vault = store._codec.vault
     seal = functools.partial(asyncio.to_thread, vault.seal, "acme")
     first = await seal(b"first", b"place")
     assert await asyncio.to_thread(vault.destroy, "acme")
@@ -187,7 +187,7 @@ async def test_a_process_with_the_old_key_in_hand_reads_what_the_new_one_sealed(
     store, other = place.open(), place.open()
     await store.submit([new_run("top", {"question": WORD})])
     assert [entry.content for entry in await entries_of(other, "top")] == [{"question": WORD}]
-    await asyncio.to_thread(store._codec._vault.destroy, "acme")
+    await asyncio.to_thread(store._codec.vault.destroy, "acme")
     await store.submit([new_run("next", {"question": WORD})])
     assert [entry.content for entry in await entries_of(other, "next")] == [{"question": WORD}]
     assert [entry.content for entry in await entries_of(other, "top")] == [None], "it has let go of the old one"
@@ -200,7 +200,7 @@ async def test_no_key_is_looked_up_on_the_loop(place: Place, given: Any, monkeyp
     """A server that does not answer would stop all that the process does."""
     here, threads = threading.get_ident(), set()
     store = place.open()
-    keys = store._codec._vault._store
+    keys = store._codec.vault._store
     for name in ("load", "create"):
         asked = getattr(keys, name)
         monkeypatch.setattr(
@@ -208,7 +208,7 @@ async def test_no_key_is_looked_up_on_the_loop(place: Place, given: Any, monkeyp
         )
     await store.register(host())
     await store.submit([new_run("top", given)])
-    monkeypatch.setattr(store._codec._vault, "_keys", {})
+    monkeypatch.setattr(store._codec.vault, "_keys", {})
     owner = await own(store, "top")
     await owner.append(said("something", WORD))
     assert threads and here not in threads
@@ -379,6 +379,15 @@ def test_any_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
     rows = dict(encoded.shared)
     first, second = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), rows.get)
     assert (first.content, second) == (value, failed)
+
+
+def test_a_fact_that_is_no_text_is_told_as_it_can_be_printed(tmp_path: Path) -> None:
+    vault = Vault(KeyFolder(tmp_path / "keys"))
+    codec = FrameCodec(vault, FolderBlobs(tmp_path / "blobs", vault))
+    record = Record(at=START, topic="sandbox", by="runtime", facts={"cause": "a\udcff", "é\udcfe": ["\ud800", 1]})
+    encoded = codec.encode("acme", "run:1", (record,))
+    [found] = codec.decode("acme", "run:1", (1, encoded.facts, encoded.sealed), lambda _: None)
+    assert isinstance(found, Record) and found.facts == {"cause": "a\\udcff", "é\\udcfe": ["\\ud800", 1]}
 
 
 @tool(side_effect="read")

@@ -1,0 +1,22 @@
+"""What a snapshot leaves out is told in words that a record can hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from retinue.sandbox.contents import SnapshotContents
+from retinue.sandbox.rules import Rules
+from retinue.sandbox.snapshots import Snapshots
+
+
+async def test_a_name_that_is_no_text_is_told_in_a_record(snapshots: Snapshots, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    os.mkfifo(os.fsencode(tree) + b"/pipe\xff")
+    place: Any = SimpleNamespace(tree=tree, uid=None)
+    kept = await SnapshotContents(snapshots, "acme", Rules()).take(place)
+    assert kept.omitted == ("pipe\\xff (fifo)",)
+    assert [name.encode() for name in kept.omitted]
