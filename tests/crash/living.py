@@ -27,7 +27,7 @@ from retinue.ingress import connecting
 from retinue.ingress.client import Client
 from retinue.ingress.connecting import connect
 from retinue.runs.contracts import RunRecord
-from retinue.runs.control import RunQuery
+from retinue.runs.control import RunQuery, SandboxQuery
 from retinue.runs.journal import Accepted
 from retinue.runs.messages import ModelReply, ModelRequest, OnDelta
 from retinue.sessions.catalog import Catalog
@@ -172,6 +172,7 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
     ]
     places = [frame.position + offset for frame in frames for offset in range(len(frame.entries))]
     request = accepted.request
+    boxes = await client.store.sandbox_records.listed(SandboxQuery(run_id=record.run_id, limit=1_000))
     return {
         "record": record.model_dump(mode="json"),
         "place": [request.group_key, request.group_index],
@@ -179,6 +180,7 @@ async def tell_run(client: Client, record: RunRecord) -> dict[str, Any]:
         "scope": request.effect_scope,
         "entries": entries,
         "positions": places,
+        "boxes": {box.state.sandbox_id: box.state.model_dump(mode="json") for box in boxes},
     }
 
 

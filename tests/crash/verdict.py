@@ -41,6 +41,7 @@ class Run:
     record: Entry
     entries: list[Entry]
     positions: list[int]
+    boxes: dict[str, dict[str, Json]]
 
     @property
     def end(self) -> tuple[str, str | None]:
@@ -87,7 +88,9 @@ class Story:
         found = {}
         for told in self.told["runs"]:
             run_id = told["record"]["run_id"]
-            run = Run(names[run_id], run_id, told["scope"], told["record"], told["entries"], told["positions"])
+            run = Run(
+                names[run_id], run_id, told["scope"], told["record"], told["entries"], told["positions"], told["boxes"]
+            )
             found[run.name] = run
         return found
 
@@ -113,8 +116,21 @@ def complaints(calm: Story, rough: Story, most: int | None) -> list[str]:
     wrong = [f"{len(rough.told['strays'])} operations came from no point"] if rough.told["strays"] else []
     wrong += ["requests are left open"] if rough.told["open"] else []
     for name, run in rough.runs.items():
-        wrong += [f"{name}: {said}" for said in [*_journal(run), *_unreported(run), *_compared(calm, rough, name)]]
+        wrong += [
+            f"{name}: {said}"
+            for said in [*_journal(run), *_boxes(run), *_unreported(run), *_compared(calm, rough, name)]
+        ]
     return [*wrong, *_repeated(rough), *_effects(calm, rough), *_money(rough, most)]
+
+
+def _boxes(run: Run) -> Iterator[str]:
+    """The rows beside the journal say of sandboxes what the journal says last."""
+    said = {e["facts"]["sandbox_id"]: e["facts"] for e in run.of("record") if e["topic"] == "sandbox"}
+    if run.boxes.keys() != said.keys():
+        yield f"rows of sandboxes are {sorted(run.boxes)}, the journal has {sorted(said)}"
+    for id, state in run.boxes.items():
+        if any(said.get(id, {}).get(name) != value for name, value in state.items()):
+            yield f"the row of sandbox {id} is not what the journal says of it: {state}, {said.get(id)}"
 
 
 def _journal(run: Run) -> Iterator[str]:

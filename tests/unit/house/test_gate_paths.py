@@ -63,7 +63,6 @@ DOORS: dict[str, set[str]] = {
     "invoke_probe": {"sessions.gateway:CapabilityGateway.probe"},
     # The sandboxes of this process: in a run's own record of them; the host lets go of them.
     "sandboxes": {
-        "host.composition:make_host",
         "ingress.sandbox_checks:_agents_with_sandboxes",
         "runs.live_sandboxes:LiveSandboxes._port",
         "runs.live_sandboxes:LiveSandboxes.learn",
