@@ -70,11 +70,14 @@ def demands(profile: Profile) -> tuple[Demand, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a backend can do on this node: `findings` by demand, from attempts and not from version numbers."""
+    """What a backend can do on this node: `findings` by demand, from attempts and not from version numbers. One that
+    is not `final` says that there was no time to make them.
+    """
 
     backend: str
     version: str
     findings: Mapping[Demand, Finding] = field(default_factory=dict)
+    final: bool = True
 
     def lacking(self, profile: Profile) -> dict[Demand, Finding]:
         """The demands of a profile that are not met: isolation has to be whole, a limit has to hold up to a gap."""

@@ -81,9 +81,9 @@ class Landlock:
         self._report: Report | None = None
 
     async def probe(self) -> Report:
-        """The self-test, made once."""
+        """The self-test, made once; anew where it was not done in time."""
         async with self._probing:
-            if self._report is None:
+            if self._report is None or not self._report.final:
                 self._report = await self._try_out()
             return self._report
 

@@ -145,9 +145,10 @@ async def try_out(attempts: Attempts, gaps: Mapping[Demand, Finding]) -> Report:
             async with asyncio.timeout(SECONDS):
                 found = await _attempt_all(attempts, folder)
         except TimeoutError:
-            return absent(
+            late = absent(
                 backend, version, f"the self-test was not done after {SECONDS:.0f} s", "try on a quieter node"
             )
+            return replace(late, final=False)
         except (EffectError, OSError) as error:
             return absent(backend, version, str(error), remedy(str(error)))
     return Report(backend, version, {demand: _worse(found[demand], gaps.get(demand, MET)) for demand in found})

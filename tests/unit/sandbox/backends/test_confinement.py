@@ -29,6 +29,31 @@ pytestmark = pytest.mark.promise("E4")
 ISOLATION = ("files", "processes", "network", "syscalls", "privileges", "file_size")
 
 
+@pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+async def test_a_self_test_that_was_not_done_in_time_is_made_anew(
+    name: str, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Bubblewrap(runner, None) if name == "bubblewrap" else Landlock(runner, None)
+    found = [Report(name, "1"), Report(name, "1", final=False)]
+
+    async def tried() -> Report:
+        return found.pop()
+
+    monkeypatch.setattr(backend, "_try_out", tried)
+    assert not (await backend.probe()).final
+    assert (await backend.probe()).final and (await backend.probe()).final and not found
+
+
+async def test_too_little_time_is_no_finding_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stays(place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("retinue.sandbox.selftest.SECONDS", 0.01)
+    report = await try_out(Attempts("slow", "1", stays, None), {})
+    assert not report.final and "was not done after" in report.findings["files"].why
+
+
 async def test_a_confined_backend_passes_its_self_test(bubblewrap: Door) -> None:
     report = await bubblewrap.backend.probe()
     assert {demand: finding.assurance for demand, finding in report.findings.items() if finding != MET} in (
