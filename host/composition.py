@@ -20,6 +20,7 @@ from retinue.host.parts import StoredParts
 from retinue.host.remotes import LateConnections, load_remotes
 from retinue.host.rows import RowReader
 from retinue.host.rule_watch import RuleWatch
+from retinue.host.sandbox_keeping import SandboxDuty
 from retinue.host.sandboxes import open_sandboxes
 from retinue.host.sandboxing import manifests_of
 from retinue.host.settings import Settings
@@ -37,6 +38,7 @@ from retinue.runs.ownership import HostInfo
 from retinue.runs.ports import Defaults, RetryPolicy, Services
 from retinue.runs.registry import Registry
 from retinue.runs.resources import readable_name
+from retinue.runs.sandbox_errand import errand
 from retinue.sessions.catalog import Catalog
 from retinue.sessions.gateway import CapabilityGateway
 from retinue.sessions.native import NativeTool
@@ -71,7 +73,7 @@ def load_project(settings: Settings) -> Project:
     """Import the modules, parse the policy, list the tools. ConfigError names what to mend."""
     connections = LateConnections()
     remotes = load_remotes(settings, connections)
-    registry = Registry([load_module(settings.folder, name) for name in settings.modules], [batch], remotes)
+    registry = Registry([load_module(settings.folder, name) for name in settings.modules], [batch, errand], remotes)
     _check_pools(settings, registry)
     check_sandboxes(registry.sandboxes, manifests_of(settings).info)
     gate = gate_of(settings)
@@ -179,5 +181,10 @@ def make_host(
         actor_id=actor_id,
     )
     deltas = DeltaBuffer(store)
-    duties = (deltas.flush_for_ever, RuleWatch(project.gate, project.settings.policy.reload).watch_for_ever)
-    return Host(info, shape, store, services_of(project, store, deltas), duties=duties)
+    services = services_of(project, store, deltas)
+    duties = (
+        deltas.flush_for_ever,
+        RuleWatch(project.gate, project.settings.policy.reload).watch_for_ever,
+        SandboxDuty(project.settings, store, services.sandboxes).tend_for_ever,
+    )
+    return Host(info, shape, store, services, duties=duties)

@@ -14,20 +14,25 @@ from pathlib import Path
 from retinue.host import clock
 from retinue.host.sandboxing import Sandboxing, manifests_of, sandboxing_of
 from retinue.host.settings import Settings
+from retinue.sandbox.bases import Bases
 from retinue.sandbox.boxes import Contents
 from retinue.sandbox.choosing import Backends
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living
-from retinue.sandbox.loading import Loaded, secrets_of
+from retinue.sandbox.loading import Loaded, environment_of, secrets_of
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.packing import Cipher
 from retinue.sandbox.room import Parts, Room
 from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.tiers import Tiers
 from retinue.sandbox.users import Users
 from retinue.store.liveness import boot_id
 from retinue.store.sealing import Vault
 from retinue.store.store import Store
+
+BASES = 8 * 1024**3
+"""Bytes of snapshots that a node keeps as plain folders, to make workspaces from them fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +70,28 @@ class TenantCiphers:
 def open_sandboxes(settings: Settings, store: Store) -> Room:
     """The room of sandboxes of a process. Opens nothing before a run needs it. ConfigError."""
     node = sandboxing_of(settings)
-    manifests, snapshots = manifests_of(settings), open_snapshots(settings, store)
+    manifests = manifests_of(settings)
     folder = settings.data_folder / "sandboxes"
+    tiers = Tiers(open_snapshots(settings, store), Bases(folder / "cache", boot_id(), BASES))
     backends = Backends(None if node.users is None else node.users[1])
     return Room(
         Parts(
-            node=socket.gethostname(),
+            node=this_node(),
             manifests=manifests,
             living=Living(folder / "work", boot_id()),
             choose=lambda profile: backends.choose(node.backend, profile),
             user=_users(node),
-            environment=lambda name, own, inside: manifests.environment(name, os.environ, own, inside),
-            contents=lambda tenant, loaded: contents_of(node, snapshots, tenant, loaded),
+            environment=lambda manifest, own, inside: environment_of(manifest, os.environ, own, inside),
+            contents=lambda tenant, loaded: contents_of(node, tiers, tenant, loaded),
             moment=clock.now_ns,
             let_go=backends.close,
         )
     )
+
+
+def this_node() -> str:
+    """What records call this machine."""
+    return socket.gethostname()
 
 
 def open_snapshots(settings: Settings, store: Store) -> Snapshots:
@@ -88,12 +99,13 @@ def open_snapshots(settings: Settings, store: Store) -> Snapshots:
     return Snapshots(LocalObjects(settings.data_folder / "sandboxes" / "snapshots"), TenantCiphers(store.vault))
 
 
-def contents_of(node: Sandboxing, snapshots: Snapshots, tenant: str, loaded: Loaded) -> Contents:
+def contents_of(node: Sandboxing, tiers: Tiers, tenant: str, loaded: Loaded) -> Contents:
     """What the workspaces of a tenant and a manifest hold, within the limits of both."""
     limits = loaded.profile.limits
     quota = Quota(bytes=limits.disk, files=limits.files, file_bytes=limits.file_bytes, store_bytes=node.snapshot_bytes)
     secrets = tuple(value.encode() for value in secrets_of(loaded.manifest, os.environ))
-    return SnapshotContents(snapshots, tenant, Rules(omit=loaded.manifest.exclude, secrets=secrets, quota=quota))
+    rules = Rules(omit=loaded.manifest.exclude, secrets=secrets, quota=quota)
+    return SnapshotContents(tiers.snapshots, tenant, rules, tiers)
 
 
 def _users(node: Sandboxing) -> Callable[[str, Path], int | None]:

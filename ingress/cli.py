@@ -45,7 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "signal": ("signal", "Send an event to a run."),
     "sql": ("sql", "Ask the trace tables."),
     "capabilities": ("capabilities", "List what can be called, and approve the tools of servers."),
-    "sandbox": ("sandbox", "Explain what sandboxes are made from, and approve it."),
+    "sandbox": ("sandbox", "Manifests, sandboxes of runs and their snapshots: look, work in them, keep, compare."),
     "mcp": ("mcp", "Serve the runs to agents elsewhere, as an MCP server."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),

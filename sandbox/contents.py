@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retinue.sandbox.boxes import Kept
-from retinue.sandbox.folders import remove_tree
+from retinue.sandbox.emptying import empty_place
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.names import text_of
 from retinue.sandbox.rules import Rules
 from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.stat_cache import cache_of
-
-COPY = "copy"
+from retinue.sandbox.tiers import Tiers
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotContents:
-    """Implements `boxes.Contents` over the snapshots of a tenant."""
+    """Implements `boxes.Contents` over the snapshots of a tenant, and the ways in which this node makes workspaces."""
 
     snapshots: Snapshots
     tenant: str
     rules: Rules
+    tiers: Tiers
 
     async def take(self, place: Workplace) -> Kept:
         """See Contents."""
@@ -35,13 +34,12 @@ class SnapshotContents:
 
     async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
         """See Contents."""
-        made = await self.snapshots.restore(snapshot_id, self.tenant, place.tree, place.uid, self.rules.quota)
-        return Kept(made.snapshot_id, made.entries, made.bytes, _shown(made.omitted), COPY)
+        kept = await self.tiers.fill(place, self.tenant, snapshot_id, self.rules.quota)
+        return replace(kept, omitted=_shown(kept.omitted))
 
     async def empty(self, place: Workplace) -> None:
         """See Contents."""
-        await asyncio.to_thread(remove_tree, place.tree)
-        await asyncio.to_thread(cache_of(place.tree).unlink, missing_ok=True)
+        await asyncio.to_thread(empty_place, place.folder)
 
 
 def _shown(omitted: tuple[str, ...]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class Runner:
             try:
                 return result(await self._run(start, plan, None))
             finally:
-                self._launcher.prepare(())
+                self._launcher.have_ready(())
         limits = _with_helpers(plan.profile.limits, start.helpers)
         group = self._groups.take(limits)
         members = group.members if group else ()
@@ -110,7 +110,7 @@ class Runner:
             return result(ended, group.hit() if group else ())
         finally:
             if group is None or self._groups.give_back(group, limits):
-                self._launcher.prepare(members)
+                self._launcher.have_ready(members)
 
     def close(self) -> None:
         """End the launcher, remove the groups."""

@@ -22,10 +22,10 @@ from pydantic import (
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.patience import Span
+from retinue.sandbox.hosts import parse_listed
 from retinue.sandbox.profiles import MIB, SHIPPED, Limits, Network, Profile
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?(:[1-9][0-9]{0,4})?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([KMGT])?(i?)B?")
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 _OPENNESS: dict[Network, int] = {"none": 0, "listed": 1, "host": 2}
@@ -95,8 +95,7 @@ class Extension(Frozen):
     @classmethod
     def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
-            if not _HOST.fullmatch(host):
-                raise ValueError(f"{host!r} is no host: write example.org, *.example.org or example.org:8443")
+            parse_listed(host)
         return hosts
 
     @field_validator("reads")

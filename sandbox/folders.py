@@ -83,6 +83,11 @@ def opened(folder: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def make_private(folder: Path) -> None:
+    """A new folder that its owner alone may enter."""
+    folder.mkdir(mode=0o700)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it, however deep and whatever its modes; nothing happens where there is none.
 
@@ -126,6 +131,7 @@ def _lift(root: int, name: str) -> None:
 
 
 def _names(fd: int) -> list[tuple[str, bool]]:
+    os.lseek(fd, 0, os.SEEK_SET)  # btrfs shows what came since only to whoever begins anew
     with os.scandir(fd) as found:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 PORT = 3128
@@ -49,24 +50,48 @@ def main() -> None:
 def forward(listening: socket.socket, proxy: str) -> None:
     """Pass every connection on, until the sandbox ends."""
     while True:
-        inner, _ = listening.accept()
-        outer = socket.socket(socket.AF_UNIX)
         try:
-            outer.connect(proxy)
+            inner, _ = listening.accept()
+        except OSError:  # the program has as many files open as it may
+            time.sleep(0.05)
+            continue
+        try:
+            outer = reach(proxy)
         except OSError:
             inner.close()
-            outer.close()
             continue
-        for pair in ((inner, outer), (outer, inner)):
-            threading.Thread(target=pump, args=pair, daemon=True).start()
+        try:
+            for pair in ((inner, outer), (outer, inner)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+        except RuntimeError:  # no more threads: the profile counts them
+            end(inner, outer)
+
+
+def reach(proxy: str) -> socket.socket:
+    """A connection to the proxy."""
+    outer = socket.socket(socket.AF_UNIX)
+    try:
+        outer.connect(proxy)
+    except OSError:
+        outer.close()
+        raise
+    return outer
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
-    """One direction of a connection; its end is passed on too."""
+    """One direction of a connection; its end is passed on too, and when it breaks the other direction ends with it."""
     try:
         while part := source.recv(65536):
             target.sendall(part)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        source.close()
-        target.close()
+        end(source, target)
+
+
+def end(*ends: socket.socket) -> None:
+    """Wake whoever waits for one of them; it is closed when nobody holds it."""
+    for one in ends:
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it is over already
+            continue

@@ -7,10 +7,14 @@ that stands with it, as in `name:8443` and `[::1]:8443`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 USUAL_PORTS = (80, 443)
 _LONGEST = 253
+_WITH_IPV4 = tuple(map(IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "::/96")))
+"""Mapped, translated by a gateway (NAT64), and the old compatible ones."""
+_OF_CLOUDS = frozenset({IPv4Address("168.63.129.16")})
+"""Public by its number, and answered by the platform that a machine of Azure runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,21 @@ def may_lead_to(host: str, address: str) -> bool:
         return False
     if address_of(host) == found:
         return True
-    inner = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return (inner or found).is_global and not (inner or found).is_multicast
+    meant = _inner(found) if isinstance(found, IPv6Address) else found
+    return _is_public(meant)
+
+
+def _inner(found: IPv6Address) -> IPv4Address | IPv6Address:
+    """The address of IPv4 that a machine on the way makes of one of IPv6, if it is of that kind."""
+    low = IPv4Address(int(found) & 0xFFFFFFFF)
+    if any(found in network for network in _WITH_IPV4):
+        return low
+    return found.sixtofour or found
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    local = isinstance(address, IPv6Address) and address.is_site_local
+    return address.is_global and not address.is_multicast and not local and address not in _OF_CLOUDS
 
 
 def _is_label(part: str) -> bool:

@@ -11,6 +11,7 @@ its files, limits, its user, and at last what confines it. A step that fails end
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -21,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import Any, NoReturn
 
 FIRST_FILE = 10
@@ -30,10 +32,8 @@ NO_PROGRAM = "exec "
 """How a failure begins that means that there is no such program."""
 
 NO_FOLDER = "chdir "
-"""How a failure begins that means that the program's working folder is none."""
-
 NO_USER = "cannot become user"
-"""How a failure reads that means that the sandbox's user cannot be had."""
+"""The same for a working folder that is none, and for a sandbox's user that cannot be had."""
 
 LANDLOCK_CREATE_RULESET = 444
 """The same number on all machines, like those of the two calls that go with it."""
@@ -41,11 +41,15 @@ LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_PATH_BENEATH = 1
+_AGAIN_SECONDS = 0.05
+"""Between two looks for processes that appeared while others were killed."""
+
 _MOST_FILES = 64
 _TELLS = 256
 """Where a program's process has the file that says what failed, above every other one."""
 
 _BEGUN = b"b"
+_PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -98,7 +102,7 @@ def _keep(libc: ctypes.CDLL, cgroups: list[str], control: socket.socket) -> NoRe
         said = os.read(tells, 4096).decode(errors="replace")
         _tell(control, {"gone": True, "failed": said})
     except BaseException as error:  # the host has to learn of it, whatever it was
-        _tell(control, {"gone": True, "failed": f"{type(error).__name__}: {error}"})
+        _tell(control, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(1)
     os._exit(0)
 
@@ -170,6 +174,8 @@ def _become(libc: ctypes.CDLL, request: Request, files: list[int]) -> None:
         _limit(getattr(resource, name), soft, hard)
     if request["uid"] is not None:
         _take_user(request["uid"])
+    if _LINUX:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _enter_folder(request["cwd"])
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -288,35 +294,34 @@ def _supervise(control: socket.socket, woken: int, child: int) -> None:
     waiting = select.poll()
     waiting.register(control, select.POLLIN)
     waiting.register(woken, select.POLLIN)
-    ended = False
-    while not ended:
+    ended, left, stopped = False, True, False
+    while not (ended or stopped):
         ready = {file for file, _ in waiting.poll()}
+        stopped = control.fileno() in ready
         if woken in ready:
             _drain(woken)
-            ended = _reap(control, child)
-        if control.fileno() in ready:
-            break
-    while True:
-        _kill_below(child if not ended else None)
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:
-            return
-        if pid == child:
-            ended = True
-            _tell(control, {"status": status})
+            ended, left = _reap(control, child)
+    waiting.unregister(control)
+    while left:
+        _kill_below(None if ended else child)
+        again = time.monotonic() + _AGAIN_SECONDS
+        while left and (rest := again - time.monotonic()) > 0:
+            waiting.poll(rest * 1000)
+            _drain(woken)
+            more, left = _reap(control, child)
+            ended = ended or more
 
 
-def _reap(control: socket.socket, child: int) -> bool:
-    """Collect those who have ended; True when the program itself has."""
+def _reap(control: socket.socket, child: int) -> tuple[bool, bool]:
+    """Collect those who have ended: (whether the program is one of them, whether any child is left)."""
     ended = False
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return ended
+            return ended, False
         if pid == 0:
-            return ended
+            return ended, True
         if pid == child:
             ended = True
             _tell(control, {"status": status})
@@ -341,18 +346,20 @@ def _kill_below(child: int | None) -> None:
 
 
 def _signal_group(child: int | None) -> None:
+    """The way of systems that do not say who is below whom."""
     if child is not None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
 
 def descendants(top: int) -> list[int]:
-    """The processes below one, children before theirs, as they are now."""
+    """The processes below one, as they are now."""
     found: list[int] = []
-    for pid in _children(top):
-        found += [pid, *descendants(pid)]
+    parents = [top]
+    while parents:
+        below = _children(parents.pop())
+        found += below
+        parents += below
     return found
 
 
@@ -369,26 +376,19 @@ def _children(pid: int) -> list[int]:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def _drain(woken: int) -> None:
-    try:
-        while os.read(woken, 512):
-            continue
-    except BlockingIOError:
-        return
+    with contextlib.suppress(BlockingIOError):
+        os.read(woken, 65536)
 
 
 def _tell(control: socket.socket, said: Request) -> None:
     """To the host, if it still listens."""
-    try:
+    with contextlib.suppress(OSError):
         control.sendall(json.dumps(said).encode() + b"\n")
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Landlock:
         if profile.network == "listed":
             raise SandboxRefused(f"{NO_HOSTS.why}: {NO_HOSTS.remedy}", code="sandbox_hosts")
         found = await self._find()
-        async with _temporary(place.uid) as temporary:
+        async with _temporary(place) as temporary:
             plan = Plan(place, profile, order, around, temporary)
             return await self._runner.run(self._start(found, plan, temporary), plan)
 
@@ -185,17 +185,17 @@ def _rules(number: int, reads: list[str], writes: list[str]) -> list[tuple[str, 
 
 
 @contextlib.asynccontextmanager
-async def _temporary(uid: int | None) -> AsyncIterator[Path]:
-    """A folder for one exec, its user's own; gone after it."""
-    made = await asyncio.to_thread(_make_temporary, uid)
+async def _temporary(place: Place) -> AsyncIterator[Path]:
+    """A folder for one exec beside its workspace, its user's own; gone after it, or with the workspace's folder."""
+    made = await asyncio.to_thread(_make_temporary, place)
     try:
         yield made
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, made, True))
 
 
-def _make_temporary(uid: int | None) -> Path:
-    made = Path(tempfile.mkdtemp(prefix="retinue-tmp-"))
-    if uid is not None:
-        os.chown(made, uid, uid)
+def _make_temporary(place: Place) -> Path:
+    made = Path(tempfile.mkdtemp(prefix="tmp-", dir=place.workspace.parent))
+    if place.uid is not None:
+        os.chown(made, place.uid, place.uid)
     return made

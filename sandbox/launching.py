@@ -159,9 +159,9 @@ class Running:
     def _hear(self, said: dict[str, Any]) -> None:
         self.pid, self.keeper = said.get("pid", self.pid), said.get("keeper", self.keeper)
         self._status = said.get("status", self._status)
+        self._failed = said.get("failed", self._failed)
         if said.get("gone"):
             self._told = True
-            self._failed = said["failed"]
             self._end()
 
     def _end(self) -> None:
@@ -221,7 +221,7 @@ class Launcher:
         named = dict(zip(reads, zip(("stdout", "stderr"), streams, strict=True), strict=True))
         return Running(control, named, report)
 
-    def prepare(self, cgroups: tuple[str, ...]) -> None:
+    def have_ready(self, cgroups: tuple[str, ...]) -> None:
         """Have a process ready in these groups for the next start in them, if few are ready."""
         if cgroups not in self._ready and len(self._ready) < _READY:
             self._ready[cgroups] = self._order(cgroups)

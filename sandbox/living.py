@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import SandboxState
-from retinue.sandbox.folders import remove_tree
+from retinue.sandbox.emptying import TREE, is_whole, remove_place
 
-_STATE, _LOCK, _TREE = "state.json", "lock", "tree"
+_STATE, _LOCK = "state.json", "lock"
 
 
 class Note(Frozen):
@@ -45,7 +45,7 @@ class Workplace:
     @property
     def tree(self) -> Path:
         """The workspace itself."""
-        return self.folder / _TREE
+        return self.folder / TREE
 
     @property
     def state(self) -> SandboxState:
@@ -76,7 +76,7 @@ class Workplace:
 
     def remove(self) -> None:
         """Remove the workspace and let go of it."""
-        remove_tree(self.folder)
+        remove_place(self.folder)
         self.let_go()
 
     def _write(self, note: Note) -> None:
@@ -118,7 +118,8 @@ class Living:
         if newest is None or lock is None:
             return None
         note = _read(newest)
-        if note is None or note.boot != self._boot or note.state.sandbox_id != sandbox_id:
+        known = note is not None and note.boot == self._boot and note.state.sandbox_id == sandbox_id
+        if note is None or not known or not is_whole(newest, note.state.tier):
             os.close(lock)
             return None
         return Workplace(newest, lock, note)
@@ -141,7 +142,7 @@ class Living:
         for folder in _numbered(of_sandbox):
             lock = None if folder == but else _try_lock(folder)
             if lock is not None:
-                remove_tree(folder)
+                remove_place(folder)
                 os.close(lock)
                 removed += 1
         return removed

@@ -40,6 +40,12 @@ from retinue.sandbox.sources import Sources
 
 ENDINGS = (".yaml", ".yml")
 _NEVER_SHOWN = {"environment", "text"}
+_SHAPES = {
+    "dict_type": "must hold `name: value` lines, indented below it",
+    "model_type": "must hold keys of its own, indented on the lines below it",
+    "string_type": "must be text: put it in quotes",
+    "tuple_type": "must be a list, such as [one, two]",
+}
 _PARTS: dict[str, type[BaseModel]] = {
     "files": FileSource,
     "directories": DirectorySource,
@@ -96,10 +102,6 @@ class Manifests:
     def info(self, name: str) -> ManifestInfo:
         """What is known of it; `reviewed_by` is who pinned this version."""
         return self.loaded(name).info
-
-    def environment(self, name: str, environ: Mapping[str, str], own: Mapping[str, str], inside: str) -> dict[str, str]:
-        """See `environment_of`."""
-        return environment_of(self.get(name), environ, own, inside)
 
     def loaded(self, name: str) -> Loaded:
         """A manifest that may be used, as it was when its file or the lock changed last."""
@@ -272,8 +274,7 @@ def _tell(read: YamlFile, item: Any) -> str:
         return f"{read.path}: {said}"
     if item["type"] == "missing":
         return f"{_where(read, place)}: key {name!r} is missing; add it"
-    if item["type"] in ("model_type", "dict_type"):
-        said = "must hold keys of its own, indented on the lines below it"
+    said = _SHAPES.get(item["type"], said)
     hidden = not _NEVER_SHOWN.isdisjoint(map(str, place))
     got = "a value that is not shown" if hidden else json.dumps(item["input"], default=str, ensure_ascii=False)[:100]
     return f"{_where(read, place)}: key {name!r}: {said} (got {got}); correct or remove it"

@@ -203,7 +203,7 @@ class LocalObjects:
     def _of(self, tenant: str) -> Path:
         known = self._homes.get(tenant)
         if known is None:
-            known = self._homes[tenant] = self._folder / _quoted(tenant)
+            known = self._homes[tenant] = self._folder / quoted(tenant)
         return known
 
     def _size(self, path: str) -> int:
@@ -219,7 +219,8 @@ class LocalObjects:
         return size
 
 
-def _quoted(tenant: str) -> str:
+def quoted(tenant: str) -> str:
+    """A tenant as the name of a folder."""
     name = quote(tenant, safe="", errors="surrogatepass").replace(".", "%2E")
     return name if len(name) <= _LONGEST else "%~" + blake2b(name.encode(), digest_size=32).hexdigest()
 

@@ -1,8 +1,9 @@
 """The way out of a sandbox that lists hosts: a proxy for HTTP on a socket of the file system, asked for each host.
 
 Owns what it lets through: a host that the profile lists, that the gate has allowed, at an address that was looked up
-here and is the one that is connected to. Everything else is answered with 403 and the reason. What goes through a
-tunnel it does not see. Knows no namespace: a forwarder inside leads here.
+here and is the one that is connected to. Everything else is answered with 403 and the reason. A plain request is passed
+on as one request for its host, and nothing after it; what goes through a tunnel it does not see. Knows no namespace: a
+forwarder inside leads here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from retinue.sandbox.folders import remove_tree
-from retinue.sandbox.hosts import Listed, may_lead_to, parse_listed, plain_name, split_port
+from retinue.sandbox.heads import CHUNKED, Refused, chunk_length, parse_head, passed_on, place_of, target_of
+from retinue.sandbox.hosts import Listed, may_lead_to, parse_listed
 from retinue.sandbox.profiles import Profile
 
 MOST_AT_ONCE = 64
@@ -27,18 +28,9 @@ LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS, CONNECT_SECONDS, IDLE_SECONDS = 15.0, 20.0, 300.0
 _CHUNK = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")
-_HOP = frozenset({b"proxy-connection", b"proxy-authorization", b"connection", b"keep-alive", b"te", b"upgrade"})
 
 Allow = Callable[[str, int], bool]
 """Asks the gate whether a listed host (its name, a port) may be reached now."""
-
-
-class Refused(Exception):
-    """A request that is not passed on: the status of HTTP and the reason, for the program that made it."""
-
-    def __init__(self, status: str, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 @asynccontextmanager
@@ -47,7 +39,7 @@ async def way_out(profile: Profile, allow: Allow, uid: int | None) -> AsyncItera
     if profile.network != "listed":
         yield None
         return
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="retinue-"))
+    folder = Path(tempfile.mkdtemp(prefix="retinue-"))
     path = folder / "proxy"
     proxy = Proxy(tuple(parse_listed(host) for host in profile.hosts), allow, os.geteuid() if uid is None else uid)
     try:
@@ -77,12 +69,13 @@ class Proxy:
         self._allow = allow
         self._uid = uid
         self._open: set[asyncio.Task[None]] = set()
+        self._over = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a program, to its end."""
         task = asyncio.current_task()
-        if task is None or len(self._open) >= MOST_AT_ONCE or not self._is_ours(writer):
-            writer.close()
+        if task is None or self._over or len(self._open) >= MOST_AT_ONCE or not self._is_ours(writer):
+            writer.transport.abort()
             return
         self._open.add(task)
         try:
@@ -91,14 +84,19 @@ class Proxy:
             with suppress(OSError):
                 writer.write(_reply(refused))
                 await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
             writer.transport.abort()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            if not self._over:
+                raise
         finally:
             self._open.discard(task)
             writer.close()
 
     async def end(self) -> None:
-        """The exec is over: end what is still open."""
+        """The exec is over: end what is still open, and what comes yet."""
+        self._over = True
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -113,25 +111,21 @@ class Proxy:
         return bool(uid == self._uid)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(HEAD_SECONDS):
-            head = await reader.readuntil(b"\r\n\r\n")
-        method, target, version = _request_line(head)
-        if method == "CONNECT":
-            host, port = _place(target, None)
-            out_reader, out_writer = await self._connect(host, port)
+        head = parse_head(await _head_of(reader))
+        program = reader, writer
+        if head.method == "CONNECT":
+            server = await self._connect(*place_of(head.target, None))
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            passing = _relay(program, server)
         else:
-            parts = urlsplit(target)
-            if parts.scheme != "http" or not parts.netloc:
-                raise Refused("400 Bad Request", f"{target[:200]!r} is no http:// address; https goes by CONNECT")
-            host, port = _place(parts.netloc, 80)
-            out_reader, out_writer = await self._connect(host, port)
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            out_writer.write(_passed_on(head, method, path, version, parts.netloc))
+            target = target_of(head)
+            server = await self._connect(target.host, target.port)
+            server[1].write(passed_on(head, target))
+            passing = _exchange(program, server, head.length)
         try:
-            await _relay((reader, writer), (out_reader, out_writer))
+            await passing
         finally:
-            out_writer.close()
+            server[1].close()
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to a host that is listed, allowed, and where it should be."""
@@ -162,33 +156,15 @@ class Proxy:
         raise failure or OSError("nothing answers")
 
 
-def _request_line(head: bytes) -> tuple[str, str, str]:
+async def _head_of(reader: asyncio.StreamReader) -> bytes:
     try:
-        method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
-    except (UnicodeDecodeError, ValueError):
-        raise Refused("400 Bad Request", "this is no request of HTTP/1.1") from None
-    if not version.startswith("HTTP/1."):
-        raise Refused("505 HTTP Version Not Supported", f"{version[:20]}: the proxy speaks HTTP/1.1")
-    return method, target, version
-
-
-def _place(text: str, port: int | None) -> tuple[str, int]:
-    try:
-        name, own = split_port(text)
-        host, wanted = plain_name(name), own or port
-    except ValueError as error:
-        raise Refused("400 Bad Request", str(error)) from None
-    if wanted is None:
-        raise Refused("400 Bad Request", f"{text[:200]!r} names no port")
-    return host, wanted
-
-
-def _passed_on(head: bytes, method: str, path: str, version: str, host: str) -> bytes:
-    """A request as its server gets it: for this host, of this connection only."""
-    lines = head.split(b"\r\n")[1:-2]
-    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in _HOP | {b"host"}]
-    first = f"{method} {path} {version}\r\nHost: {host}\r\n".encode("latin-1")
-    return first + b"".join(line + b"\r\n" for line in kept) + b"Connection: close\r\n\r\n"
+        async with asyncio.timeout(HEAD_SECONDS):
+            return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        why = f"the head of the request has more than {LARGEST_HEAD:,} bytes"
+        raise Refused("431 Request Header Fields Too Large", why) from None
+    except TimeoutError:
+        raise Refused("408 Request Timeout", f"no whole request came in {HEAD_SECONDS:g} s") from None
 
 
 def _reply(refused: Refused) -> bytes:
@@ -198,6 +174,68 @@ def _reply(refused: Refused) -> bytes:
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _exchange(program: Streams, server: Streams, length: int) -> None:
+    """One request with its body there, the answer back. ConnectionAbortedError when the program sends more than that:
+    a server would take it for another request, whose host nobody has looked at.
+    """
+    back = asyncio.create_task(_pass(server[0], program[1]))
+    there = asyncio.create_task(_only_body(program[0], server[1], length))
+    try:
+        await asyncio.wait({back, there}, return_when=asyncio.FIRST_COMPLETED)
+        if not back.done():
+            there.result()
+            await back
+    finally:
+        for task in (back, there):
+            task.cancel()
+        await asyncio.gather(back, there, return_exceptions=True)
+
+
+async def _only_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
+    try:
+        if length == CHUNKED:
+            await _pass_chunks(reader, writer)
+        else:
+            await _pass_bytes(reader, writer, length)
+    except (Refused, ValueError, asyncio.IncompleteReadError) as error:
+        raise ConnectionAbortedError(f"the body of a request does not end as it should: {error}") from None
+    while more := await reader.read(_CHUNK):
+        if more.strip(b"\r\n"):
+            raise ConnectionAbortedError("a program sends more than one request")
+
+
+async def _pass_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Chunks to the last one, and the fields that may come after it; ValueError for a line that is too long."""
+    while True:
+        async with asyncio.timeout(IDLE_SECONDS):
+            line = await reader.readline()
+        length = chunk_length(line)
+        writer.write(line)
+        if not length:
+            break
+        await _pass_bytes(reader, writer, length)
+        async with asyncio.timeout(IDLE_SECONDS):
+            end = await reader.readexactly(2)
+        if end != b"\r\n":
+            raise ValueError("a chunk is longer than announced")
+        writer.write(end)
+    async with asyncio.timeout(IDLE_SECONDS):
+        if await reader.readexactly(2) != b"\r\n":
+            raise ValueError("fields after the last chunk are not passed on")
+    writer.write(b"\r\n")
+
+
+async def _pass_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
+    while length:
+        async with asyncio.timeout(IDLE_SECONDS):
+            part = await reader.read(min(length, _CHUNK))
+            if not part:
+                raise asyncio.IncompleteReadError(part, length)
+            writer.write(part)
+            await writer.drain()
+        length -= len(part)
 
 
 async def _relay(one: Streams, other: Streams) -> None:

@@ -17,6 +17,21 @@ STAGE = ".pip"
 REQUIREMENTS = f"{STAGE}/requirements.txt"
 WHEELS = f"{STAGE}/wheels"
 
+PIP = """
+import glob, os, runpy, sys, sysconfig
+try:
+    import pip
+except ImportError:
+    import ensurepip
+    folders = [sysconfig.get_config_var("WHEEL_PKG_DIR") or "/usr/share/python-wheels"]
+    folders.append(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"))
+    wheels = [wheel for folder in folders for wheel in sorted(glob.glob(os.path.join(folder, "pip-*.whl")))]
+    sys.path[:0] = wheels[-1:]
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+"""Runs pip, or where a system has none, the one that its venv module makes new environments with."""
+
 INSTALL_SECONDS = 900.0
 LARGEST = 4 * 1024 * 1024
 
@@ -56,7 +71,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def command_of(packages: Packages) -> tuple[str, ...]:
     """The call of pip, in the workspace's folder. It reads no configuration and asks nothing."""
-    words = ["python3", "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-input", "install"]
+    words = ["python3", "-c", PIP, "--isolated", "--disable-pip-version-check", "--no-input", "install"]
     words += ["--no-cache-dir", "--no-compile", "--only-binary=:all:", "--no-warn-script-location", "--quiet"]
     words += ["--target", packages.into, "--requirement", f"{packages.into}/{REQUIREMENTS}"]
     words += ["--require-hashes"] if packages.hashes else []

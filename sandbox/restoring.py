@@ -19,7 +19,8 @@ from threading import Event
 
 from retinue.runs.errors import PermanentError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.folders import Trail, opened, remove_tree
+from retinue.sandbox.cloning import copy_file
+from retinue.sandbox.folders import Trail, make_private, opened, remove_tree
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.scanning import remember
 from retinue.sandbox.trees import Entry, Tree
@@ -38,7 +39,8 @@ Source = Callable[[Entry], Iterator[bytes]]
 @dataclass(frozen=True, slots=True)
 class Restore:
     """How to restore: from where, the file of the stat cache (None: none), for which user (None: our own), within
-    which limits, and what ends it early.
+    which limits, and what ends it early. With a `base`, a folder that holds this very tree and that nobody changes,
+    content is copied from there. `make` makes the folder.
     """
 
     source: Source
@@ -46,6 +48,8 @@ class Restore:
     uid: int | None = None
     quota: Quota = field(default_factory=Quota)
     stop: Event = field(default_factory=Event)
+    base: Path | None = None
+    make: Callable[[Path], None] = make_private
 
 
 def check_size(tree: Tree, quota: Quota) -> None:
@@ -66,7 +70,7 @@ def restore(tree: Tree, into: Path, how: Restore) -> None:
         raise SandboxRefused(f"{into} exists: a snapshot is restored into a new folder", code="exists")
     _remove_abandoned(into)
     draft = into.with_name(f".{into.name}.{os.urandom(6).hex()}.restoring")
-    draft.mkdir(mode=0o700)
+    how.make(draft)
     try:
         with opened(draft) as root:
             fcntl.flock(root, fcntl.LOCK_EX)
@@ -162,14 +166,17 @@ def _slices(files: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 
 def _write_slice(root: int, files: Sequence[Entry], how: Restore) -> None:
-    with Trail(root) as trail:
+    with Trail(root) as trail, Trail(how.base or root) as base:
         for entry in files:
             if how.stop.is_set():
                 raise Stopped
             parent, name = trail.beside(entry.path)
             fd = os.open(name, _NEW, 0o600, dir_fd=parent)
             try:
-                _fill(fd, entry, how)
+                if how.base is None:
+                    _fill(fd, entry, how)
+                else:
+                    copy_file(base, entry, fd)
                 _dress(fd, entry, how.uid)
             finally:
                 os.close(fd)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinue.runs.errors import RetinueError
+from retinue.runs.errors import InvalidInput, RetinueError
 from retinue.runs.sandboxes import (
     UNWATCHED,
     Box,
@@ -32,6 +32,7 @@ from retinue.sandbox.backends import Backend, Report
 from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
+from retinue.sandbox.manifests import Manifest
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
 
@@ -53,7 +54,7 @@ class Parts:
     living: Living
     choose: Callable[[Profile], Awaitable[tuple[Backend, Report]]]
     user: Callable[[str, Path], int | None]
-    environment: Callable[[str, dict[str, str], str], dict[str, str]]
+    environment: Callable[[Manifest, dict[str, str], str], dict[str, str]]
     contents: Callable[[str, Loaded], Contents]
     moment: Callable[[], int]
     let_go: Callable[[], None]
@@ -72,7 +73,7 @@ class Room:
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
         """See Sandboxes."""
-        info = (await asyncio.to_thread(self._parts.manifests.refreshed, order.manifest)).info
+        info = await self._decided(order.manifest)
         now = self._parts.moment()
         state = SandboxState(
             sandbox_id=order.sandbox_id,
@@ -97,7 +98,9 @@ class Room:
         place = await asyncio.to_thread(self._parts.living.find, state.sandbox_id)
         if place is None:
             return None
-        if not place.clean or place.state.generation != state.generation or place.state.epoch > owner.epoch:
+        here = place.state
+        fits = here.generation == state.generation and state.epoch <= here.epoch <= owner.epoch
+        if not (place.clean and fits):  # an older epoch's: what another node has done since has this number too
             place.let_go()
             return None
         try:
@@ -113,7 +116,7 @@ class Room:
         known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
         if known is not None:
             await self._forget(known, owner.run_id, remove=True)
-        info = (await asyncio.to_thread(self._parts.manifests.refreshed, state.manifest)).info
+        info = await self._decided(state.manifest)
         if state.head_snapshot_id is None and info.version != state.manifest_version:
             raise SandboxLost(
                 f"sandbox {state.sandbox_id} has no snapshot, and manifest {state.manifest!r} is {info.version} now; "
@@ -146,6 +149,11 @@ class Room:
         for sandbox_id in await done(here) if here else []:
             removed += await asyncio.to_thread(self._parts.living.remove, sandbox_id)
         return removed
+
+    async def _decided(self, name: str) -> ManifestInfo:
+        """A manifest as it is now with all that it takes in; SandboxRefused for one that cannot be used so."""
+        with _refusing():
+            return (await asyncio.to_thread(self._parts.manifests.refreshed, name)).info
 
     async def _make(self, state: SandboxState, owner: SandboxOwner) -> Box:
         """A box with a new workspace: what the head snapshot holds, or the manifest."""
@@ -180,18 +188,21 @@ class Room:
             return await run_in(place, kit, order, UNWATCHED)
 
         manifests, version = self._parts.manifests, state.manifest_version
-        made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
+        with _refusing():
+            made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
         return Kept("", made.entries, made.bytes)
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""
-        parts, loaded = self._parts, self._parts.manifests.loaded(state.manifest)
+        parts = self._parts
+        with _refusing():
+            loaded = await asyncio.to_thread(parts.manifests.loaded, state.manifest)
         backend, report = await parts.choose(loaded.profile)
         kit = Kit(
             profile=loaded.profile,
             backend=backend,
             contents=parts.contents(owner.tenant_id, loaded),
-            environment=partial(parts.environment, state.manifest),
+            environment=partial(parts.environment, loaded.manifest),
             moment=parts.moment,
         )
         if state.confinement and (weaker := _weaker(state, report)):
@@ -209,6 +220,15 @@ class Room:
     async def _forget(self, box: LocalBox, run_id: str, remove: bool) -> None:
         self._boxes[run_id].pop(box.state.sandbox_id, None)
         await box.release(remove)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What a manifest cannot be used for is a refusal of the sandbox."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise SandboxRefused(str(error), code="manifest") from None
 
 
 _RANK = {"absent": 0, "limited": 1, "enforced": 2}

@@ -28,6 +28,7 @@ swapon swapoff open_by_handle_at name_to_handle_at quotactl quotactl_fd acct reb
 sethostname setdomainname iopl ioperm syslog settimeofday clock_settime clock_adjtime adjtimex stime
 lookup_dcookie nfsservctl vhangup uselib ustat sysfs _sysctl modify_ldt vm86 vm86old
 move_pages migrate_pages fanotify_init fanotify_mark
+open_tree_attr statmount listmount
 """.split()
 """Answered with EPERM."""
 
@@ -48,13 +49,24 @@ _FAMILIES = frozenset({_UNIX, _INET, _INET6, _NETLINK})
 _LOW_WORD = 0xFFFFFFFF
 
 _LOAD_NUMBER = (0x20, 0, 0, 0)
-_OF_OTHERS = ("prlimit64", "setpriority", "getpriority", "sched_setaffinity", "sched_setscheduler", "sched_setparam")
-_OF_OTHERS_AT = {"setpriority": 1, "getpriority": 1}
+_OF_OTHERS = """
+prlimit64 setpriority getpriority ioprio_set sched_setaffinity sched_setscheduler sched_setparam sched_setattr
+""".split()
+_OF_OTHERS_AT = {"setpriority": 1, "getpriority": 1, "ioprio_set": 1}
+_OF_A_USER = {"setpriority": 2, "ioprio_set": 3}
+"""PRIO_USER and IOPRIO_WHO_USER: for them 0 stands for all processes of the user, also outside."""
+
+_SHARED = "shmget shmat shmctl msgget msgsnd msgrcv msgctl semget semop semtimedop semctl mq_open mq_unlink".split()
+"""System V and message queues: where there is no namespace for them they are those of the host."""
+
+_BY_PATH = "setxattr lsetxattr removexattr lremovexattr setxattrat removexattrat".split()
+"""Landlock does not govern attributes; by an open file they can be changed."""
 
 
 def build(*, sockets: bool, others: bool = True) -> bytes:
     """The filter as classic BPF. Without `sockets` no socket can be made, but pairs can; without `others` a process
-    changes no limits and priorities but its own. SandboxRefused when libseccomp cannot be used.
+    changes no limits and priorities but its own, and has no shared memory and queues of System V, no message queues
+    and no attributes by path. SandboxRefused when libseccomp cannot be used.
     """
     try:
         import pyseccomp
@@ -106,8 +118,14 @@ def _close_sockets(pyseccomp: Any, closed: Any, sockets: bool) -> None:
 
 def _close_others(pyseccomp: Any, closed: Any) -> None:
     refused = pyseccomp.ERRNO(errno.EPERM)
-    for name in _known(pyseccomp, list(_OF_OTHERS)):
+    for name in _known(pyseccomp, _OF_OTHERS):
         closed.add_rule(refused, name, pyseccomp.Arg(_OF_OTHERS_AT.get(name, 0), pyseccomp.NE, 0))
+    for name, which in _OF_A_USER.items():
+        closed.add_rule(refused, name, pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_WORD, which))
+    for name in _known(pyseccomp, _SHARED):
+        closed.add_rule(pyseccomp.ERRNO(errno.ENOSYS), name)
+    for name in _known(pyseccomp, _BY_PATH):
+        closed.add_rule(pyseccomp.ERRNO(errno.EOPNOTSUPP), name)
 
 
 def _highest(pyseccomp: Any) -> int:

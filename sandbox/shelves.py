@@ -70,7 +70,7 @@ class Shelf:
             text = self._unpacked(self.head_key(snapshot_id), LARGEST_HEAD)
             head = decode_head(text)
         except FileNotFoundError:
-            raise missing(snapshot_id, erased=not self._objects.exists(self._tenant)) from None
+            raise missing(snapshot_id, erased=False) from None
         except Erased:
             raise missing(snapshot_id, erased=True) from None
         except (BadTree, Damaged) as error:
@@ -177,7 +177,11 @@ class Writer:
 
 def missing(snapshot_id: str, erased: bool) -> SandboxLost:
     """The error of a snapshot that is not kept."""
-    why = "it was erased with its tenant" if erased else "it was deleted, or made in another place"
+    why = (
+        "it was erased with its tenant"
+        if erased
+        else "it was deleted or erased, or is kept on another node (`sandbox.snapshots` is a place that all reach)"
+    )
     return SandboxLost(f"snapshot {snapshot_id} is not in the store: {why}; nothing was restored")
 
 

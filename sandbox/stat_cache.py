@@ -19,7 +19,7 @@ from typing import Any
 
 from retinue.sandbox.trees import Attributes
 
-_FORMAT = 1
+_FORMAT = 2
 _TICK_NS = 50_000_000
 """More than any kernel's tick, by which file times lag behind."""
 _COARSE_NS = 2_000_000_000
@@ -60,14 +60,14 @@ class StatCache:
         self._path = path
         for left in path.parent.glob(f"{escape(path.name)}.*.draft"):
             left.unlink(missing_ok=True)
-        self._known = _load(path)
+        self._device, self._known = _load(path)
         self._draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}.draft")
         self._began_ns = _touch(self._draft)
 
     def find(self, path: str, status: os.stat_result) -> Content | None:
         """What the file is known to hold, None when it has to be read."""
         known = self._known.get(path)
-        if known is None or tuple(known[0]) != stamp_of(status):
+        if known is None or (self._device, *known[0]) != stamp_of(status):
             return None
         _, digest, chunks, attributes, sparse = known
         found = tuple((name, bytes.fromhex(value)) for name, value in attributes)
@@ -76,8 +76,8 @@ class StatCache:
     def save(self, found: Mapping[str, tuple[Stamp, Content]]) -> None:
         """Keep what a scan that began after this object was made has found, in place of all that was kept."""
         rows = {path: _row(*each) for path, each in found.items() if self._settled(each[0])}
-        body = json.dumps({"format": _FORMAT, "files": rows}, separators=(",", ":")).encode("ascii")
-        self._draft.write_bytes(_digest(body) + b"\n" + body)
+        device = next((stamp[0] for stamp, _ in found.values()), 0)
+        self._draft.write_bytes(_sealed(device, json.dumps(rows, separators=(",", ":")).encode("ascii")))
         self._draft.replace(self._path)
 
     def close(self) -> None:
@@ -91,7 +91,13 @@ class StatCache:
 
 def _row(stamp: Stamp, content: Content) -> list[Any]:
     chunks = content.chunks if len(content.chunks) > 1 else ()
-    return [stamp, content.sha256, chunks, [[name, value.hex()] for name, value in content.attributes], content.sparse]
+    return [
+        stamp[1:],
+        content.sha256,
+        chunks,
+        [[name, value.hex()] for name, value in content.attributes],
+        content.sparse,
+    ]
 
 
 def _touch(path: Path) -> int:
@@ -103,16 +109,32 @@ def _touch(path: Path) -> int:
         os.close(fd)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def copy_cache(source: Path, target: Path, device: int) -> None:
+    """Let a folder on another device, which shows the very files of another folder, be known as that one is."""
+    _, rows = _body(source)
+    target.write_bytes(_sealed(device, rows))
+
+
+def _load(path: Path) -> tuple[int, dict[str, Any]]:
+    head, rows = _body(path)
+    kind, device = json.loads(head)
+    files: dict[str, Any] = json.loads(rows) if kind == _FORMAT else {}
+    return device, files
+
+
+def _body(path: Path) -> tuple[bytes, bytes]:
+    """The head and the rows of a cache; those of an empty one where there is none that is whole."""
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
     except OSError:
-        return {}
-    if digest != _digest(body):
-        return {}
-    kept = json.loads(body)
-    files: dict[str, Any] = kept["files"] if kept["format"] == _FORMAT else {}
-    return files
+        return b"[0,0]", b"{}"
+    head, _, rows = body.partition(b"\n")
+    return (head, rows) if digest == _digest(body) and rows else (b"[0,0]", b"{}")
+
+
+def _sealed(device: int, rows: bytes) -> bytes:
+    body = b"%s\n%s" % (json.dumps([_FORMAT, device]).encode("ascii"), rows)
+    return _digest(body) + b"\n" + body
 
 
 def _digest(body: bytes) -> bytes:

@@ -66,15 +66,6 @@ class StoreSandboxes:
         rows: list[Any] = await self._read(lambda connection: many(connection, sql("snapshots_in_use"), values))
         return SnapshotUse(tenant_id, frozenset(snapshot_id for _, snapshot_id in rows))
 
-    async def tenants(self) -> list[str]:
-        """The tenants that have, or had, sandboxes or pins, by name."""
-        query = (
-            "SELECT r.tenant_id FROM runs r WHERE r.num IN (SELECT run FROM sandboxes)"
-            " UNION SELECT p.tenant_id FROM snapshot_pins p ORDER BY 1"
-        )
-        rows: list[Any] = await self._read(lambda connection: many(connection, query))
-        return [tenant_id for (tenant_id,) in rows]
-
     async def forget_uses(self, since: int) -> None:
         """Let go of what runs used that ended before `since` (Unix ns): of some hundred runs at once."""
         values = {"since": since, "most": _FORGOTTEN_AT_ONCE}

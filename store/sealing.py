@@ -114,6 +114,14 @@ class Vault:
         self._changed = self._keys.pop(tenant_id, None) is not None or self._changed
         return self._store.destroy(tenant_id)
 
+    def tenants(self) -> list[str]:
+        """Whose keys there are, or were until they were destroyed. Blocking."""
+        return list(self._store.tenants())
+
+    def erased(self, tenant_id: str) -> bool:
+        """Whether a tenant has no key any more, because it was destroyed. Blocking."""
+        return self._store.load(tenant_id) is None and self._store.erased(tenant_id)
+
     def knows(self, tenant_id: str) -> bool:
         """Whether a tenant's key is in hand, so that sealing waits for nothing."""
         return tenant_id in self._keys

@@ -75,7 +75,7 @@ class Store:
         self.rollouts = StoreRollouts(engine.glance, self._writer.submit, codec)
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
-        self.sandboxes = StoreSandboxes(engine.read, self._writer.submit)
+        self.sandbox_records = StoreSandboxes(engine.read, self._writer.submit)
 
     @property
     def vault(self) -> Vault:

@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from retinue.runs.agent_sandbox import AGENT, CHANGING, OPERATIONS
-from retinue.runs.capabilities import Caller, CallResult, Prepared
+from retinue.runs.capabilities import NOT_MADE, Caller, CallResult, Prepared
 from retinue.runs.contracts import ErrorInfo, Json, Usage
 from retinue.runs.effects import sandbox_facts, weighing
 from retinue.runs.effects.reaching import BoxLink
 from retinue.runs.effects.run import Run
-from retinue.runs.errors import InvalidInput, PermanentError, TransientError
+from retinue.runs.errors import EffectError, InvalidInput, PermanentError, TransientError
 from retinue.runs.journal import Intent
 from retinue.runs.live_sandboxes import Remake
 from retinue.runs.sandbox_past import Operation
-from retinue.runs.sandboxes import Box, Opening, SandboxRefused
+from retinue.runs.sandboxes import Box, Opening, SandboxLost, SandboxRefused
 from retinue.runs.sessions import Pause
 from retinue.runs.steps import Command, Done
 
@@ -97,7 +97,9 @@ def remaking(run: Run) -> Remake:
 
     async def remake(operation: Operation, box: Box) -> None:
         place = next(place for place, known in run.history.boxes.operations.items() if operation in known)
-        manifest = run.boxes.manifest(run.boxes.state(place).manifest)
+        name = run.boxes.state(place).manifest
+        await run.boxes.learn(name)
+        manifest = run.boxes.manifest(name)
         facts = sandbox_facts.facts_of(manifest, operation.name) | {"opens": False}
         try:
             weighed = await weighing.weigh_again(run, operation.key, (operation.name, operation.arguments), facts)
@@ -130,13 +132,13 @@ async def _change(
     replayable, started = _replayable(run, command, call), run.services.now_ns()
     try:
         result = await _through(run, call, caller, link)
-    except SandboxRefused:
+    except EffectError as error:
+        if not _untouched(call, error):
+            run.boxes.spoiled(place)
+            if isinstance(error, TransientError) and not replayable:
+                said = f"{error}; not made again, since it is not replayable"
+                raise PermanentError(said, code=error.code) from error
         raise
-    except TransientError as error:
-        run.boxes.spoiled(place)
-        if replayable or error.code in ("busy", "saturated"):
-            raise
-        raise PermanentError(f"{error}; not made again, since it is not replayable", code=error.code) from error
     except BaseException:
         run.boxes.spoiled(place)
         raise
@@ -156,6 +158,12 @@ async def _change(
     return result, facts if head is None else facts | {"head": head}
 
 
+def _untouched(call: Prepared, error: EffectError) -> bool:
+    """Whether the workspace is as it was before a call that failed: it was refused, or not even begun."""
+    refused = isinstance(error, SandboxRefused) and OPERATIONS[call.capability.name] != "adopt"
+    return refused or error.code in NOT_MADE or error.code == "busy"
+
+
 def _told(run: Run, command: Command, place: str, operation: str) -> dict[str, Json]:
     facts: dict[str, Json] = {"sandbox": place}
     if operation == "snapshot":
@@ -167,7 +175,10 @@ def _told(run: Run, command: Command, place: str, operation: str) -> dict[str, J
 async def _through(run: Run, call: Prepared, caller: Caller, link: BoxLink) -> CallResult:
     """Through the gateway; a command's own timeout is what bounds it there."""
     limited = call.capability.model_copy(update={"timeout": sandbox_facts.seconds_of(call)})
-    result = await run.services.gateway.execute(replace(call, capability=limited), caller, link)
+    try:
+        result = await run.services.gateway.execute(replace(call, capability=limited), caller, link)
+    except SandboxLost as error:  # a snapshot that was asked for: the run's own sandbox is not lost with it
+        raise PermanentError(str(error), code="no_snapshot") from error
     if isinstance(result, Pause):
         raise PermanentError(f"{call.capability.name} asks instead of answering", code="asked")
     return result

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from retinue.runs.patterns.vote import vote
     from retinue.runs.resources import Resources
     from retinue.runs.rules import rule
+    from retinue.runs.sandbox_handles import SandboxHandle
+    from retinue.runs.sandboxes import ExecResult
     from retinue.sessions.native import tool
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "Client": "ingress.client",
     "Compaction": "runs.options",
     "Context": "runs.context",
+    "ExecResult": "runs.sandboxes",
     "Given": "runs.forking",
     "Doors": "runs.doors",
     "Reset": "runs.options",
@@ -49,6 +52,7 @@ _HOMES = {
     "RunHandle": "ingress.client",
     "Status": "runs.contracts",
     "StopReason": "runs.contracts",
+    "SandboxHandle": "runs.sandbox_handles",
     "SyncClient": "ingress.sync",
     "agent": "runs.definitions",
     "all_of": "runs.joins",
@@ -79,11 +83,13 @@ __all__ = [
     "Compaction",
     "Context",
     "Doors",
+    "ExecResult",
     "Given",
     "Reset",
     "Resources",
     "RetinueError",
     "RunHandle",
+    "SandboxHandle",
     "Status",
     "StopReason",
     "SyncClient",

@@ -23,7 +23,7 @@ from tests.doubles.sandboxes import Nodes
 
 from retinue.host import clock, composition, hosting, streaming
 from retinue.inference.scripted import ScriptedModel
-from retinue.ingress import client as clients
+from retinue.ingress import connecting
 from retinue.ingress.client import Client
 from retinue.ingress.connecting import connect
 from retinue.runs.contracts import RunRecord
@@ -86,7 +86,8 @@ def live(life: Life) -> None:
     plain = composition.services_of
     boxes = Nodes(folder / "nodes", now=now).node(f"n{life.number % 2}")
     composition.services_of = lambda *given: replace(plain(*given), sandboxes=boxes)  # type: ignore[assignment]
-    clients.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
+    assert hasattr(connecting, "open_store"), "the store is opened elsewhere now: watch it there"
+    connecting.open_store = lambda settings: open_watched(settings, watch)  # type: ignore[assignment, return-value]
     hasten(now)
 
     async def work() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -59,7 +60,8 @@ class Nodes:
 
     `done` has (node, operation, detail) of all that reached a workspace, `begun` the programs that were started.
     `hold` names moments such as `after exec`, the first `skips` of which are let pass; after `refuse_after` snapshots
-    there are none; `break_once` names an operation that breaks half way, the first time.
+    there are none; `looks` are the threads in which manifests were looked up; `break_once` names an operation that
+    breaks half way, the first time.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Nodes:
     held: list[str] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
     released: list[tuple[str, str, bool]] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
     refuse_after: int | None = None
     break_once: str = ""
     now: Callable[[], int] = now_ns
@@ -266,6 +269,7 @@ class FolderSandboxes:
 
     def manifest(self, name: str) -> ManifestInfo:
         """See Sandboxes."""
+        self.nodes.looks.append(threading.get_ident())
         if name not in self.nodes.manifests:
             near = get_close_matches(name, self.nodes.manifests) or list(self.nodes.manifests)
             raise UnknownName(f"there is no manifest {name!r}: did you mean {', '.join(near)}?")
@@ -277,7 +281,7 @@ class FolderSandboxes:
 
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> FolderBox:
         """See Sandboxes."""
-        info = self.manifest(order.manifest)
+        info = self.nodes.manifests[order.manifest]
         state = SandboxState(
             sandbox_id=order.sandbox_id,
             name=order.name,
@@ -303,7 +307,8 @@ class FolderSandboxes:
             return None
         said = json.loads((folder / "note.json").read_text())
         here = SandboxState.model_validate(said["state"])
-        if said["operation"] or here.generation != state.generation or here.epoch > owner.epoch:
+        fits = here.generation == state.generation and state.epoch <= here.epoch <= owner.epoch
+        if said["operation"] or not fits:
             return None
         box = FolderBox(
             self.nodes, self.name, folder, here.model_copy(update={"epoch": owner.epoch, "node": self.name})

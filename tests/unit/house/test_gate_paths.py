@@ -31,7 +31,6 @@ DOORS: dict[str, set[str]] = {
     # trial of a tool asks the gate itself.
     "prepare": {
         "host.sandboxes:TenantCiphers.of",
-        "sandbox.execution:Runner.run",
         "runs.effects.weighing:as_made",
         "runs.effects.weighing:prepare",
         "runs.effects.weighing:weigh",
@@ -69,6 +68,7 @@ DOORS: dict[str, set[str]] = {
         "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
+        "host.composition:make_host",
         "host.hosting:Host._carry",
         "host.hosting:Host.serve",
     },
@@ -151,6 +151,7 @@ NETWORK: dict[str, set[str]] = {
         "actors.runtime",
         "sandbox.bubblewrap",
         "sandbox.launching",
+        "sandbox.mounts",
         "sandbox.selftest",
         "sessions.mcp.children",
         "store.backup",

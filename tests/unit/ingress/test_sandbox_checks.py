@@ -99,7 +99,11 @@ async def test_a_machine_that_can_do_nothing_fails_only_where_an_agent_needs_it(
     machine += [absent("first", "1.0", *CLOSED)]
     profiles, _ = await try_sandboxes(Settings(folder=folder))
     assert (profiles.ok, profiles.said) == (True, "strict by nothing here; build by nothing here")
+    (folder / "sandbox").mkdir()
+    (folder / "sandbox" / "coder.yaml").write_text("description: Nothing.\nprofile: strict\n")
     (folder / "coders_of_this_test.py").write_text(AGENT)
+    (folder / "sandbox").mkdir()
+    (folder / "sandbox" / "coder.yaml").touch()
     profiles, first = await try_sandboxes(Settings(folder=folder, modules=("coders_of_this_test",)))
     assert (profiles.ok, first.ok) == (False, True)
     assert profiles.said.endswith("; coder cannot run: mend what a backend below lacks")

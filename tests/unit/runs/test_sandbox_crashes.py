@@ -192,3 +192,29 @@ async def test_a_live_box_that_fails_is_brought_back(make: Make, tmp_path: Path)
     assert result.value == ["", "1\n2\n3\n"]
     events = await moves(world, result.run_id)
     assert events[:3] == ["opened", "snapshot", "restored"], "the run waits with what is known, and has it again"
+
+
+@workflow
+async def numbers(ctx: Context, text: str) -> Any:
+    """What a program said is what the workspace holds: it says something else each time it runs."""
+    box = await ctx.sandbox("coder")
+    said = await box.shell("echo $$ | tee log")
+    await box.snapshot()
+    await box.shell(THIRD)
+    return [said.stdout, await box.read("log")]
+
+
+async def test_a_workspace_of_an_owner_that_was_overtaken_is_not_taken_for_the_journals(
+    make: Make, tmp_path: Path
+) -> None:
+    """The first owner's workspace has the right generation again when the third comes to its node, and holds what no
+    outcome ever told."""
+    world, nodes = await boxed(make, tmp_path, numbers)
+    run_id = await world.submit(numbers, "it")
+    await hold(world, nodes, "after exec")
+    await crash(world, nodes, "b")
+    await hold(world, nodes, f"before exec sh -c {THIRD}")
+    await crash(world, nodes, "a")
+    said, found = (await world.finish(run_id)).value
+    assert found == f"{said}3\n"
+    assert (await moves(world, run_id)).count("moved") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ async def test_a_checkpoint_keeps_what_the_sandbox_holds(make_on_each: Make, tmp
 async def mistakes(ctx: Context, text: str) -> Any:
     said = []
     box = await ctx.sandbox("coder")
+    await box.write("kept", "as it was")
     for attempt in (
         ctx.sandbox("codr"),
         box.read("absent"),
@@ -123,11 +125,14 @@ async def mistakes(ctx: Context, text: str) -> Any:
         ctx.call("sandbox.exec", sandbox="nothing", argv=["true"]),
         ctx.call("sandbox.exec", sandbox=box.id, argv=[]),
         ctx.call("shell", command="true"),
+        ctx.sandbox("coder", "s1-absent"),
+        box.adopt("s1-absent"),
     ):
         try:
             await attempt
         except PermanentError as error:
             said.append(error.code)
+    said.append(str(await box.read("kept")))
     await box.close()
     try:
         await box.shell("true")
@@ -139,8 +144,8 @@ async def mistakes(ctx: Context, text: str) -> Any:
 async def test_mistakes_are_told_with_their_code_and_change_nothing(make: Make, tmp_path: Path) -> None:
     world, nodes = await boxed(make, tmp_path, mistakes)
     result = await world.run(mistakes, "")
-    wanted = ["manifest", "no_file", "no_file", "outside", "no_sandbox", "invalid_arguments", "no_sandbox", "closed"]
-    assert result.value == wanted
+    wanted = ["manifest", "no_file", "no_file", "outside", "no_sandbox", "invalid_arguments", "no_sandbox"]
+    assert result.value == [*wanted, "no_snapshot", "no_snapshot", "as it was", "closed"]
     assert ran(nodes) == []
 
 
@@ -164,3 +169,17 @@ async def test_calls_in_one_sandbox_are_made_in_the_order_they_were_asked_for(ma
     assert result.value == "0\n1\n2\n3\n4\n5\n"
     outcomes = [one for one in await world.entries(result.run_id) if isinstance(one, Outcome)]
     assert [one.facts["generation"] for one in outcomes if one.name == "sandbox.exec"] == [1, 2, 3, 4, 5, 6]
+
+
+@workflow
+async def looks(ctx: Context, count: int) -> Any:
+    box = await ctx.sandbox("coder")
+    for number in range(count):
+        await box.write("file", str(number))
+
+
+async def test_a_manifest_is_looked_up_once_and_aside_from_the_event_loop(make: Make, tmp_path: Path) -> None:
+    """Its version is a digest of all that it takes in: that may take long."""
+    world, nodes = await boxed(make, tmp_path, looks)
+    assert (await world.run(looks, 5)).ok
+    assert len(nodes.looks) == 1 and threading.main_thread().ident not in nodes.looks

@@ -128,7 +128,7 @@ async def fill(place: Place) -> None:
         session = Session(session_id="session-1", server="desk", cause=STRANGE, opened_at=START, changed_at=START)
         sessions = (SessionRow(session, "t" * 32, {"step": {"state": STRANGE}}),)
         await owner.append(said(STRANGE, LARGE[1:]), spawn=spawn, sessions=sessions, sandboxes=(_SANDBOX,))
-        await store.sandboxes.pin(_PIN)
+        await store.sandbox_records.pin(_PIN)
         await store.signal("busy", STRANGE, {"by": LARGE}, START)
         await store.stream([("busy", "step", 1, "so"), ("busy", "step", 1, STRANGE)])
         await store.breakers.failed("mail", STRANGE, START)
@@ -149,8 +149,10 @@ async def readable(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requests": await store.requests(open_only=False),
         "sessions": await store.sessions(SessionQuery(limit=10_000)),
-        "sandboxes": [(one.run_id, one.state) for one in await store.sandboxes.listed(SandboxQuery(limit=10_000))],
-        "snapshots": [await store.sandboxes.in_use("acme", 0), await store.sandboxes.pins()],
+        "sandboxes": [
+            (one.run_id, one.state) for one in await store.sandbox_records.listed(SandboxQuery(limit=10_000))
+        ],
+        "snapshots": [await store.sandbox_records.in_use("acme", 0), await store.sandbox_records.pins()],
         "letters": await store.dead_letters(),
         "inputs": await store.dead_inputs(None, None, 100),
         "alerts": await store.alerts.listed(everything=True),

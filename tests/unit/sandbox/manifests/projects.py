@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
 from pathlib import Path
+
+import pytest
 
 from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox.extending import Extension, profiles_of
@@ -41,6 +44,8 @@ class Project:
 
     def repository(self, path: str = "repo") -> str:
         """A git repository with attributes that lie, a hook and a submodule; the id of its commit."""
+        if shutil.which("git") is None:
+            pytest.skip("git is not installed")
         self.put(f"{path}/src/main.py", "print('one')\n", 0o755)
         self.put(f"{path}/.gitattributes", "secret.txt export-ignore\n*.txt export-subst eol=crlf filter=evil\n")
         self.put(f"{path}/secret.txt", "$Format:%H$\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 from tests.unit.sandbox.manifests.projects import Project, held, nothing_runs, tar_of
 
-from retinue.runs.errors import PermanentError, TransientError
+from retinue.runs.errors import ConfigError, PermanentError, TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.loading import environment_of, secrets_of
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.previewing import preview
+from retinue.sandbox.requirements import PIP
 from retinue.sandbox.scanning import scan
 
 pytestmark = [pytest.mark.promise("E1")]
@@ -245,6 +247,21 @@ async def test_packages_are_installed_from_wheels_by_their_hashes(project: Proje
     with pytest.RaisesExc(PermanentError, match="(?i)hash", check=lambda error: error.code == "packages"):
         await materialize(project.manifests(), "coder", places[-1], run)
     assert os.listdir(into.parent) == ["tree"]
+
+
+def test_pip_is_found_where_a_system_has_only_its_venv_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", PIP, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("pip ") and ".whl" in done.stdout
+
+
+async def test_without_git_a_checkout_says_so(project: Project, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = project.repository()
+    project.manifest(f"checkouts: {{x: {{from: repo, commit: {commit}}}}}\n")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match="needs git, which is not installed"):
+        await materialize(project.manifests(), "coder", into, nothing_runs)
 
 
 @pytest.mark.promise("E4")

@@ -12,6 +12,7 @@ import pytest
 
 from retinue.host.opening import open_store
 from retinue.host.sandboxes import open_sandboxes
+from retinue.host.sandboxing import manifests_of
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.errors import PermanentError, UnknownName
 from retinue.runs.sandboxes import (
@@ -25,6 +26,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
     Watch,
 )
+from retinue.sandbox.pins import PinnedManifest, write_lock
 from retinue.sandbox.room import Room
 from retinue.store.store import Store
 
@@ -189,6 +191,33 @@ async def test_a_secret_is_kept_by_no_snapshot(node: Node) -> None:
 async def test_a_name_that_is_no_manifest_is_told(node: Node) -> None:
     with pytest.raises(UnknownName, match="coder"):
         node.room.manifest("coderr")
+
+
+async def test_a_manifest_that_was_pinned_is_used_only_so(node: Node) -> None:
+    folder = node.settings.folder
+    (folder / "src").mkdir()
+    (folder / "src" / "a.py").write_text("one")
+    (folder / "sandbox" / "coder.yaml").write_text("directories: {src: src}\n")
+    manifests = manifests_of(node.settings)
+    loaded = manifests.loaded("coder")
+    pinned = PinnedManifest(
+        by="ana", at="2026-11-21T00:00:00Z", version=loaded.info.version, revision=1, facts=dict(loaded.facts)
+    )
+    write_lock(folder, "coder", pinned)
+    assert node.room.manifest("coder").reviewed_by == "ana"
+    box = await node.room.create(ORDER, owner())
+    assert box.state.manifest_version == loaded.info.version
+    (folder / "src" / "a.py").write_text("two")
+    with pytest.raises(SandboxRefused, match="not as ana pinned it") as refused:
+        await node.room.create(SandboxOrder("sbx-2", "other", "coder"), owner())
+    assert refused.value.code == "manifest"
+    (folder / "sandbox" / "coder.yaml").write_text("files: {b: x}\n")
+    assert await said(box, "cat", "src/a.py") == "one"  # it goes on as it was made
+    assert (await box.read("src/a.py")).text == "one"
+    (folder / "sandbox" / "coder.yaml").write_text("directories: {src: src}\n")
+    write_lock(folder, "coder", None)
+    other = await node.room.create(SandboxOrder("sbx-3", "third", "coder"), owner())
+    assert other.state.manifest_version != loaded.info.version and (await other.read("src/a.py")).text == "two"
 
 
 @pytest.mark.promise("E4")

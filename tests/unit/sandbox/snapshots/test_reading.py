@@ -210,7 +210,7 @@ def test_a_damaged_cache_is_no_cache(damage: str, tree: Path) -> None:
             scan_with_cache(tree)
         return
     bad = {"cut": good[:-5], "bit": good[:40] + b"x" + good[41:], "empty": b"", "text": b"{}\n{}"}
-    cache.write_bytes(bad.get(damage, good.replace(b'"format":1', b'"format":2')))
+    cache.write_bytes(bad.get(damage, good.replace(b"\n[2,", b"\n[1,")))
     second, read = scan_with_cache(tree)
     assert (second, len(read.chunks)) == (first, 2)
     assert scan_with_cache(tree)[1].chunks == []

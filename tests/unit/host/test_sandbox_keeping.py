@@ -1,0 +1,150 @@
+"""The duty of a host: workspaces that are done with go, snapshots nobody uses go, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.doubles.shapes import START, host, new_run, own, said
+
+from retinue.host import sandbox_keeping
+from retinue.host.clock import now_ns
+from retinue.host.opening import open_store
+from retinue.host.sandbox_keeping import Keeping, SandboxDuty, Sweeping, collect_snapshots
+from retinue.host.sandboxes import open_sandboxes, open_snapshots
+from retinue.host.settings import Settings, load_settings
+from retinue.runs.sandboxes import SandboxRow, SandboxState
+from retinue.sandbox.snapshots import Snapshots
+from retinue.store.store import Store
+
+pytestmark = pytest.mark.promise("E2")
+
+FUTURE = now_ns() + 10**15
+"""Later than any snapshot of these tests."""
+
+
+@asynccontextmanager
+async def at(folder: Path) -> AsyncIterator[tuple[Settings, Store, Snapshots]]:
+    """A project with its store and snapshots."""
+    (folder / "retinue.yaml").write_text("principal: bob\n")
+    settings = load_settings(folder)
+    store = open_store(settings)
+    await store.register(host())
+    try:
+        yield settings, store, open_snapshots(settings, store)
+    finally:
+        await store.close()
+
+
+def state(name: str, head: str | None = None, node: str = "here") -> SandboxState:
+    return SandboxState(
+        sandbox_id=name,
+        name=name,
+        manifest="coder",
+        manifest_version="m1",
+        profile="strict",
+        profile_digest="p1",
+        head_snapshot_id=head,
+        node=node,
+        changed_at=START,
+    )
+
+
+async def taken(snapshots: Snapshots, folder: Path, *texts: str) -> list[str]:
+    """The ids of snapshots of a file with each text."""
+    await asyncio.to_thread(folder.mkdir)
+    found = []
+    for text in texts:
+        (folder / "a").write_text(text)
+        found.append((await snapshots.take(folder, "acme")).snapshot_id)
+    return found
+
+
+@pytest.mark.rule("R5")
+async def test_snapshots_stay_while_a_run_needs_them(tmp_path: Path) -> None:
+    async with at(tmp_path) as (_, store, snapshots):
+        first, second, spare = await taken(snapshots, tmp_path / "work", "1", "2", "3")
+        await store.submit([new_run("first")])
+        owner = await own(store, "first")
+        rows = [SandboxRow(state("box", head), "t" * 32) for head in (first, second)]
+        await owner.append(said("kept"), sandboxes=tuple(rows))
+        found = await collect_snapshots(Keeping(store, snapshots, FUTURE, FUTURE, dry=True))
+        assert (found["acme"].snapshots, found["acme"].kept) == ((spare,), 2)
+        assert await collect_snapshots(Keeping(store, snapshots, FUTURE, FUTURE)) == found
+        assert [kept.snapshot_id for kept in await snapshots.listed("acme")] == [first, second]
+        await owner.finish()
+        assert (await collect_snapshots(Keeping(store, snapshots, START, FUTURE)))["acme"].snapshots == ()
+        late = await collect_snapshots(Keeping(store, snapshots, FUTURE, START))
+        assert late["acme"].snapshots == (), "taken a moment ago"
+        assert len((await collect_snapshots(Keeping(store, snapshots, FUTURE, FUTURE)))["acme"].snapshots) == 2
+
+
+@pytest.mark.promise("I6")
+async def test_the_snapshots_of_a_tenant_whose_key_was_destroyed_go(tmp_path: Path) -> None:
+    async with at(tmp_path) as (_, store, snapshots):
+        await taken(snapshots, tmp_path / "work", "1")
+        await snapshots.take(tmp_path / "work", "zeta")
+        assert await asyncio.to_thread(store.vault.destroy, "acme")
+        folders = tmp_path / ".retinue" / "sandboxes" / "snapshots"
+        assert (await collect_snapshots(Keeping(store, snapshots, START, START, dry=True)))["acme"].bytes > 0
+        assert sorted(path.name for path in folders.iterdir()) == ["acme", "zeta"]
+        await collect_snapshots(Keeping(store, snapshots, START, START))
+        assert [path.name for path in folders.iterdir()] == ["zeta"]
+        assert list(await collect_snapshots(Keeping(store, snapshots, START, START))) == ["zeta"]
+
+
+async def test_a_workspace_that_no_record_tells_of_goes_after_a_while(tmp_path: Path) -> None:
+    async with at(tmp_path) as (_, store, _snapshots):
+        await store.submit([new_run("first")])
+        owner = await own(store, "first")
+        rows = (SandboxRow(state("open"), "t" * 32), SandboxRow(state("moved", node="there"), "t" * 32))
+        await owner.append(said("opened"), sandboxes=rows)
+        patient = Sweeping(store, "here")
+        assert await patient.done(["open", "moved", "never"]) == ["moved"]
+        assert await patient.done(["open", "moved", "never"]) == ["moved"], "it may be on its way"
+        assert await Sweeping(store, "here", patience=0.0).done(["open", "moved", "never"]) == ["moved", "never"]
+        await owner.finish()
+        assert await patient.done(["open"]) == ["open"]
+
+
+async def test_a_round_sweeps_and_collects_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with at(tmp_path) as (settings, store, snapshots):
+        room = open_sandboxes(settings, store)
+        duty = SandboxDuty(settings, store, room)
+        [spare] = await taken(snapshots, tmp_path / "work", "1")
+        monkeypatch.setattr(
+            sandbox_keeping, "keeping_of", lambda settings, store: Keeping(store, snapshots, FUTURE, FUTURE)
+        )
+        left = tmp_path / ".retinue" / "sandboxes" / "work" / "gone" / "1"
+        left.mkdir(parents=True)
+        (left / "lock").touch()
+        await store.submit([new_run("first")])
+        owner = await own(store, "first")
+        await owner.append(said("opened"), sandboxes=(SandboxRow(state("gone", node="elsewhere"), "t" * 32),))
+        await duty.round()
+        assert not left.exists() and not await snapshots.exists(spare, "acme")
+        await snapshots.take(tmp_path / "work", "acme")
+        await duty.round()
+        assert await snapshots.exists(spare, "acme"), "it was done a moment ago"
+        mark = tmp_path / ".retinue" / "sandboxes" / "collected"
+        os.utime(mark, (now_ns() / 1e9 - sandbox_keeping.COLLECT - 1,) * 2)
+        await duty.round()
+        assert not await snapshots.exists(spare, "acme")
+        await room.close()
+
+
+async def test_a_round_survives_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with at(tmp_path) as (settings, store, snapshots):
+        await taken(snapshots, tmp_path / "work", "1")
+        for path in (tmp_path / ".retinue" / "sandboxes" / "snapshots" / "acme").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"no more what it was")
+        duty = SandboxDuty(settings, store, open_sandboxes(settings, store))
+        await duty.round()
+        assert "could not be" in caplog.text
