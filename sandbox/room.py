@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retinue.runs.errors import InvalidInput, RetinueError
 from retinue.runs.sandboxes import (
@@ -36,6 +37,9 @@ from retinue.sandbox.manifests import Manifest
 from retinue.sandbox.masking import Mask
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
+
+_LOG = logging.getLogger("retinue.sandbox")
+P = TypeVar("P", bound=Workplace | None)
 
 CLOSE = 20.0
 """Seconds that letting go of a run's boxes may take."""
@@ -97,7 +101,7 @@ class Room:
         known = self._boxes.get(owner.run_id, {}).get(state.sandbox_id)
         if known is not None:
             await self._forget(known, owner.run_id, remove=False)
-        place = await asyncio.to_thread(self._parts.living.find, state.sandbox_id)
+        place = await _taken(self._parts.living.find, state.sandbox_id)
         if place is None:
             return None
         here = place.state
@@ -134,10 +138,7 @@ class Room:
     async def release(self, run_id: str, ended: bool) -> None:
         """See Sandboxes. Raises nothing."""
         boxes = self._boxes.pop(run_id, {})
-        with contextlib.suppress(TimeoutError, RetinueError):
-            async with asyncio.timeout(CLOSE):
-                for box in boxes.values():
-                    await box.release(remove=ended)
+        await asyncio.gather(*(_let_go(box, ended) for box in boxes.values()))
 
     async def close(self) -> None:
         """See Sandboxes."""
@@ -170,7 +171,7 @@ class Room:
             "status": SandboxStatus.open,
             "changed_at": parts.moment(),
         }
-        place = await asyncio.to_thread(parts.living.make, state.model_copy(update=found), parts.user)
+        place = await _taken(parts.living.make, state.model_copy(update=found), parts.user)
         try:
             if state.head_snapshot_id is None:
                 kept = await self._materialize(state, place, kit)
@@ -232,6 +233,30 @@ def _refusing() -> Iterator[None]:
         yield
     except InvalidInput as error:
         raise SandboxRefused(str(error), code="manifest") from None
+
+
+async def _taken(take: Callable[..., P], *arguments: Any) -> P:
+    """A workspace that a thread takes; let go of when nobody waits for it any more: it would be held for good."""
+    task = asyncio.ensure_future(asyncio.to_thread(take, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_unwanted)
+        raise
+
+
+def _unwanted(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is None and task.result() is not None:
+        task.result().let_go()
+
+
+async def _let_go(box: LocalBox, remove: bool) -> None:
+    """Release a box, within the bound; one that cannot be keeps no other from it."""
+    try:
+        async with asyncio.timeout(CLOSE):
+            await box.release(remove)
+    except (TimeoutError, RetinueError, OSError) as error:
+        _LOG.warning("sandbox %s is not let go of: %s", box.state.sandbox_id, error or "it was busy for too long")
 
 
 _RANK = {"absent": 0, "limited": 1, "enforced": 2}

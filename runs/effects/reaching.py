@@ -94,14 +94,24 @@ class _Porter:
         self._key = key
         self._caller = caller
         self._said: dict[tuple[str, int], bool] = {}
+        self._full = False
 
     def allow(self, host: str, port: int) -> bool:
-        """What the gate says of a host, once a call; on the event loop."""
+        """What the gate says of a host, once a call; on the event loop. Past the limit it is not asked."""
         known = self._said.get((host, port))
+        if known is None and len(self._said) >= _HOSTS:
+            return self._too_many()
         if known is None:
-            known = len(self._said) < _HOSTS and self._ask(host, port)
-            self._said[host, port] = known
+            known = self._said[host, port] = self._ask(host, port)
         return known
+
+    def _too_many(self) -> bool:
+        """Refuse, and say so once."""
+        if not self._full:
+            self._full = True
+            facts: dict[str, Json] = {"key": self._key, "name": "too_many_hosts", "most": _HOSTS}
+            self._run.note(Record(at=self._run.services.now_ns(), topic="egress", by="runtime", facts=facts))
+        return False
 
     def _ask(self, host: str, port: int) -> bool:
         facts = {name: self._caller.facts.get(name) for name in ("manifest", "profile", "reviewed")}

@@ -154,6 +154,19 @@ async def test_each_host_is_asked_for_and_put_on_record(make: Make, tmp_path: Pa
     assert asked[0]["asked"]["facts"]["host"] == "pypi.example" and asked[0]["key"].endswith("sandbox.exec#0")
 
 
+async def test_hosts_past_the_limit_are_refused_on_record_once_a_call(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinue.runs.effects.reaching._HOSTS", 0)
+    world, _ = await boxed(make, tmp_path, reaches, policy=SHIPPED + HOSTS)
+    result = await world.run(reaches, ["pypi.example", "pypi.example"])
+    assert result.value == ["no no", "no no"]
+    told = [one.facts for one in await world.entries(result.run_id) if isinstance(one, Record)]
+    assert [one["key"] for one in told if one.get("name") == "too_many_hosts"] == [
+        f"0/sandbox.exec#{number}" for number in range(2)
+    ]
+
+
 async def test_a_shadow_runs_nothing_that_could_reach_out(make: Make, tmp_path: Path) -> None:
     world, nodes = await boxed(make, tmp_path, tries)
     assert (await world.run(tries, "coder", shadow=True)).value == "hello\n", "nobody sees what is done in there"

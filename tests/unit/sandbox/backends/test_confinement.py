@@ -29,6 +29,16 @@ pytestmark = pytest.mark.promise("E4")
 ISOLATION = ("files", "processes", "network", "syscalls", "privileges", "file_size")
 
 
+async def test_too_little_time_is_no_finding_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stays(place: Place, profile: Profile, order: Exec, around: Surroundings) -> ExecResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("retinue.sandbox.selftest.SECONDS", 0.01)
+    report = await try_out(Attempts("slow", "1", stays, None), {})
+    assert "was not done after" in report.findings["files"].why
+
+
 async def test_a_confined_backend_passes_its_self_test(bubblewrap: Door) -> None:
     report = await bubblewrap.backend.probe()
     assert {demand: finding.assurance for demand, finding in report.findings.items() if finding != MET} in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
     Watch,
 )
+from retinue.sandbox.living import Living
 from retinue.sandbox.mounts import mounted_below
 from retinue.sandbox.pins import PinnedManifest, write_lock
 from retinue.sandbox.room import Room
@@ -111,6 +113,48 @@ async def test_another_process_goes_on_with_the_very_generation_and_with_no_othe
     await node.move()
     assert await node.room.attach(state.model_copy(update={"generation": 0}), owner(3)) is None
     assert await node.room.attach(again.state, owner(1)) is None  # an owner of old
+
+
+async def test_a_workspace_that_nobody_waits_for_any_more_is_let_go_of(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = (await node.room.create(ORDER, owner())).state
+    await node.move()
+    begun, going = threading.Event(), threading.Event()
+    find = Living.find
+
+    def slow(self: Living, sandbox_id: str) -> object:
+        found = find(self, sandbox_id)
+        begun.set()
+        assert going.wait(20)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Living, "find", slow)
+        attaching = asyncio.create_task(node.room.attach(state, owner(2)))
+        await asyncio.to_thread(begun.wait, 20)
+        attaching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attaching
+    going.set()
+    async with asyncio.timeout(20):
+        while True:
+            if await node.room.attach(state, owner(2)) is not None:
+                break
+            await asyncio.sleep(0.005)
+
+
+async def test_a_box_that_cannot_be_let_go_of_keeps_no_other_from_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [await node.room.create(SandboxOrder(f"sbx-{n}", f"c{n}", "coder"), owner()) for n in range(2)]
+
+    async def broken(remove: bool) -> None:
+        raise OSError("the folder cannot be removed")
+
+    monkeypatch.setattr(boxes[0], "release", broken)
+    await node.room.release("r1", ended=False)
+    assert await node.room.attach(boxes[1].state, owner(2)) is not None
 
 
 async def test_a_workspace_in_which_an_operation_was_cut_off_is_not_used_again(node: Node) -> None:
