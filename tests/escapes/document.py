@@ -51,8 +51,9 @@ _HOLDS = {
     "in a workspace.",
     "The way out": "A network without interfaces, and a proxy on a socket that is the sandbox's user's alone. It takes "
     "only heads that every server reads alike, passes on one request a connection, looks names up itself "
-    "and connects to the address that it has judged. landlock has no network of its own and takes no "
-    "profile that lists hosts.",
+    "and connects to the address that it has judged. What goes through a tunnel (https) it does not see: a server that "
+    "answers for a listed name can be asked there for others that it serves too, so list hosts whose servers are "
+    "theirs. landlock has no network of its own and takes no profile that lists hosts.",
 }
 """What stops the attempts of a class."""
 

@@ -12,7 +12,8 @@ from typing import Any
 
 Outside = dict[str, Any]
 
-_HARMLESS = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
+_DEVICES = "mem port kmsg kvm fuse loop-control net/tun mapper/control btrfs-control vhost-net autofs".split()
+"""Of those that are no disks: opening one to read changes nothing, as it would with a watchdog."""
 
 
 def _read(outside: Outside) -> str:
@@ -171,19 +172,15 @@ def _node(outside: Outside) -> str:
 
 
 def _devices(outside: Outside) -> str:
+    disks = [name for name in os.listdir("/dev") if stat.S_ISBLK(os.lstat(f"/dev/{name}").st_mode)]
     found = []
-    for folder, _, names in os.walk("/dev"):
-        for name in names:
-            path = os.path.join(folder, name)
-            kind = stat.S_IFMT(os.lstat(path).st_mode)
-            if name in _HARMLESS or "pts" in folder or kind not in (stat.S_IFCHR, stat.S_IFBLK):
-                continue
-            try:
-                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-            except OSError:
-                continue
-            found.append(path)
-    return " ".join(sorted(found)[:20])
+    for name in (*_DEVICES, *disks):
+        try:
+            os.close(os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK))
+        except OSError:
+            continue
+        found.append(name)
+    return " ".join(found)
 
 
 def _sys(outside: Outside) -> str:
