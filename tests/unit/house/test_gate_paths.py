@@ -68,6 +68,7 @@ DOORS: dict[str, set[str]] = {
         "runs.live_sandboxes:LiveSandboxes.learn",
         "runs.history:History._restart",
         "host.composition:load_project",
+        "host.composition:make_host",
         "host.hosting:Host._carry",
         "host.hosting:Host.serve",
     },

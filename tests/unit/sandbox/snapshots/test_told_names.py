@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from retinue.sandbox.bases import Bases
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.rules import Rules
 from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.tiers import Tiers
 
 
 async def test_a_name_that_is_no_text_is_told_in_a_record(snapshots: Snapshots, tmp_path: Path) -> None:
@@ -17,6 +19,7 @@ async def test_a_name_that_is_no_text_is_told_in_a_record(snapshots: Snapshots, 
     tree.mkdir()
     os.mkfifo(os.fsencode(tree) + b"/pipe\xff")
     place: Any = SimpleNamespace(tree=tree, uid=None)
-    kept = await SnapshotContents(snapshots, "acme", Rules()).take(place)
+    tiers = Tiers(snapshots, Bases(tmp_path / "cache", "boot", 1_000_000))
+    kept = await SnapshotContents(snapshots, "acme", Rules(), tiers).take(place)
     assert kept.omitted == ("pipe\\xff (fifo)",)
     assert [name.encode() for name in kept.omitted]
