@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-USER = 600_123
 _MIB = 1024 * 1024
 _SIZES = {"xfs": 320, "btrfs": 120}
 """MiB: the least that each is made with."""
@@ -38,12 +37,6 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "--recursive", str(at)], check=True)
         image.unlink()
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """File systems that were made, by kind."""
-    yield {}
 
 
 @pytest.fixture(scope="module")
