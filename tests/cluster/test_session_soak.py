@@ -24,7 +24,8 @@ from tests.doubles.projects import project
 from retinue.host.clock import now_ns
 from retinue.host.opening import open_store
 from retinue.host.settings import Settings
-from retinue.ingress.client import Client, RunHandle, connect
+from retinue.ingress.client import Client, RunHandle
+from retinue.ingress.connecting import connect
 from retinue.runs.control import SessionQuery
 from retinue.runs.journal import Attempt, Leased, Outcome
 from retinue.sessions.mcp.pool import McpConnections
