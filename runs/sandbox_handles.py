@@ -18,6 +18,8 @@ from retinue.runs.joins import seconds
 from retinue.runs.sandboxes import ExecResult, FileContent, FileEntry
 from retinue.runs.values import value_of
 
+MOST_FORKS = 256
+"""New sandboxes that one run opens at once."""
 _PART = 1024 * 1024
 """Bytes of a file that one step reads."""
 
@@ -98,9 +100,12 @@ class SandboxHandle:
         return str((await self._call("snapshot", {}))["snapshot"])
 
     async def fork(self, count: int) -> tuple[SandboxHandle, ...]:
-        """So many new sandboxes of this run that hold what this one holds now."""
-        if count < 1:
-            raise InvalidInput(f"fork({count}): give 1 or more")
+        """So many new sandboxes of this run that hold what this one holds now, `MOST_FORKS` at most."""
+        if not 1 <= count <= MOST_FORKS:
+            raise InvalidInput(
+                f"fork({count}): give 1 to {MOST_FORKS}; for more, give the snapshot to children of `ctx.map`, which "
+                "runs them in a window"
+            )
         snapshot = await self.snapshot()
         given = {"manifest": self.manifest, "snapshot": snapshot, "forked_from": self.id}
         return tuple(await asyncio.gather(*(open_sandbox(self._executor, given) for _ in range(count))))

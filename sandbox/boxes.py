@@ -55,6 +55,10 @@ class Contents(Protocol):
         """Keep the workspace as it is; durable when it returns."""
         ...
 
+    async def require(self, snapshot_id: str) -> None:
+        """SandboxRefused (`no_snapshot`) for what is no snapshot that is kept."""
+        ...
+
     async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
         """Make the folder `tree` of a place, which is not there, from a snapshot. SandboxLost."""
         ...
@@ -142,6 +146,7 @@ class LocalBox:
     async def adopt(self, snapshot_id: str) -> SandboxState:
         """See Box."""
         async with self._alone():
+            await self._kit.contents.require(snapshot_id)
             self._place.begin(f"adopt {snapshot_id}")
             self._broken = "adopt"
             await self._kit.contents.empty(self._place)

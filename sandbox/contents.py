@@ -9,11 +9,14 @@ import asyncio
 import os
 from dataclasses import dataclass, replace
 
+from retinue.runs.errors import InvalidInput
+from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.boxes import Kept
 from retinue.sandbox.emptying import empty_place
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.names import text_of
 from retinue.sandbox.rules import Rules
+from retinue.sandbox.shelves import missing
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.tiers import Tiers
 
@@ -31,6 +34,15 @@ class SnapshotContents:
         """See Contents."""
         taken = await self.snapshots.take(place.tree, self.tenant, self.rules)
         return Kept(taken.snapshot_id, taken.entries, taken.bytes, _shown(taken.omitted))
+
+    async def require(self, snapshot_id: str) -> None:
+        """See Contents."""
+        try:
+            found = await self.snapshots.exists(snapshot_id, self.tenant)
+        except InvalidInput as error:
+            raise SandboxRefused(str(error), code="no_snapshot") from None
+        if not found:
+            raise SandboxRefused(str(missing(snapshot_id, erased=False)), code="no_snapshot")
 
     async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
         """See Contents."""

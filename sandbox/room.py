@@ -80,6 +80,9 @@ class Room:
     async def create(self, order: SandboxOrder, owner: SandboxOwner) -> Box:
         """See Sandboxes."""
         info = await self._decided(order.manifest)
+        if order.snapshot_id is not None:
+            loaded = self._parts.manifests.loaded(order.manifest)
+            await self._parts.contents(owner.tenant_id, loaded).require(order.snapshot_id)
         now = self._parts.moment()
         state = SandboxState(
             sandbox_id=order.sandbox_id,

@@ -68,6 +68,13 @@ async def test_forks_are_apart_and_the_best_one_is_adopted(make: Make, tmp_path:
     assert (await moves(world, result.run_id)).count("closed") == 5
 
 
+@pytest.mark.parametrize("count", [0, 257])
+async def test_forks_without_measure_are_refused(make: Make, tmp_path: Path, count: int) -> None:
+    world, _ = await boxed(make, tmp_path, forks)
+    result = await world.run(forks, count)
+    assert result.error is not None and f"fork({count}): give 1 to 256" in result.error.message
+
+
 @workflow
 async def child(ctx: Context, given: dict[str, Any]) -> str:
     box = await ctx.sandbox("coder", given["snapshot"])

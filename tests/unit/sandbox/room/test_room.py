@@ -214,6 +214,17 @@ async def test_a_fork_rests_with_nothing_mounted_and_goes_on_as_it_was(node: Nod
     assert kept.head_snapshot_id not in (None, head)
 
 
+@pytest.mark.parametrize("snapshot", ["0" * 64, "s1-" + "0" * 64])
+async def test_what_is_no_snapshot_is_neither_adopted_nor_opened(node: Node, snapshot: str) -> None:
+    box = await node.room.create(ORDER, owner())
+    with pytest.raises(SandboxRefused, match=f"{snapshot}.*no") as refused:
+        await box.adopt(snapshot)
+    assert refused.value.code == "no_snapshot"
+    assert (await box.read("a.txt")).text == "hello"
+    with pytest.raises(SandboxRefused, match=snapshot):
+        await node.room.create(SandboxOrder("sbx-2", "two", "coder", snapshot), owner())
+
+
 async def test_what_is_ended_is_removed_and_what_waits_stays(node: Node) -> None:
     box = await node.room.create(ORDER, owner())
     other = await node.room.create(SandboxOrder("sbx-2", "two", "coder"), owner(run_id="r2"))
