@@ -32,7 +32,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 
-_BRING = 1_800.0
+BRING = 1_800.0
 """Seconds that making, bringing back or keeping a workspace may take."""
 _LAST = 120.0
 """Seconds that the snapshot at the end of a run may take."""
@@ -313,7 +313,7 @@ class LiveSandboxes:
             f"has seen: {why}; fork or retry the run from before, or declare its commands replayable"
         ) from error
 
-    async def _keep(self, place: str, cause: str, seconds: float = _BRING) -> None:
+    async def _keep(self, place: str, cause: str, seconds: float = BRING) -> None:
         """Take a snapshot; a sandbox that cannot be kept goes on, and can only be resumed where it is."""
         box = self._boxes[place]
         try:
@@ -361,7 +361,7 @@ def _wants_head(state: SandboxState) -> bool:
     return state.status is SandboxStatus.open and state.generation > state.head_generation
 
 
-async def _bounded(waited: Awaitable[T], what: str, seconds: float = _BRING) -> T:
+async def _bounded(waited: Awaitable[T], what: str, seconds: float = BRING) -> T:
     """What is awaited, within the bound. TransientError `timeout` after it."""
     try:
         async with asyncio.timeout(seconds):

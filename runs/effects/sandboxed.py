@@ -24,8 +24,6 @@ from retinue.runs.sandboxes import Box, Opening, SandboxLost, SandboxRefused
 from retinue.runs.sessions import Pause
 from retinue.runs.steps import Command, Done
 
-_LATE = 30_000_000_000
-"""Nanoseconds after its intent at which an exec gets an intent anew: its workspace took long to be brought back."""
 _ONE_HOP = Usage(hops=1)
 
 
@@ -69,7 +67,7 @@ async def execute(run: Run, command: Command, call: Prepared, caller: Caller) ->
         result = await _through(run, call, caller, BoxLink(run, command.key, place, None, caller))
         return result, {"sandbox": place}
     box = await run.boxes.bring(place, remaking(run), command.key)
-    caller = await _in_time(run, command, call, caller)
+    caller = _in_time(run, command, call, caller)
     link = BoxLink(run, command.key, place, box, caller)
     if operation not in CHANGING:
         result = await _through(run, call, caller, link)
@@ -77,16 +75,11 @@ async def execute(run: Run, command: Command, call: Prepared, caller: Caller) ->
     return await _change(run, command, (call, caller), link)
 
 
-async def _in_time(run: Run, command: Command, call: Prepared, caller: Caller) -> Caller:
-    """The caller with the deadline that is on record for the call, which is a new one when much of it is gone; that of
-    a call whose intent has none begins now."""
-    now, intent = run.services.now_ns(), run.history.intents.get(command.key)
+def _in_time(run: Run, command: Command, call: Prepared, caller: Caller) -> Caller:
+    """The caller with the deadline that is on record for the call; that of one whose intent has none begins now."""
+    intent = run.history.intents.get(command.key)
     if intent is None or not must_be_on_record(call):
-        return replace(caller, deadline=weighing.deadline(call, now))
-    if now - intent.at > _LATE:
-        facts = intent.facts | {"deadline": weighing.deadline(call, now)}
-        intent = intent.model_copy(update={"at": now, "facts": facts})
-        await run.write(intent)
+        return replace(caller, deadline=weighing.deadline(call, run.services.now_ns()))
     return replace(caller, deadline=int(intent.facts["deadline"]))
 
 

@@ -16,6 +16,7 @@ from retinue.runs.errors import PermanentError
 from retinue.runs.forking import write_name
 from retinue.runs.gate import GateDecision
 from retinue.runs.identity import effect_key
+from retinue.runs.live_sandboxes import BRING
 from retinue.runs.steps import EDITED, Command
 from retinue.runs.tracing import span_id_of, traceparent
 
@@ -121,8 +122,10 @@ def caller_at(run: Run, key: str, call: Prepared, facts: dict[str, Json]) -> Cal
 
 
 def deadline(call: Prepared, now: int) -> int:
-    """The moment (Unix ns) after which a call that is made now must not be applied."""
-    return now + int(sandbox_facts.seconds_of(call) * 1e9)
+    """The moment (Unix ns) after which a call that is made now must not be applied. In a sandbox, which may have to be
+    brought back first, there is time for that besides."""
+    bring = BRING if sandbox_facts.in_sandbox(call) else 0.0
+    return now + int((sandbox_facts.seconds_of(call) + bring) * 1e9)
 
 
 def is_write(call: Prepared) -> bool:

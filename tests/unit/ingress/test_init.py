@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.doubles.processes import ROOT
 from tests.unit.ingress.conftest import Command
 
 from retinue.host.settings import load_settings
@@ -97,3 +98,8 @@ def test_a_folder_that_cannot_be_written_is_told(retinue: Command, folder: Path)
     folder.chmod(0o700)
     assert said.code == Exit.usage
     assert "cannot be written: Permission denied; name another folder" in said.err
+
+
+def test_its_rules_begin_with_those_that_hold_without_a_policy_folder(project: Path) -> None:
+    shipped = ROOT.joinpath("policy", "defaults.cedar").read_text()
+    assert shipped[shipped.index("@id(") :].strip() in (project / "policy" / "project.cedar").read_text()
