@@ -102,8 +102,6 @@ async def test_a_machine_that_can_do_nothing_fails_only_where_an_agent_needs_it(
     (folder / "sandbox").mkdir()
     (folder / "sandbox" / "coder.yaml").write_text("description: Nothing.\nprofile: strict\n")
     (folder / "coders_of_this_test.py").write_text(AGENT)
-    (folder / "sandbox").mkdir()
-    (folder / "sandbox" / "coder.yaml").touch()
     profiles, first = await try_sandboxes(Settings(folder=folder, modules=("coders_of_this_test",)))
     assert (profiles.ok, first.ok) == (False, True)
     assert profiles.said.endswith("; coder cannot run: mend what a backend below lacks")

@@ -274,7 +274,7 @@ async def test_secrets_come_with_an_exec_and_never_into_the_workspace(project: P
     assert manifests.info("coder").secrets == ("DESK_KEY",)
     found = environment_of(manifest, environ, {"MODE": "slow"})
     assert found == {"API_KEY": "hunter2-hunter2", "MODE": "slow", "URL": "https://x/hunter2-hunter2"}
-    assert secrets_of(manifest, environ) == ("hunter2-hunter2",)
+    assert secrets_of(manifest, environ) == {"DESK_KEY": "hunter2-hunter2"}
     with pytest.RaisesExc(PermanentError, match="DESK_KEY", check=lambda error: error.code == "not_made"):
         environment_of(manifest, {}, {})
 
