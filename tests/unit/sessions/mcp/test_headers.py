@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from tests.unit.sessions.mcp.linking import Keeping, answered, call, caller, connections, http, talking, text_of
-from tests.unit.sessions.mcp.test_pool import pins_of
+from tests.unit.sessions.mcp.test_pool import hears_of, pins_of
 
 from retinue.runs.errors import PermanentError
 from retinue.runs.sessions import Pause
@@ -67,6 +67,7 @@ async def test_a_call_that_waits_does_not_go_on_with_a_tool_that_was_changed(
     pause = await pool.call(server, "visit", {"path": str(path)}, caller(), Keeping(), pins)
     assert isinstance(pause, Pause)
     await call(pool, server, "grow", name="visit")
+    await hears_of(pool, "visit", pins.tools["visit"])
     link = answered(pause)
     with pytest.raises(PermanentError, match="retinue capabilities diff") as raised:
         await pool.call(server, "visit", {"path": str(path)}, caller(), link, pins)
