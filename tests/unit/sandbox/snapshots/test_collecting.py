@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,10 @@ async def test_processes_take_while_another_collects(
     thread.start()
     with start(tmp_path, tree, "take") as taker:
         assert taker.stdout is not None
-        ids = [taker.stdout.readline().strip() for _ in range(60)]
+        ids: list[str] = []
+        until = time.monotonic() + 60
+        while len(ids) < 60 or (not any(each.snapshots for each in collected) and time.monotonic() < until):
+            ids.append(taker.stdout.readline().strip())
         taker.kill()
     stop.set()
     thread.join()
