@@ -36,6 +36,7 @@ from retinue.host import clock
 from retinue.runs.sandboxes import Exec, SandboxRefused
 from retinue.sandbox.boxes import Kit, LocalBox
 from retinue.sandbox.choosing import AUTO, Backends
+from retinue.sandbox.masking import Mask
 from retinue.sandbox.profiles import STRICT
 from retinue.sandbox.tiers import COPY
 
@@ -96,7 +97,7 @@ async def execs(figures: Figures, folder: Path, rounds: int) -> None:
     make_workspace(place.tree, place.uid)
     place.finish(place.state)
     environment = {"PATH": os.defpath}
-    kit = Kit(STRICT, backend, ours.contents, lambda _, __: environment, clock.now_ns)
+    kit = Kit(STRICT, backend, ours.contents, lambda _, __: environment, clock.now_ns, Mask({}))
     box = LocalBox(place, kit)
     plain, confined = [], []
     for _ in range(EXECS * rounds):
