@@ -301,7 +301,7 @@ def main() -> None:
     print(text)
     if not given.quick:
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-        RESULTS.write_text(json.dumps(merged(known, rows_of(figures)), indent=1) + "\n")
+        RESULTS.write_text(json.dumps(merged(known, rows_of(figures)), indent=1, ensure_ascii=False) + "\n")
         TABLE.write_text(text)
 
 
