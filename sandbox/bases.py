@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from glob import escape
 from hashlib import blake2b
 from pathlib import Path
@@ -30,6 +31,7 @@ from retinue.runs.errors import TransientError
 from retinue.sandbox.cloning import destroy_subvolume, is_subvolume
 from retinue.sandbox.emptying import TREE
 from retinue.sandbox.folders import remove_tree
+from retinue.sandbox.locks import locked, open_lock, try_lock
 from retinue.sandbox.mounts import CHANGES
 from retinue.sandbox.objects import quoted
 from retinue.sandbox.rules import Quota
@@ -106,15 +108,15 @@ class Bases:
         folder = self._of(tenant, snapshot_id)
         make_closed(self.folder)
         folder.parent.mkdir(exist_ok=True, mode=0o700)
-        until = time.monotonic() + _PATIENCE
+        lock, turn = _lock_of(folder), partial(_turn, folder, time.monotonic() + _PATIENCE, stop)
         while True:
-            with _locked(folder, fcntl.LOCK_SH, until, stop):
+            with locked(lock, fcntl.LOCK_SH, turn):
                 measure = self._read(folder)
                 if measure is not None:
                     os.utime(folder / _RECORD)
                     yield Base(folder, measure)
                     return
-            with _locked(folder, fcntl.LOCK_EX, until, stop):
+            with locked(lock, fcntl.LOCK_EX, turn):
                 if self._read(folder) is None:
                     self._make(folder, make)
             self.trim(folder)
@@ -175,9 +177,9 @@ class Bases:
         draft.replace(folder / _RECORD)
 
     def _drop(self, folder: Path) -> bool:
-        lock = _open_lock(folder)
+        lock = open_lock(_lock_of(folder))
         try:
-            if not _try(lock, fcntl.LOCK_EX) or not folder.exists() or _is_used(folder):
+            if not try_lock(lock, fcntl.LOCK_EX) or not folder.exists() or _is_used(folder):
                 return False
             _remove(folder)
             _lock_of(folder).unlink(missing_ok=True)
@@ -222,37 +224,9 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _open_lock(folder: Path) -> int:
-    return os.open(_lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _try(lock: int, how: int) -> bool:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def _locked(folder: Path, how: int, until: float, stop: Event) -> Iterator[None]:
-    while True:
-        lock = _open_lock(folder)
-        try:
-            if _try(lock, how) and _same(lock, _lock_of(folder)):
-                yield
-                return
-        finally:
-            os.close(lock)
-        if stop.wait(_PAUSE):
-            raise Stopped
-        if time.monotonic() > until:
-            raise TransientError(f"the base {folder.name} was locked for {_PATIENCE:.0f} s; try again", code="busy")
-
-
-def _same(lock: int, path: Path) -> bool:
-    """Whether the lock is still the one of this name: who drops a base removes it."""
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except FileNotFoundError:
-        return False
+def _turn(folder: Path, until: float, stop: Event) -> None:
+    """Wait a moment for others to let go of a base."""
+    if stop.wait(_PAUSE):
+        raise Stopped
+    if time.monotonic() > until:
+        raise TransientError(f"the base {folder.name} was locked for {_PATIENCE:.0f} s; try again", code="busy")

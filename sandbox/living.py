@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import SandboxState
 from retinue.sandbox.emptying import TREE, remove_place, rest_place, wake_place
+from retinue.sandbox.locks import try_lock
 
 _STATE, _LOCK = "state.json", "lock"
 
@@ -180,12 +181,10 @@ def _try_lock(folder: Path) -> int | None:
         lock = os.open(folder / _LOCK, os.O_RDWR)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    if try_lock(lock, fcntl.LOCK_EX):
+        return lock
+    os.close(lock)
+    return None
 
 
 def _read(folder: Path) -> Note | None:

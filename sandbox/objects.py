@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ from urllib.parse import quote
 
 from retinue.runs.errors import TransientError
 from retinue.sandbox.folders import DIRECTORY, opened, remove_tree, sync_whole
+from retinue.sandbox.locks import locked, try_lock
 
 _LONGEST = 180
 _PATIENCE, _PAUSE = 60.0, 0.02
@@ -170,8 +172,8 @@ class LocalObjects:
         """See Objects."""
         home = self._of(tenant)
         sweeping = home / "tmp.lock"
-        with _locked(home / "lock", fcntl.LOCK_SH):
-            with _locked(sweeping, fcntl.LOCK_EX):
+        with _held(home / "lock", fcntl.LOCK_SH):
+            with _held(sweeping, fcntl.LOCK_EX):
                 mine = _draft_folder(home / "tmp")
                 held = os.open(mine, DIRECTORY)
                 fcntl.flock(held, fcntl.LOCK_EX)
@@ -179,7 +181,7 @@ class LocalObjects:
                 yield _LocalBatch(home, mine)
             finally:
                 try:
-                    with _locked(sweeping, fcntl.LOCK_EX):
+                    with _held(sweeping, fcntl.LOCK_EX):
                         remove_tree(mine)
                 finally:
                     os.close(held)
@@ -187,7 +189,7 @@ class LocalObjects:
     @contextmanager
     def collecting(self, tenant: str) -> Iterator[None]:
         """See Objects."""
-        with _locked(self._of(tenant) / "lock", fcntl.LOCK_EX):
+        with _held(self._of(tenant) / "lock", fcntl.LOCK_EX):
             yield
 
     def erase(self, tenant: str) -> None:
@@ -282,47 +284,19 @@ def _write(path: str, content: bytes) -> None:
         os.close(fd)
 
 
-@contextmanager
-def _locked(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock that ends with its process, on a file that is made. TransientError when others have held it for
-    too long.
-    """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        fd = _open_lock(path)
-        try:
-            if _try_lock(fd, how) and _still(fd, path):
-                yield
-                return
-        finally:
-            os.close(fd)
-        if time.monotonic() > until:
-            raise TransientError(
-                f"the store of snapshots is in use: {path} was locked for {_PATIENCE:.0f} s; try again",
-                code="snapshots_busy",
-            )
-        time.sleep(_PAUSE)
+def _held(path: Path, how: int) -> AbstractContextManager[None]:
+    """Hold a lock of the store. TransientError when others have held it for too long."""
+    return locked(path, how, partial(_turn, path, time.monotonic() + _PATIENCE))
 
 
-def _open_lock(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _try_lock(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _still(fd: int, path: Path) -> bool:
-    """Whether the path is what was locked: it may have been removed while we waited."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
+def _turn(path: Path, until: float) -> None:
+    """Wait a moment for others to let go of the store."""
+    if time.monotonic() > until:
+        raise TransientError(
+            f"the store of snapshots is in use: {path} was locked for {_PATIENCE:.0f} s; try again",
+            code="snapshots_busy",
+        )
+    time.sleep(_PAUSE)
 
 
 def _draft_folder(drafts: Path) -> Path:
@@ -330,7 +304,7 @@ def _draft_folder(drafts: Path) -> Path:
     drafts.mkdir(parents=True, exist_ok=True, mode=0o700)
     for each in drafts.iterdir():
         with opened(each) as fd:
-            if _try_lock(fd, fcntl.LOCK_EX):
+            if try_lock(fd, fcntl.LOCK_EX):
                 remove_tree(each)
     mine = drafts / os.urandom(8).hex()
     mine.mkdir(mode=0o700)

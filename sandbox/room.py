@@ -267,9 +267,5 @@ _RANK = {"absent": 0, "limited": 1, "enforced": 2}
 
 def _weaker(state: SandboxState, report: Report) -> list[str]:
     """The demands that this node holds less well than the one that made the sandbox."""
-    here = {demand: finding.assurance for demand, finding in report.findings.items()}
-    return [
-        demand
-        for demand, was in state.confinement.items()
-        if _RANK[{str(name): value for name, value in here.items()}.get(demand, "absent")] < _RANK[was]
-    ]
+    here = {str(demand): _RANK[finding.assurance] for demand, finding in report.findings.items()}
+    return [demand for demand, was in state.confinement.items() if here.get(demand, 0) < _RANK[was]]

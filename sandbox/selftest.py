@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from retinue.runs.errors import EffectError
 from retinue.runs.sandboxes import Exec, ExecResult
@@ -172,7 +173,7 @@ async def try_out(attempts: Attempts, gaps: Mapping[Demand, Finding]) -> Report:
 def absent(backend: str, version: str, why: str, remedy: str) -> Report:
     """The report of a backend that can do nothing here."""
     nothing = Finding("absent", why, remedy)
-    return Report(backend, version, dict.fromkeys(_DEMANDS, nothing))
+    return Report(backend, version, dict.fromkeys(get_args(Demand), nothing))
 
 
 def remedy(said: str) -> str:
@@ -200,22 +201,6 @@ _SETTINGS = (
         "let bwrap have user namespaces: an AppArmor profile for it with `userns,`, or "
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
     ),
-)
-
-_DEMANDS: tuple[Demand, ...] = (
-    "files",
-    "processes",
-    "network",
-    "hosts",
-    "syscalls",
-    "privileges",
-    "memory",
-    "cpu",
-    "process_count",
-    "file_size",
-    "disk",
-    "time",
-    "cleanup",
 )
 
 
