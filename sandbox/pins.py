@@ -7,17 +7,13 @@ Knows neither how a manifest is read nor a terminal.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from retinue.runs.contracts import Frozen, Json
-from retinue.runs.errors import ConfigError
+from retinue.runs.lock_files import read_lock_file, write_lock_file
 from retinue.sandbox.manifests import Manifest
 from retinue.sandbox.profiles import Profile
 
@@ -98,35 +94,11 @@ def _leaves(value: Json, place: str) -> Iterator[tuple[str, Json]]:
 
 def read_lock(folder: Path) -> Lock:
     """The lock of a project's folder; an empty one where there is none. ConfigError when it is no lock."""
-    path = folder / FILE
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return Lock()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    try:
-        return Lock.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(
-            f"{path}: {place}: {first['msg']}; take it back from version control, or remove it and pin again"
-        ) from None
+    return read_lock_file(folder / FILE, Lock)
 
 
 def write_lock(folder: Path, name: str, pinned: PinnedManifest | None) -> None:
     """Put one manifest's pin into a folder's lock, or take it out; the file is replaced as a whole. ConfigError."""
     others = {other: one for other, one in read_lock(folder).manifests.items() if other != name}
     kept = others if pinned is None else {**others, name: pinned}
-    text = json.dumps(Lock(manifests=kept).model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    path = folder / FILE
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=f".{FILE}.", delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; check the folder's permissions") from None
+    write_lock_file(folder / FILE, Lock(manifests=kept))

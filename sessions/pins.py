@@ -7,19 +7,18 @@ names of remote capabilities. Knows no server in use and no terminal.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_core import from_json
 
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import ConfigError, InvalidInput
+from retinue.runs.lock_files import read_lock_file, write_lock_file
 from retinue.sessions.connections import Listing, Pinned, ToolDefinition
 from retinue.sessions.servers import Server
 
@@ -276,36 +275,11 @@ def _intact(pinned: PinnedServer) -> dict[str, PinnedTool]:
 
 
 def _read(folder: Path) -> Lock:
-    path = folder / FILE
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return Lock()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    try:
-        return Lock.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(
-            f"{path}: {place}: {first['msg']}; take it back from version control, or remove it and pin again"
-        ) from None
+    return read_lock_file(folder / FILE, Lock)
 
 
 def write_lock(folder: Path, server: str, pinned: PinnedServer | None) -> None:
     """Put one server's pins into a folder's lock, or take them out; the file is replaced as a whole. ConfigError."""
     others = {name: other for name, other in _read(folder).servers.items() if name != server}
     kept = others if pinned is None else {**others, server: pinned}
-    values = Lock(servers=kept).model_dump(mode="json")
-    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
-    path = folder / FILE
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=f".{FILE}.", delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; check the folder's permissions") from None
+    write_lock_file(folder / FILE, Lock(servers=kept))
