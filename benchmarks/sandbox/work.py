@@ -79,9 +79,11 @@ class Ours:
         self.last = taken.snapshot_id
         return taken.new_bytes
 
-    async def fork(self, number: int) -> tuple[list[Workplace], set[str]]:
-        """So many workspaces of the newest snapshot at once, and the ways in which they were made."""
-        places = [self.place(f"fork-{each}", 600_200 + each) for each in range(number)]
+    async def fork(self, number: int, first: int | None) -> tuple[list[Workplace], set[str]]:
+        """So many workspaces of the newest snapshot at once, for users from the first on (None: all for our own), and
+        the ways in which they were made.
+        """
+        places = [self.place(f"fork-{each}", None if first is None else first + each) for each in range(number)]
         done = await asyncio.gather(*(self.contents.fill(place, self.last) for place in places))
         return places, {kept.tier for kept in done}
 
