@@ -7,7 +7,7 @@ return leaves the box unusable: whoever needs the workspace has it brought back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -83,13 +83,17 @@ class Kit:
     mask: Mask
 
 
-async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecResult:
-    """Run a program in a workspace under its profile."""
+def environment_in(place: Workplace, kit: Kit, order: Exec) -> dict[str, str]:
+    """All variables of an exec in a workspace. PermanentError for a secret that is not set."""
+    return kit.environment(order.env, kit.backend.inside(Place(place.tree, place.uid)))
+
+
+async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch, environment: Mapping[str, str]) -> ExecResult:
+    """Run a program in a workspace under its profile, with this environment."""
     at = Place(place.tree, place.uid)
-    environment = kit.environment(order.env, kit.backend.inside(at))
     async with way_out(kit.profile, watch.allow, place.uid) as proxy:
         if proxy is not None:
-            environment |= forwarding.VARIABLES
+            environment = {**environment, **forwarding.VARIABLES}
             order = order.model_copy(update={"argv": forwarding.wrapped(order.argv, roots.PROXY)})
         telling = Telling(kit.mask, watch.output)
         done = await kit.backend.exec(at, kit.profile, order, Surroundings(environment, proxy, telling))
@@ -114,9 +118,9 @@ class LocalBox:
 
     async def exec(self, order: Exec, watch: Watch = UNWATCHED) -> ExecResult:
         """See Box."""
-        self._kit.environment(order.env, "")
+        environment = environment_in(self._place, self._kit, order)
         async with self._changing(f"exec {order.argv[0]}"):
-            return await run_in(self._place, self._kit, order, watch)
+            return await run_in(self._place, self._kit, order, watch, environment)
 
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""

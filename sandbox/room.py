@@ -30,7 +30,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
+from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, environment_in, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import Manifest
@@ -191,7 +191,7 @@ class Room:
         """Fill a workspace from its manifest, in the version that its state names."""
 
         async def run(order: Exec) -> ExecResult:
-            return await run_in(place, kit, order, UNWATCHED)
+            return await run_in(place, kit, order, UNWATCHED, environment_in(place, kit, order))
 
         manifests, version = self._parts.manifests, state.manifest_version
         with _refusing():
