@@ -38,7 +38,7 @@ PATIENCE = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Holdings:
     """What a snapshot of a workspace holds, as its record has it."""
 
     snapshot_id: str
@@ -51,7 +51,7 @@ class Kept:
 class Contents(Protocol):
     """Where the snapshots of one tenant are, for one manifest's workspaces."""
 
-    async def take(self, place: Workplace) -> Kept:
+    async def take(self, place: Workplace) -> Holdings:
         """Keep the workspace as it is; durable when it returns."""
         ...
 
@@ -59,7 +59,7 @@ class Contents(Protocol):
         """SandboxRefused (`no_snapshot`) for what is no snapshot that is kept."""
         ...
 
-    async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
+    async def fill(self, place: Workplace, snapshot_id: str) -> Holdings:
         """Make the folder `tree` of a place, which is not there, from a snapshot. SandboxLost."""
         ...
 
@@ -184,7 +184,7 @@ class LocalBox:
         else:
             self._place.let_go()
 
-    def _keep(self, kept: Kept, generation: int) -> SandboxState:
+    def _keep(self, kept: Holdings, generation: int) -> SandboxState:
         """The state after a snapshot was taken of, or made, this generation."""
         changes: dict[str, Any] = {
             "head_snapshot_id": kept.snapshot_id,

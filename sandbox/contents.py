@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.boxes import Kept
+from retinue.sandbox.boxes import Holdings
 from retinue.sandbox.emptying import empty_place
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.names import text_of
@@ -30,10 +30,10 @@ class SnapshotContents:
     rules: Rules
     tiers: Tiers
 
-    async def take(self, place: Workplace) -> Kept:
+    async def take(self, place: Workplace) -> Holdings:
         """See Contents."""
         taken = await self.snapshots.take(place.tree, self.tenant, self.rules)
-        return Kept(taken.snapshot_id, taken.entries, taken.bytes, _shown(taken.omitted))
+        return Holdings(taken.snapshot_id, taken.entries, taken.bytes, _shown(taken.omitted))
 
     async def require(self, snapshot_id: str) -> None:
         """See Contents."""
@@ -44,7 +44,7 @@ class SnapshotContents:
         if not found:
             raise SandboxRefused(str(missing(snapshot_id, erased=False)), code="no_snapshot")
 
-    async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
+    async def fill(self, place: Workplace, snapshot_id: str) -> Holdings:
         """See Contents."""
         kept = await self.tiers.fill(place, self.tenant, snapshot_id, self.rules.quota)
         return replace(kept, omitted=_shown(kept.omitted))

@@ -23,7 +23,7 @@ from typing import Any
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox import keeper
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 
 END_SECONDS = 30.0
 """How long all processes of an exec may take to be gone after they were killed; a stuck kernel call takes longer."""
@@ -65,7 +65,7 @@ class Running:
     has ended, and `missing` what the system said when there is no such program.
     """
 
-    def __init__(self, control: socket.socket, streams: dict[int, tuple[str, Kept]], report: int | None) -> None:
+    def __init__(self, control: socket.socket, streams: dict[int, tuple[str, Excerpt]], report: int | None) -> None:
         self.pid = 0
         self.keeper = 0
         self.missing = ""
@@ -201,7 +201,7 @@ class Launcher:
         self._asks: socket.socket | None = None
         self._ready: dict[tuple[str, ...], socket.socket] = {}
 
-    def start(self, start: Start, streams: tuple[Kept, Kept]) -> Running:
+    def start(self, start: Start, streams: tuple[Excerpt, Excerpt]) -> Running:
         """Hand a program over; it runs from here on. Wait for what is returned, or it runs for ever."""
         with ExitStack() as passed:
             contents = [_file_of(content) for content in (_request(start), start.stdin, *start.files)]

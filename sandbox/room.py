@@ -30,7 +30,7 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, environment_in, run_in
+from retinue.sandbox.boxes import Contents, Holdings, Kit, LocalBox, environment_in, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import Manifest
@@ -187,7 +187,7 @@ class Room:
         place.finish(place.state.model_copy(update=made))
         return self._live(LocalBox(place, kit), owner.run_id)
 
-    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Kept:
+    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Holdings:
         """Fill a workspace from its manifest, in the version that its state names."""
 
         async def run(order: Exec) -> ExecResult:
@@ -196,7 +196,7 @@ class Room:
         manifests, version = self._parts.manifests, state.manifest_version
         with _refusing():
             made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
-        return Kept("", made.entries, made.bytes)
+        return Holdings("", made.entries, made.bytes)
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""

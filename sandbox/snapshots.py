@@ -46,7 +46,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptSnapshot:
     """A snapshot in the store; `written_ns` is by the store's clock."""
 
     snapshot_id: str
@@ -100,7 +100,7 @@ class Snapshots:
         before, after = await self.tree(old, tenant), await self.tree(new, tenant)
         return await self.apart(lambda _: compare(before, after))
 
-    async def listed(self, tenant: str) -> tuple[Kept, ...]:
+    async def listed(self, tenant: str) -> tuple[KeptSnapshot, ...]:
         """All snapshots of a tenant, oldest first."""
         return await self.apart(lambda _: self._listed(tenant))
 
@@ -156,10 +156,13 @@ class Snapshots:
             raise StoreError(f"there is no key for tenant {tenant!r} and none could be made: look at the store of keys")
         return Shelf(self.objects, tenant, Packer(cipher))
 
-    def _listed(self, tenant: str) -> tuple[Kept, ...]:
+    def _listed(self, tenant: str) -> tuple[KeptSnapshot, ...]:
         shelf = self.shelf(tenant)
         found = () if shelf is None else shelf.listed()
-        kept = [Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted) for held, head in found]
+        kept = [
+            KeptSnapshot(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted)
+            for held, head in found
+        ]
         return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
 
     def _exists(self, snapshot_id: str, tenant: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class Kept:
+class Excerpt:
     """A stream of which at most `bound` bytes are kept: the first half of them and the last."""
 
     def __init__(self, bound: int) -> None:

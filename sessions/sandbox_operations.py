@@ -235,7 +235,9 @@ class Close(Asked):
 
 
 def _head_of(state: SandboxState) -> HeadSnapshot:
-    return HeadSnapshot(snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted)
+    return HeadSnapshot(
+        snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted
+    )
 
 
 def box_of(reach: Reach) -> Box:

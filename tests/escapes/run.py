@@ -23,7 +23,7 @@ from tests.escapes.trials import CONFINEMENTS, Outcome, attempts_inside, cell, u
 
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.roots import covers
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 
 USER = 64002
 """The ordinary user."""
@@ -63,7 +63,7 @@ async def found_by_everybody(*groups: str) -> dict[str, dict[str, Outcome]]:
     """
     mine = tempfile.mkdtemp(prefix="everybody-")
     os.chown(mine, USER, USER)
-    streams = Kept(4_000_000), Kept(20_000)
+    streams = Excerpt(4_000_000), Excerpt(20_000)
     launcher = Launcher()
     try:
         running = launcher.start(

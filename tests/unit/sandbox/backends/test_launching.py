@@ -19,7 +19,7 @@ from retinue.sandbox import keeper
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.selftest import remedy
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -120,7 +120,7 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
             (Start(("true",), cgroups=("/no/such/group",)), "No such file or directory: '/no/such/group'"),
             (Start(("true",), limits=(("RLIMIT_NOTHING", 1, 1),)), "RLIMIT_NOTHING"),
         ):
-            running = launcher.start(start, (Kept(10), Kept(10)))
+            running = launcher.start(start, (Excerpt(10), Excerpt(10)))
             with pytest.raises(TransientError, match=told):
                 await running.wait(20)
     finally:
@@ -130,7 +130,7 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
 async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
     launcher = Launcher()
     try:
-        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Kept(10), Kept(10)))
+        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Excerpt(10), Excerpt(10)))
         with pytest.raises(TransientError, match="cannot become user") as told:
             await running.wait(20)
     finally:
@@ -140,7 +140,7 @@ async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
 
 async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> None:
     launcher = Launcher()
-    streams = Kept(10_000), Kept(10_000)
+    streams = Excerpt(10_000), Excerpt(10_000)
     script = (
         "import os; os.write(12, os.read(10, 9) + os.read(11, 9)); print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     )

@@ -13,7 +13,7 @@ import pytest
 
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.roots import covers
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -37,7 +37,7 @@ async def test_an_ordinary_user_has_the_same(module: str) -> None:
     words = [*PYTEST, f"tests/unit/sandbox/backends/{module}.py"]
     mine = tempfile.mkdtemp(prefix="ordinary-")
     os.chown(mine, USER, USER)
-    streams = Kept(20_000), Kept(20_000)
+    streams = Excerpt(20_000), Excerpt(20_000)
     launcher = Launcher()
     try:
         running = launcher.start(
