@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.sandboxes import (
@@ -30,9 +30,9 @@ from retinue.sandbox.living import Workplace
 from retinue.sandbox.masking import Mask, Telling
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.proxy import way_out
+from retinue.sandbox.threads import disk_told, in_thread
 from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
 
-T = TypeVar("T")
 PATIENCE = 900.0
 """Seconds that an operation waits for the one before it."""
 
@@ -130,12 +130,12 @@ class LocalBox:
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""
         async with self._changing(f"write {path}"):
-            return await self._in_thread(self._workspace.write, path, data, executable)
+            return await in_thread(lambda _: self._workspace.write(path, data, executable))
 
     async def edit(self, path: str, old: str, new: str, count: int = 1) -> FileEntry:
         """See Box."""
         async with self._changing(f"edit {path}"):
-            return await self._in_thread(self._workspace.edit, path, old, new, count)
+            return await in_thread(lambda _: self._workspace.edit(path, old, new, count))
 
     async def list(self, path: str = ".", depth: int = 1, limit: int = 1_000) -> tuple[FileEntry, ...]:
         """See Box."""
@@ -155,8 +155,9 @@ class LocalBox:
             self._broken = "adopt"
             await self._kit.contents.empty(self._place)
             kept = await self._kit.contents.fill(self._place, snapshot_id)
+            state = self._keep(kept, self.state.generation + 1)
             self._broken = ""
-            return self._keep(kept, self.state.generation + 1)
+            return state
 
     async def close(self) -> None:
         """See Box. Waits for an operation that is going on."""
@@ -179,7 +180,6 @@ class LocalBox:
             return
         self._over = True
         if remove:
-            await self._kit.contents.empty(self._place)
             await asyncio.to_thread(self._place.remove)
         else:
             self._place.let_go()
@@ -200,30 +200,21 @@ class LocalBox:
         self._place.finish(self.state.model_copy(update=changes))
         return self.state
 
-    async def _in_thread(self, operation: Callable[..., T], *arguments: Any) -> T:
-        """A change of a file, which is not left half done by a cancellation: it is waited for."""
-        task = asyncio.ensure_future(asyncio.to_thread(operation, *arguments))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            raise
-
     @asynccontextmanager
     async def _changing(self, operation: str) -> AsyncIterator[None]:
         """An operation that makes the next generation, or changes nothing and is refused."""
         async with self._alone():
             self._place.begin(operation)
+            self._broken = operation
             try:
                 yield
             except SandboxRefused:
                 self._place.finish(self.state)
-                raise
-            except BaseException:
-                self._broken = operation
+                self._broken = ""
                 raise
             changes = {"generation": self.state.generation + 1, "changed_at": self._kit.moment()}
             self._place.finish(self.state.model_copy(update=changes))
+            self._broken = ""
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
@@ -250,6 +241,7 @@ class LocalBox:
                 code="busy",
             ) from None
         try:
-            yield
+            with disk_told(f"the workspace of sandbox {self.state.sandbox_id}"):
+                yield
         finally:
             self._turn.release()

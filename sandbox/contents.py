@@ -5,7 +5,6 @@ Owns which rules hold for what is kept, and whose files are made. Knows no opera
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from retinue.sandbox.names import text_of
 from retinue.sandbox.rules import Rules
 from retinue.sandbox.shelves import missing
 from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.threads import in_thread
 from retinue.sandbox.tiers import Tiers
 
 
@@ -51,7 +51,7 @@ class SnapshotContents:
 
     async def empty(self, place: Workplace) -> None:
         """See Contents."""
-        await asyncio.to_thread(empty_place, place.folder)
+        await in_thread(lambda _: empty_place(place.folder))
 
 
 def _shown(omitted: tuple[str, ...]) -> tuple[str, ...]:

@@ -73,13 +73,17 @@ class Workplace:
 
     def let_go(self) -> None:
         """Others may have it; nothing of it stays mounted."""
-        rest_place(self.folder)
-        os.close(self._lock)
+        try:
+            rest_place(self.folder)
+        finally:
+            os.close(self._lock)
 
     def remove(self) -> None:
-        """Remove the workspace and let go of it."""
-        remove_place(self.folder)
-        self.let_go()
+        """Remove the workspace and let go of it; what cannot be removed is let go of too."""
+        try:
+            remove_place(self.folder)
+        finally:
+            self.let_go()
 
     def _write(self, note: Note) -> None:
         new = self.folder / f"{_STATE}.new"
