@@ -173,7 +173,9 @@ class ExecResult(Frozen):
 
 
 class FileContent(Frozen):
-    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file."""
+    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file. The
+    next part begins at byte `next_offset` where it is `cut`: what is shown may have another length than the file has.
+    """
 
     path: str
     size: int
@@ -181,6 +183,7 @@ class FileContent(Frozen):
     data: str | None = None
     offset: int = 0
     cut: bool = False
+    next_offset: int | None = None
 
 
 class FileEntry(Frozen):

@@ -5,7 +5,11 @@ Owns one stream's buffer and how it becomes text. Knows no process.
 
 from __future__ import annotations
 
+import re
 from collections import deque
+
+CUT = re.compile(r"(\n\[\.\.\. \d+ bytes left out \.\.\.\]\n)")
+"""What stands in a text where a part of the stream is left out."""
 
 
 class Excerpt:
