@@ -44,6 +44,16 @@ def try_lock(lock: int, how: int) -> bool:
     return True
 
 
+def is_free(path: Path) -> bool:
+    """Whether no process holds the record lock of a file, which none inherits from the one that began it."""
+    with path.open("r+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
 def _is_at(lock: int, path: Path) -> bool:
     """Whether the path is what was locked: it may have been removed while we waited."""
     try:

@@ -6,9 +6,10 @@ import asyncio
 import time
 
 import pytest
-from tests.unit.sandbox.backends.doors import STAYS, Door, is_free
+from tests.unit.sandbox.backends.doors import STAYS, Door
 
 from retinue.runs.sandboxes import SandboxRefused
+from retinue.sandbox.locks import is_free
 from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")

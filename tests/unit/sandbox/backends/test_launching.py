@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.sandbox.backends.doors import STAYS, UID, Door, is_free
+from tests.unit.sandbox.backends.doors import STAYS, UID, Door
 
 from retinue.runs.errors import TransientError
 from retinue.sandbox import keeper
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
-from retinue.sandbox.selftest import remedy
+from retinue.sandbox.locks import is_free
+from retinue.sandbox.remedies import remedy
 from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
