@@ -21,7 +21,7 @@ def locked(path: Path, how: int, turn: Callable[[], None]) -> Iterator[None]:
     while True:
         lock = open_lock(path)
         try:
-            if try_lock(lock, how) and _is_at(lock, path):
+            if try_lock(lock, how) and is_at(lock, path):
                 yield
                 return
         finally:
@@ -54,7 +54,7 @@ def is_free(path: Path) -> bool:
         return True
 
 
-def _is_at(lock: int, path: Path) -> bool:
+def is_at(lock: int, path: Path) -> bool:
     """Whether the path is what was locked: it may have been removed while we waited."""
     try:
         return os.path.samestat(os.fstat(lock), path.stat())

@@ -100,7 +100,7 @@ async def test_a_workspace_that_cannot_be_removed_is_held_by_nobody(
 ) -> None:
     box = await room.create(ORDER, owner())
     with monkeypatch.context() as patch:
-        patch.setattr(living, "remove_place", full)
+        patch.setattr(living, "empty_place", full)
         with pytest.raises(EffectError, match="No space left"):
             await box.close()
 
