@@ -12,7 +12,7 @@ it made again: the newest snapshot, and from there the operations that the journ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -334,11 +334,3 @@ class SandboxRow:
     state: SandboxState
     trace_id: str
     place: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotUse:
-    """What keeps snapshots alive: the ids that runs which have not ended, or not long ago, and pins refer to."""
-
-    tenant_id: str
-    snapshot_ids: frozenset[str] = field(default_factory=frozenset)

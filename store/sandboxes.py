@@ -16,7 +16,7 @@ from retinue.runs.control import SandboxQuery, SandboxRecord, SnapshotPin
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.sandbox_past import RUN_ENDED, TOPIC
-from retinue.runs.sandboxes import SandboxRow, SandboxState, SandboxStatus, SnapshotUse
+from retinue.runs.sandboxes import SandboxRow, SandboxState, SandboxStatus
 from retinue.store.engine import Connection
 from retinue.store.rows import clause_of, many, only_with_id
 from retinue.store.statements import sql
@@ -58,11 +58,11 @@ class StoreSandboxes:
         rows: list[Any] = await self._read(lambda connection: many(connection, sql("done_sandboxes"), values))
         return {name for name, done in rows if done}, set(sandbox_ids) - {name for name, _ in rows}
 
-    async def in_use(self, tenant_id: str, since: int) -> SnapshotUse:
-        """What keeps snapshots of a tenant: runs that have not ended before `since` (Unix ns), and pins."""
+    async def in_use(self, tenant_id: str, since: int) -> frozenset[str]:
+        """The snapshots of a tenant that runs which have not ended before `since` (Unix ns), and pins, refer to."""
         values = {"tenant": tenant_id, "since": since}
         rows: list[Any] = await self._read(lambda connection: many(connection, sql("snapshots_in_use"), values))
-        return SnapshotUse(tenant_id, frozenset(snapshot_id for _, snapshot_id in rows))
+        return frozenset(snapshot_id for _, snapshot_id in rows)
 
     async def forget_uses(self, since: int) -> None:
         """Let go of what runs used that ended before `since` (Unix ns): of some hundred runs at once."""
