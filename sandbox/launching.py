@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,9 +222,10 @@ class Launcher:
         return Running(control, named, report)
 
     def have_ready(self, cgroups: tuple[str, ...]) -> None:
-        """Have a process ready in these groups for the next start in them, if few are ready."""
+        """Have a process ready in these groups for the next start in them, if few are ready and one can be had."""
         if cgroups not in self._ready and len(self._ready) < _READY:
-            self._ready[cgroups] = self._order(cgroups)
+            with suppress(OSError):
+                self._ready[cgroups] = self._order(cgroups)
 
     def close(self) -> None:
         """End it, and what is ready; what its keepers run goes on to its end."""
@@ -270,7 +271,11 @@ class Launcher:
     def _end(self) -> None:
         if self._process is not None and self._asks is not None:
             self._asks.close()
-            self._process.wait()
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._process = self._asks = None
 
     def _begin(self) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from tests.unit.sandbox.backends.doors import STAYS, UID, Door
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox import keeper
+from retinue.sandbox import keeper, launching
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.locks import is_free
@@ -188,3 +189,26 @@ def _children(pid: int) -> list[int]:
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_what_is_made_ready_for_the_next_one_costs_nobody_a_result(
+    unconfined: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await unconfined.sh("true")
+
+    def none_left(self: Launcher, cgroups: tuple[str, ...]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Launcher, "_order", none_left)
+    assert (await unconfined.sh("echo done")).stdout == "done\n"
+
+
+def test_a_launcher_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "END_SECONDS", 0.2)
+    launcher = Launcher()
+    launcher.have_ready(())
+    process = launcher._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    launcher.close()
+    assert process.returncode == -signal.SIGKILL
