@@ -81,8 +81,8 @@ async def _collect(keeping: Keeping, tenant: str) -> Collected:
         if held and not keeping.dry:
             await snapshots.erase(tenant)
         return Collected(bytes=held)
-    use = await store.sandbox_records.in_use(tenant, keeping.since)
-    return await collect(snapshots, tenant, use.snapshot_ids, keeping.taken_before, keeping.dry)
+    used = await store.sandbox_records.in_use(tenant, keeping.since)
+    return await collect(snapshots, tenant, used, keeping.taken_before, keeping.dry)
 
 
 @dataclass(slots=True)

@@ -76,7 +76,7 @@ class SandboxHandle:
             if part.size > limit:
                 raise PermanentError(f"{path} has {part.size:,} bytes, more than limit={limit:,}", code="too_large")
             parts.append(_bytes_of(part))
-            offset += len(parts[-1])
+            offset = offset + len(parts[-1]) if part.next_offset is None else part.next_offset
             if not part.cut or not parts[-1]:
                 return _text_or_bytes(b"".join(parts))
 

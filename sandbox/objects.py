@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -27,6 +27,7 @@ from retinue.sandbox.folders import DIRECTORY, opened, remove_tree, sync_whole
 from retinue.sandbox.locks import locked, try_lock
 
 _LONGEST = 180
+_DRAFTS = "tmp"
 _PATIENCE, _PAUSE = 60.0, 0.02
 """Seconds that a lock is waited for, and between two looks at it."""
 
@@ -164,8 +165,11 @@ class LocalObjects:
         return True
 
     def usage(self, tenant: str) -> int:
-        """See Objects. Folders that did not change since they were counted last are not counted again."""
-        return sum(self._size(path) for path in _folders(str(self._of(tenant))))
+        """See Objects. Folders that did not change since they were counted last are not counted again; drafts, which
+        come and go, are not counted.
+        """
+        home = str(self._of(tenant))
+        return sum(self._size(path) for path in _folders(home, but=f"{home}/{_DRAFTS}"))
 
     @contextmanager
     def writing(self, tenant: str) -> Iterator[Batch]:
@@ -174,7 +178,7 @@ class LocalObjects:
         sweeping = home / "tmp.lock"
         with _held(home / "lock", fcntl.LOCK_SH):
             with _held(sweeping, fcntl.LOCK_EX):
-                mine = _draft_folder(home / "tmp")
+                mine = _draft_folder(home / _DRAFTS)
                 held = os.open(mine, DIRECTORY)
                 fcntl.flock(held, fcntl.LOCK_EX)
             try:
@@ -209,13 +213,20 @@ class LocalObjects:
         return known
 
     def _size(self, path: str) -> int:
-        changed = os.stat(path).st_mtime_ns
-        with self._lock:
-            known = self._sizes.get(path)
-        if known is not None and known[0] == changed:
-            return known[1]
-        with os.scandir(path) as found:
-            size = sum(each.stat().st_size for each in found if each.is_file())
+        """The bytes of the files in a folder; what others remove meanwhile is not counted."""
+        size = 0
+        try:
+            changed = os.stat(path).st_mtime_ns
+            with self._lock:
+                known = self._sizes.get(path)
+            if known is not None and known[0] == changed:
+                return known[1]
+            with os.scandir(path) as found:
+                for each in found:
+                    with suppress(FileNotFoundError):
+                        size += each.stat().st_size if each.is_file() else 0
+        except FileNotFoundError:
+            return 0
         with self._lock:
             self._sizes[path] = (changed, size)
         return size
@@ -311,11 +322,14 @@ def _draft_folder(drafts: Path) -> Path:
     return mine
 
 
-def _folders(path: str) -> Iterator[str]:
-    if not os.path.isdir(path):
+def _folders(path: str, but: str) -> Iterator[str]:
+    """A folder and those below it, but for one; nothing of one that is gone."""
+    try:
+        with os.scandir(path) as found:
+            inner = [each.path for each in found if each.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
         return
     yield path
-    with os.scandir(path) as found:
-        inner = [each.path for each in found if each.is_dir(follow_symlinks=False)]
     for each in inner:
-        yield from _folders(each)
+        if each != but:
+            yield from _folders(each, but)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from retinue.runs.capabilities import SideEffect
 from retinue.runs.errors import PermanentError
-from retinue.runs.sandboxes import Box, Exec, ExecResult, FileContent, FileEntry, Opening, Reach
+from retinue.runs.sandboxes import Box, Exec, ExecResult, FileContent, FileEntry, Opening, Reach, SandboxState
 
 SECONDS = 120.0
 """What a change of files, and a look at them, may take."""
@@ -67,8 +67,8 @@ class Opened(BaseModel):
     snapshot: str | None
 
 
-class Kept(BaseModel):
-    """A snapshot: its id, how many entries and bytes it holds, what it leaves out."""
+class HeadSnapshot(BaseModel):
+    """The snapshot that a sandbox stands on: its id, how many entries and bytes it holds, what it leaves out."""
 
     snapshot: str
     entries: int
@@ -199,15 +199,12 @@ class Snapshot(Asked):
 
     name_ = "sandbox.snapshot"
     seconds = _LONG
-    result = Kept
+    result = HeadSnapshot
     sandbox: Id
 
-    async def make(self, reach: Reach) -> Kept:
+    async def make(self, reach: Reach) -> HeadSnapshot:
         """See Asked."""
-        state = await box_of(reach).snapshot()
-        return Kept(
-            snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted
-        )
+        return _head_of(await box_of(reach).snapshot())
 
 
 class Adopt(Asked):
@@ -215,14 +212,13 @@ class Adopt(Asked):
 
     name_ = "sandbox.adopt"
     seconds = _LONG
-    result = Kept
+    result = HeadSnapshot
     sandbox: Id
     snapshot: Annotated[str, Field(min_length=1, max_length=200)]
 
-    async def make(self, reach: Reach) -> Kept:
+    async def make(self, reach: Reach) -> HeadSnapshot:
         """See Asked."""
-        state = await box_of(reach).adopt(self.snapshot)
-        return Kept(snapshot=self.snapshot, entries=state.entries, bytes=state.bytes, omitted=state.omitted)
+        return _head_of(await box_of(reach).adopt(self.snapshot))
 
 
 class Close(Asked):
@@ -236,6 +232,12 @@ class Close(Asked):
     async def make(self, reach: Reach) -> None:
         """See Asked."""
         await reach.close()
+
+
+def _head_of(state: SandboxState) -> HeadSnapshot:
+    return HeadSnapshot(
+        snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted
+    )
 
 
 def box_of(reach: Reach) -> Box:
