@@ -173,7 +173,8 @@ class ExecResult(Frozen):
 
 
 class FileContent(Frozen):
-    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file."""
+    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file; where
+    the part is `cut`, the rest of it begins at `next_offset`, which the length of what is shown does not tell."""
 
     path: str
     size: int
@@ -181,6 +182,7 @@ class FileContent(Frozen):
     data: str | None = None
     offset: int = 0
     cut: bool = False
+    next_offset: int | None = None
 
 
 class FileEntry(Frozen):

@@ -121,8 +121,11 @@ class FolderBox:
         """See Box."""
         content = self._file(path).read_bytes()
         part = content[offset : offset + limit]
+        end = offset + len(part)
+        cut = end < len(content)
+        text = part.decode()
         return FileContent(
-            path=path, size=len(content), text=part.decode(), offset=offset, cut=offset + len(part) < len(content)
+            path=path, size=len(content), text=text, offset=offset, cut=cut, next_offset=end if cut else None
         )
 
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
