@@ -34,10 +34,16 @@ def _plain(text: str) -> str:
     return text
 
 
+_PATH = Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")
+_FOLDER = Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")
+
 Plain = Annotated[str, AfterValidator(_plain)]
-Path = Annotated[Plain, Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")]
+Path = Annotated[str, _PATH, AfterValidator(_plain)]
 Timeout = Annotated[float, Field(gt=0, le=86_400, description="seconds after which it is ended")]
-Folder = Annotated[Plain, Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")]
+Folder = Annotated[str, _FOLDER, AfterValidator(_plain)]
+Command = Annotated[
+    str, Field(min_length=1, description="what to run, such as: pytest -q | tail"), AfterValidator(_plain)
+]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
