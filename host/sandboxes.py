@@ -107,11 +107,16 @@ def open_snapshots(settings: Settings, store: Store) -> Snapshots:
     return Snapshots(_objects(settings), TenantCiphers(store.vault))
 
 
+def local_snapshots(settings: Settings) -> Path:
+    """Where snapshots are kept that have no place of their own."""
+    return settings.data_folder / "sandboxes" / "snapshots"
+
+
 def _objects(settings: Settings) -> Objects:
     """Where snapshots are kept: in a folder, which machines may share, or in a bucket with copies on this node."""
     folder, place = settings.data_folder / "sandboxes", sandboxing_of(settings).snapshots
     if place is None:
-        return LocalObjects(folder / "snapshots")
+        return LocalObjects(local_snapshots(settings))
     root, path = split_url(place)
     if root.startswith("file://"):
         return LocalObjects(Path("/") / path)
