@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +108,11 @@ class Snapshots:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
         return await self.apart(lambda _: self._exists(snapshot_id, tenant))
+
+    def among(self, snapshot_ids: Collection[str], tenant: str) -> set[str]:
+        """Which of these are kept. Blocking."""
+        shelf = self.shelf(tenant)
+        return set() if shelf is None else shelf.among(snapshot_ids)
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.doubles.processes import python
 from tests.doubles.sealed import FolderCiphers, kept_keys
 from tests.doubles.trees import look
 
@@ -171,19 +170,18 @@ def test_a_restore_that_is_killed_leaves_no_store_that_is_not_whole(
     new = tmp_path / "new"
     cut = 0
     for number in range(5):
-        killed = subprocess.Popen([sys.executable, "-c", BRING, str(backup), str(new / "store"), str(done.files)])
-        until = time.monotonic() + 30
-        while not (new / "store.unfinished").exists() and killed.poll() is None and time.monotonic() < until:
-            time.sleep(0.001)
-        time.sleep(0.005 * number)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        with python(BRING, backup, new / "store", str(done.files)) as killed:
+            until = time.monotonic() + 30
+            while not (new / "store.unfinished").exists() and not (new / "store").exists() and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.005 * number)
+            killed.kill()
         if (new / "store").exists():
             (new / "store").rename(new / f"whole-{number}")
             whole = kept_keys(LocalObjects(new / f"whole-{number}"), TENANT)
             assert whole == kept_keys(LocalObjects(tmp_path / "store"), TENANT)
         else:
-            cut += 1
+            cut += (new / "store.unfinished").exists()
     assert cut, "none was killed in the middle: the test shows nothing"
     assert bring_back(backup, new / "store", done.files) == done
     asyncio.run(Snapshots(LocalObjects(new / "store"), keys).restore(taken, TENANT, tmp_path / "back"))
