@@ -7,7 +7,7 @@ waits is done in threads; canceling it ends it, and what it had begun is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +106,11 @@ class Snapshots:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
         return await self.apart(lambda _: self._exists(snapshot_id, tenant))
+
+    def among(self, snapshot_ids: Collection[str], tenant: str) -> set[str]:
+        """Which of these are kept. Blocking."""
+        shelf = self.shelf(tenant)
+        return set() if shelf is None else shelf.among(snapshot_ids)
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
