@@ -9,13 +9,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from retinue.host.keys import Keys
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError, InvalidInput
-from retinue.store.backup import copy_notes, drafted, refuse_no_backup
+from retinue.store.backup import Beside, copy_notes, drafted, facts_of
 from retinue.store.copying import Copied, Source, Target, copy
 from retinue.store.sqlite_copying import sqlite_source, sqlite_target
 
@@ -52,7 +53,7 @@ def copy_store(source: Address, target: Address, *, keep_running: bool = False) 
         return copy(one, other, keep_running=keep_running)
 
 
-def back_up_shared(settings: Settings, target: Path, *, keys: bool = True) -> dict[str, int]:
+def back_up_shared(settings: Settings, target: Path, *, keys: bool, beside: Beside) -> dict[str, Any]:
     """Copy the shared store of a project into a backup `target`, which must not exist; counts as `store.backup` has it.
 
     Safe while hosts write. InvalidInput, StoreError.
@@ -62,12 +63,13 @@ def back_up_shared(settings: Settings, target: Path, *, keys: bool = True) -> di
             done = copy(one, other, keys=keys)
         rows = {part.name: part.rows for part in done.parts}
         counts |= {"runs": rows["runs"], "frames": rows["journal"], "blobs": rows["blobs"]}
+        counts |= beside(draft)
     return counts
 
 
 def restore_shared(settings: Settings, backup: Path) -> int:
     """Fill the project's shared store, which must be empty, from a backup; returns how many runs are held in it."""
-    refuse_no_backup(backup)
+    facts_of(backup)
     with sqlite_source(backup, settings.data_folder) as one, _target(_shared(settings)) as other:
         held = copy(one, other).held
     copy_notes(backup, settings.data_folder)

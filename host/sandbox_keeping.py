@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.host import clock
-from retinue.host.sandboxes import open_snapshots, this_node
+from retinue.host.sandboxes import bases_of, open_snapshots, this_node
 from retinue.host.sandboxing import sandboxing_of
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import Sandboxes
+from retinue.sandbox.bases import Bases
 from retinue.sandbox.collecting import Collected, collect
 from retinue.sandbox.room import Room
 from retinue.sandbox.snapshots import Snapshots
@@ -81,8 +82,23 @@ async def _collect(keeping: Keeping, tenant: str) -> Collected:
         if held and not keeping.dry:
             await snapshots.erase(tenant)
         return Collected(bytes=held)
-    use = await store.sandbox_records.in_use(tenant, keeping.since)
-    return await collect(snapshots, tenant, use.snapshot_ids, keeping.taken_before, keeping.dry)
+    used = await store.sandbox_records.in_use(tenant, keeping.since)
+    return await collect(snapshots, tenant, used, keeping.taken_before, keeping.dry)
+
+
+async def drop_lost_bases(settings: Settings, store: Store) -> int:
+    """Remove the plain copies on this node of snapshots that are kept no more, as those of a tenant that was erased on
+    another node; how many they were. StoreError when the place of snapshots does not answer."""
+    return await asyncio.to_thread(_drop_lost, bases_of(settings), settings, store)
+
+
+def _drop_lost(bases: Bases, settings: Settings, store: Store) -> int:
+    here = {tenant: kept for tenant in store.vault.tenants() if (kept := bases.kept(tenant))}
+    if not here:
+        return 0
+    snapshots = open_snapshots(settings, store)
+    lost = {tenant: set(kept) - snapshots.among(kept, tenant) for tenant, kept in here.items()}
+    return sum(bases.drop(tenant, each) for tenant, gone in lost.items() for each in gone)
 
 
 @dataclass(slots=True)
@@ -123,6 +139,7 @@ class SandboxDuty:
         try:
             if self._room is not None:
                 await self._room.sweep(self._sweeping.done)
+                await drop_lost_bases(self._settings, self._store)
             if await asyncio.to_thread(_is_due, self._mark):
                 await self._collect()
         except (RetinueError, OSError) as error:

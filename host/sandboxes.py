@@ -78,14 +78,13 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
     """The room of sandboxes of a process. Opens nothing before a run needs it. ConfigError."""
     node = sandboxing_of(settings)
     manifests = manifests_of(settings)
-    folder = settings.data_folder / "sandboxes"
-    tiers = Tiers(open_snapshots(settings, store), Bases(folder / "cache", boot_id(), BASES))
+    tiers = Tiers(open_snapshots(settings, store), bases_of(settings))
     backends = Backends(None if node.users is None else node.users[1])
     return Room(
         Parts(
             node=this_node(),
             manifests=manifests,
-            living=Living(folder / "work", boot_id()),
+            living=living_of(settings),
             choose=lambda profile: backends.choose(node.backend, profile),
             user=_users(node),
             environment=lambda manifest, own, inside: environment_of(manifest, os.environ, own, inside),
@@ -95,6 +94,16 @@ def open_sandboxes(settings: Settings, store: Store) -> Room:
             let_go=backends.close,
         )
     )
+
+
+def living_of(settings: Settings) -> Living:
+    """The workspaces of this node."""
+    return Living(settings.data_folder / "sandboxes" / "work", boot_id())
+
+
+def bases_of(settings: Settings) -> Bases:
+    """The snapshots that this node has as plain folders."""
+    return Bases(settings.data_folder / "sandboxes" / "cache", boot_id(), BASES)
 
 
 def this_node() -> str:
@@ -107,11 +116,16 @@ def open_snapshots(settings: Settings, store: Store) -> Snapshots:
     return Snapshots(_objects(settings), TenantCiphers(store.vault))
 
 
+def local_snapshots(settings: Settings) -> Path:
+    """Where snapshots are kept that have no place of their own."""
+    return settings.data_folder / "sandboxes" / "snapshots"
+
+
 def _objects(settings: Settings) -> Objects:
     """Where snapshots are kept: in a folder, which machines may share, or in a bucket with copies on this node."""
     folder, place = settings.data_folder / "sandboxes", sandboxing_of(settings).snapshots
     if place is None:
-        return LocalObjects(folder / "snapshots")
+        return LocalObjects(local_snapshots(settings))
     root, path = split_url(place)
     if root.startswith("file://"):
         return LocalObjects(Path("/") / path)

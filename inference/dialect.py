@@ -112,9 +112,11 @@ def parse_event(shape: type[WireT], event: Event) -> WireT:
 
 
 def parse_data(event: Event) -> dict[str, Json]:
-    """The JSON object of an event."""
+    """The JSON object of an event. Half a character in it, which no journal could keep, is a question mark."""
     try:
         data = json.loads(event.data)
+        if not _is_text(data, event.data):
+            data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
@@ -124,12 +126,13 @@ def parse_data(event: Event) -> dict[str, Json]:
 
 def read_call(call_id: str | None, name: str, raw: str, index: int) -> ToolCall:
     """A tool call; `arguments` is None when `raw` is not one JSON object that can be read in one way only: nothing of
-    it is mended, and a name that stands twice has no value. No text at all means no arguments."""
+    it is mended, a name that stands twice has no value, and half a character (`\\ud800` alone) is no text. No text at
+    all means no arguments."""
     try:
         arguments = _READ_ARGUMENTS(raw) if raw.strip() else {}
     except (ValueError, RecursionError):
         arguments = None
-    if not isinstance(arguments, dict):
+    if not isinstance(arguments, dict) or not _is_text(arguments, raw):
         arguments = None
     return ToolCall(id=call_id or f"call_{index}", name=name, arguments=arguments, raw=raw)
 
@@ -151,6 +154,16 @@ def merge_parameters(
             code="bad_parameters",
         )
     return {**payload, **parameters}
+
+
+def _is_text(value: Json, written: str) -> bool:
+    """Whether all texts of a value can be written in UTF-8; only what was `written` with escapes can hold others."""
+    if "\\u" not in written:
+        return True
+    try:
+        return bool(json.dumps(value, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _refuse_constant(name: str) -> Json:

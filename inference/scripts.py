@@ -143,6 +143,7 @@ def load_scripts(path: Path) -> tuple[Script, ...]:
 def _script(path: Path, number: int, line: bytes) -> Script:
     try:
         found = json.loads(line)
+        json.dumps(found, ensure_ascii=False).encode()  # half a character can be escaped, and not be kept
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}:{number}: not a JSON object in UTF-8: {error}; give one object on each line"

@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sql": ("sql", "Ask the trace tables."),
     "capabilities": ("capabilities", "List what can be called, and approve the tools of servers."),
     "sandbox": ("sandbox", "Manifests, sandboxes of runs and their snapshots: look, work in them, keep, compare."),
+    "tenants": ("tenants", "List whose content is kept, and erase that of a tenant."),
     "mcp": ("mcp", "Serve the runs to agents elsewhere, as an MCP server."),
     "backup": ("backup", "Copy the data folder as of one moment."),
     "restore": ("backup", "Make a data folder of a backup."),

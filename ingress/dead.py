@@ -14,7 +14,7 @@ from retinue.runs.contracts import Frozen, Json, RunRecord, Status
 from retinue.runs.control import DeadInput
 from retinue.runs.errors import UnknownName
 from retinue.runs.history import fold
-from retinue.runs.machine import REMEDY
+from retinue.runs.machine import remedy_of
 from retinue.store.store import Store
 
 LIMIT = 50
@@ -138,5 +138,5 @@ async def _of_run(store: Store, record: RunRecord) -> Dead:
         retryable=error.retryable if error else False,
         attempts=1 if change is None else change.retries + 1,
         at=record.finished_at or record.created_at,
-        helps=REMEDY.get(record.reason, "") if record.reason else "",
+        helps=(record.reason and remedy_of(record.reason, error.code if error else None)) or "",
     )

@@ -13,7 +13,7 @@ from retinue.runs.capabilities import FULL_OUTPUT
 from retinue.runs.contracts import Budget, Frozen, PendingRequest, RunRecord, Status
 from retinue.runs.control import GroupState
 from retinue.runs.journal import Accepted, AnyEntry, Attempt, Checkpoint, Finished, Intent, Outcome, Record, Retried
-from retinue.runs.machine import REMEDY, WAITING
+from retinue.runs.machine import WAITING, remedy_of
 from retinue.store.store import Store
 
 
@@ -116,6 +116,7 @@ class _Reading:
     wholes: dict[str, FullOutput] = field(default_factory=dict)
     checked: str = ""
     error: str | None = None
+    error_code: str | None = None
 
     def take(self, position: int, entry: AnyEntry) -> None:
         """One entry."""
@@ -141,6 +142,7 @@ class _Reading:
                 self._take_back(entry)
             case Finished():
                 self.error = entry.error.message if entry.error else None
+                self.error_code = entry.error.code if entry.error else None
 
     def _record(self, position: int, entry: Record) -> None:
         if entry.topic == FULL_OUTPUT:
@@ -221,7 +223,7 @@ async def inspect_run(store: Store, run_id: str) -> Inspection:
         checked=reading.checked,
         erased=erased,
         error=reading.error,
-        remedy=REMEDY.get(record.reason) if record.reason else None,
+        remedy=remedy_of(record.reason, reading.error_code) if record.reason else None,
     )
 
 

@@ -34,7 +34,7 @@ _SWITCH = "retinue.kill_switch"
 
 class Explained(Frozen):
     """One decision. `saw` are the fields that the deciding rules read, with their values, or all that rules could see
-    where those rules are not in force any more (`in_force`). `lacks` names what the journal does not hold.
+    where none decided or they are not in force any more (`in_force`). `lacks` names what the journal does not hold.
     """
 
     at: int
@@ -109,7 +109,7 @@ def _explained(gate: CedarGate | None, one: Question) -> Explained:
     )
     in_force = gate is not None and said.get("digest") == gate.digest
     by_id = {rule.id: rule for rule in gate.rules} if gate is not None else {}
-    reads = [by_id[hit["rule"]].reads for hit in hits if hit["rule"] in by_id] if in_force else None
+    reads = [by_id[hit["rule"]].reads for hit in hits if hit["rule"] in by_id] if in_force and hits else None
     given = {"request_id": approval.request_id, "by": approval.by, "at": approval.at} if approval else None
     return Explained(
         at=one.at,

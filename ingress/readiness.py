@@ -54,7 +54,11 @@ _STATES: dict[str, Callable[[Settings], str]] = {
         else "whoever can connect to the store's database acts as any tenant; its keys are "
         + ("wrapped with `store_key`" if settings.store_key else "not wrapped: name a `store_key`")
     ),
-    "backups": lambda _: "`retinue backup` makes one while runs go on; nothing makes them by itself",
+    "backups": lambda settings: (
+        "`retinue backup` makes one while runs go on, snapshots of workspaces "
+        + ("included" if settings.sandbox.snapshots is None else f"not: they stay in {settings.sandbox.snapshots}")
+        + "; nothing makes them by itself"
+    ),
 }
 
 _AREAS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from retinue.host.answers import Answer, dollars
 from retinue.ingress.answering import is_checked, ways
 from retinue.ingress.terminal import as_block
 from retinue.runs.contracts import MICROS, Branch, Json, PendingRequest, RunRecord
-from retinue.runs.machine import REMEDY
+from retinue.runs.machine import remedy_of
 from retinue.runs.reviewing import COMMANDS, MARK
 
 CELL = 60
@@ -128,8 +128,8 @@ def ending_text(branch: Branch, took_ns: int | None) -> str:
     lines = [f"{branch.status.value} ({branch.reason.value}) · {' · '.join(spent)} · run {branch.run_id}"]
     if branch.error is not None:
         lines.append(f"  why: {branch.error.message}")
-    if branch.reason in REMEDY:
-        lines.append(f"  what helps: {REMEDY[branch.reason]}; `retinue inspect {short(branch.run_id)}` tells more")
+    if helps := remedy_of(branch.reason, branch.error.code if branch.error else None):
+        lines.append(f"  what helps: {helps}; `retinue inspect {short(branch.run_id)}` tells more")
     return "\n".join(lines)
 
 

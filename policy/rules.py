@@ -44,6 +44,9 @@ ROLE = "role:"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _A_ROLE = re.compile(r"role:[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;', re.DOTALL)
+_KIND = f"on entity type `(?P<kind>{'|'.join(kind.capitalize() for kind in KINDS)})`"
+_UNASKED = re.compile(rf'access to tag `"(?P<name>[^"]*)"` {_KIND}')
+_BY_NAME = re.compile(rf"attribute `(?P<name>[^`]*)` {_KIND} not found")
 _BLANK = re.compile(r"(?:\s|//[^\n]*(?:\n|$))*")
 
 
@@ -122,7 +125,7 @@ def _read_rule(statement: _Statement, schema: cedarpy.Schema) -> Rule:
     verdict = cedarpy.validate_policies(statement.text, schema)
     if not verdict.validation_passed:
         problems = "; ".join(re.sub(r"^.*?for policy `[^`]*`, ", "", error.error) for error in verdict.errors)
-        statement.refuse(f"rule {rule_id!r}: {problems}", "docs/policy.md lists what a rule may read.")
+        statement.refuse(f"rule {rule_id!r}: {problems}", _remedy(problems, statement.text))
     _refuse_unknown_words(statement, tree)
     outcome: Literal["allow", "deny", "approval_required"] = "allow"
     if tree.effect == "forbid":
@@ -140,6 +143,17 @@ def _read_rule(statement: _Statement, schema: cedarpy.Schema) -> Rule:
         resource=_pinned_resource(tree.resource),
         reads=find_reads(tree),
     )
+
+
+def _remedy(problems: str, text: str) -> str:
+    """What mends a rule that does not fit the schema: for a value that may not be there, or is read by name."""
+    tag = _UNASKED.search(problems) or _BY_NAME.search(problems)
+    if tag is not None:
+        name, facts = tag["name"], f"context.facts.{tag['kind'].lower()}"
+        values = facts if facts in text else f"context.arguments.{tag['kind'].lower()}"
+        asked = f'`{values}.hasTag("{name}") && {values}.getTag("{name}")`'
+        return f"It may not be there: ask with hasTag before getTag, in the same condition, as in {asked}."
+    return "docs/policy.md lists what a rule may read."
 
 
 def _parse(statement: _Statement) -> pst.Template:

@@ -71,6 +71,21 @@ REMEDY: dict[StopReason, str] = {
 }
 """What helps after a failure, shown with every failed run."""
 
+_OF_CODE = {
+    "manifest": "mend the manifest or the name it is opened by (`retinue sandbox check NAME` tells), then retry",
+    "no_snapshot": "submit it again with a snapshot that is kept: `retinue sandbox list --all` and `--pins` name them",
+    "no_sandboxes": "put manifests into the folder that `sandbox.folder` names, then retry",
+    "sandbox_backend": "`retinue doctor` says what this machine lacks for the profile; mend that, then retry",
+    "sandbox_lost": "fork the run from before, or submit it again: the same workspace cannot be had",
+    "lost_exec": "find out what the program did outside its sandbox, then retry",
+}
+
+
+def remedy_of(reason: StopReason, code: str | None) -> str | None:
+    """What helps a run that ended for this reason, with an error of this code. None where nothing is needed."""
+    of_code = _OF_CODE.get(code or "") if reason is StopReason.tool_failure else None
+    return of_code or REMEDY.get(reason)
+
 
 class IllegalTransition(RetinueError):
     """A move that the table does not have; names the run and both statuses."""

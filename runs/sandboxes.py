@@ -12,7 +12,7 @@ it made again: the newest snapshot, and from there the operations that the journ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -173,7 +173,9 @@ class ExecResult(Frozen):
 
 
 class FileContent(Frozen):
-    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file."""
+    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file. The
+    next part begins at byte `next_offset` where it is `cut`: what is shown may have another length than the file has.
+    """
 
     path: str
     size: int
@@ -181,6 +183,7 @@ class FileContent(Frozen):
     data: str | None = None
     offset: int = 0
     cut: bool = False
+    next_offset: int | None = None
 
 
 class FileEntry(Frozen):
@@ -331,11 +334,3 @@ class SandboxRow:
     state: SandboxState
     trace_id: str
     place: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotUse:
-    """What keeps snapshots alive: the ids that runs which have not ended, or not long ago, and pins refer to."""
-
-    tenant_id: str
-    snapshot_ids: frozenset[str] = field(default_factory=frozenset)

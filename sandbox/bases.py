@@ -130,11 +130,14 @@ class Bases:
         folder = self._of(tenant, snapshot_id)
         return folder.exists() and self._drop(folder)
 
-    def erase(self, tenant: str) -> None:
-        """Remove the bases of a tenant that are not used."""
-        for folder in self.folder.glob(f"{escape(quoted(tenant))}/s1-*"):
-            if folder.suffix != ".lock":
-                self._drop(folder)
+    def kept(self, tenant: str) -> list[str]:
+        """The snapshots of a tenant that there is anything of here."""
+        found = self.folder.glob(f"{escape(quoted(tenant))}/s1-*")
+        return sorted(folder.name for folder in found if folder.suffix != ".lock")
+
+    def erase(self, tenant: str) -> int:
+        """Remove the bases of a tenant that are not used; how many they were."""
+        return sum(self.drop(tenant, snapshot_id) for snapshot_id in self.kept(tenant))
 
     def trim(self, but: Path | None = None) -> int:
         """Remove what is too much, the longest unused first; how many bases went."""

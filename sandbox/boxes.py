@@ -7,10 +7,10 @@ return leaves the box unusable: whoever needs the workspace has it brought back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.sandboxes import (
@@ -30,15 +30,15 @@ from retinue.sandbox.living import Workplace
 from retinue.sandbox.masking import Mask, Telling
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.proxy import way_out
+from retinue.sandbox.threads import disk_told, in_thread
 from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
 
-T = TypeVar("T")
 PATIENCE = 900.0
 """Seconds that an operation waits for the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Holdings:
     """What a snapshot of a workspace holds, as its record has it."""
 
     snapshot_id: str
@@ -51,7 +51,7 @@ class Kept:
 class Contents(Protocol):
     """Where the snapshots of one tenant are, for one manifest's workspaces."""
 
-    async def take(self, place: Workplace) -> Kept:
+    async def take(self, place: Workplace) -> Holdings:
         """Keep the workspace as it is; durable when it returns."""
         ...
 
@@ -59,7 +59,7 @@ class Contents(Protocol):
         """SandboxRefused (`no_snapshot`) for what is no snapshot that is kept."""
         ...
 
-    async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
+    async def fill(self, place: Workplace, snapshot_id: str) -> Holdings:
         """Make the folder `tree` of a place, which is not there, from a snapshot. SandboxLost."""
         ...
 
@@ -83,13 +83,17 @@ class Kit:
     mask: Mask
 
 
-async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch) -> ExecResult:
-    """Run a program in a workspace under its profile."""
+def environment_in(place: Workplace, kit: Kit, order: Exec) -> dict[str, str]:
+    """All variables of an exec in a workspace. PermanentError for a secret that is not set."""
+    return kit.environment(order.env, kit.backend.inside(Place(place.tree, place.uid)))
+
+
+async def run_in(place: Workplace, kit: Kit, order: Exec, watch: Watch, environment: Mapping[str, str]) -> ExecResult:
+    """Run a program in a workspace under its profile, with this environment."""
     at = Place(place.tree, place.uid)
-    environment = kit.environment(order.env, kit.backend.inside(at))
     async with way_out(kit.profile, watch.allow, place.uid) as proxy:
         if proxy is not None:
-            environment |= forwarding.VARIABLES
+            environment = {**environment, **forwarding.VARIABLES}
             order = order.model_copy(update={"argv": forwarding.wrapped(order.argv, roots.PROXY)})
         telling = Telling(kit.mask, watch.output)
         done = await kit.backend.exec(at, kit.profile, order, Surroundings(environment, proxy, telling))
@@ -114,9 +118,9 @@ class LocalBox:
 
     async def exec(self, order: Exec, watch: Watch = UNWATCHED) -> ExecResult:
         """See Box."""
-        self._kit.environment(order.env, "")
+        environment = environment_in(self._place, self._kit, order)
         async with self._changing(f"exec {order.argv[0]}"):
-            return await run_in(self._place, self._kit, order, watch)
+            return await run_in(self._place, self._kit, order, watch, environment)
 
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""
@@ -126,12 +130,12 @@ class LocalBox:
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""
         async with self._changing(f"write {path}"):
-            return await self._in_thread(self._workspace.write, path, data, executable)
+            return await in_thread(lambda _: self._workspace.write(path, data, executable))
 
     async def edit(self, path: str, old: str, new: str, count: int = 1) -> FileEntry:
         """See Box."""
         async with self._changing(f"edit {path}"):
-            return await self._in_thread(self._workspace.edit, path, old, new, count)
+            return await in_thread(lambda _: self._workspace.edit(path, old, new, count))
 
     async def list(self, path: str = ".", depth: int = 1, limit: int = 1_000) -> tuple[FileEntry, ...]:
         """See Box."""
@@ -151,8 +155,9 @@ class LocalBox:
             self._broken = "adopt"
             await self._kit.contents.empty(self._place)
             kept = await self._kit.contents.fill(self._place, snapshot_id)
+            state = self._keep(kept, self.state.generation + 1)
             self._broken = ""
-            return self._keep(kept, self.state.generation + 1)
+            return state
 
     async def close(self) -> None:
         """See Box. Waits for an operation that is going on."""
@@ -175,12 +180,11 @@ class LocalBox:
             return
         self._over = True
         if remove:
-            await self._kit.contents.empty(self._place)
             await asyncio.to_thread(self._place.remove)
         else:
             self._place.let_go()
 
-    def _keep(self, kept: Kept, generation: int) -> SandboxState:
+    def _keep(self, kept: Holdings, generation: int) -> SandboxState:
         """The state after a snapshot was taken of, or made, this generation."""
         changes: dict[str, Any] = {
             "head_snapshot_id": kept.snapshot_id,
@@ -196,30 +200,21 @@ class LocalBox:
         self._place.finish(self.state.model_copy(update=changes))
         return self.state
 
-    async def _in_thread(self, operation: Callable[..., T], *arguments: Any) -> T:
-        """A change of a file, which is not left half done by a cancellation: it is waited for."""
-        task = asyncio.ensure_future(asyncio.to_thread(operation, *arguments))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            raise
-
     @asynccontextmanager
     async def _changing(self, operation: str) -> AsyncIterator[None]:
         """An operation that makes the next generation, or changes nothing and is refused."""
         async with self._alone():
             self._place.begin(operation)
+            self._broken = operation
             try:
                 yield
             except SandboxRefused:
                 self._place.finish(self.state)
-                raise
-            except BaseException:
-                self._broken = operation
+                self._broken = ""
                 raise
             changes = {"generation": self.state.generation + 1, "changed_at": self._kit.moment()}
             self._place.finish(self.state.model_copy(update=changes))
+            self._broken = ""
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
@@ -246,6 +241,7 @@ class LocalBox:
                 code="busy",
             ) from None
         try:
-            yield
+            with disk_told(f"the workspace of sandbox {self.state.sandbox_id}"):
+                yield
         finally:
             self._turn.release()

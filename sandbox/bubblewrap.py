@@ -25,7 +25,8 @@ from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.keeper import FIRST_FILE
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import MIB, Limits, Profile
-from retinue.sandbox.selftest import DISK_GAP, MEMORY_GAP, Attempts, absent, try_out
+from retinue.sandbox.remedies import DISK_GAP, MEMORY_GAP
+from retinue.sandbox.selftest import Attempts, absent, try_out
 
 NAME = "bubblewrap"
 
@@ -110,13 +111,12 @@ class _View:
 
 
 @lru_cache(maxsize=256)
-def _view(program: Program, place: Place, profile: Profile, with_proxy: str | None) -> _View:
+def _view(program: Program, place: Place, profile: Profile) -> _View:
+    """The same for every exec; what comes for one alone, its proxy, has to come before the root is read only."""
     paths = roots.shown(place, profile)
-    outside = [program.folder, *paths, str(place.workspace), *([with_proxy] if with_proxy else [])]
+    outside = [program.folder, *paths, str(place.workspace)]
     words = [*_namespaces(program, profile), *_mounts(program, profile, paths)]
-    if with_proxy:
-        words += ["--ro-bind", with_proxy, roots.PROXY]
-    words += ["--bind", str(place.workspace), roots.WORKSPACE, "--remount-ro", "/"]
+    words += ["--bind", str(place.workspace), roots.WORKSPACE]
     return _View(_lines(words), roots.covers(outside, place.uid))
 
 
@@ -233,8 +233,18 @@ def _gaps(program: Program, held: frozenset[str]) -> dict[Demand, Finding]:
 
 def _start(program: Program, closed: bytes, plan: Plan) -> Start:
     place, order, around = plan.place, plan.order, plan.around
-    view = _view(program, place, plan.profile, str(around.proxy) if around.proxy else None)
-    words = ["--seccomp", str(_FILTER), "--json-status-fd", str(_REPORT), "--chdir", roots.inner(order.cwd)]
+    view, proxy = _view(program, place, plan.profile), [str(around.proxy)] if around.proxy else []
+    words = [word for path in proxy for word in ("--ro-bind", path, roots.PROXY)]
+    words += [
+        "--remount-ro",
+        "/",
+        "--seccomp",
+        str(_FILTER),
+        "--json-status-fd",
+        str(_REPORT),
+        "--chdir",
+        roots.inner(order.cwd),
+    ]
     for name, value in variables(roots.environment(place, roots.WORKSPACE, "/tmp"), order, around).items():
         words += ["--setenv", name, value]
     etc = tuple(text.encode() for text in roots.ETC.values())
@@ -244,6 +254,6 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
         helpers=_HELPERS,
         files=(view.options + _lines(words), closed, *etc),
         reports=True,
-        covers=view.covers,
+        covers={**view.covers, **roots.covers(proxy, place.uid)},
         stdin=order.stdin.encode(),
     )

@@ -22,6 +22,7 @@ from retinue.sandbox.names import text_of
 from retinue.sandbox.profiles import Limits
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.sources import parts_of
+from retinue.sandbox.walking import Stopped
 
 MOMENT = 1_000_000_000 * 1_000_000_000
 """Unix ns: the time of everything that is made from a manifest, so that two workspaces of it are the same."""
@@ -30,10 +31,6 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CLASHES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class Stopped(Exception):
-    """Nobody waits for the result any more."""
 
 
 class Builder:

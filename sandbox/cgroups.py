@@ -132,11 +132,16 @@ class Cgroups:
     def _make(self, limits: Limits) -> Group:
         self._made += 1
         folders: dict[Path, _Tree] = {}
-        for tree in self._trees:
-            folder = tree.top / f"{self._own}-{self._made}"
-            folder.mkdir()
-            folders[folder] = tree
-            _limit(folder, tree, limits)
+        try:
+            for tree in self._trees:
+                folder = tree.top / f"{self._own}-{self._made}"
+                folder.mkdir()
+                folders[folder] = tree
+                _limit(folder, tree, limits)
+        except BaseException:
+            for folder in folders:
+                _remove(folder)
+            raise
         return Group(folders, limits)
 
 

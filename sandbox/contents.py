@@ -5,19 +5,19 @@ Owns which rules hold for what is kept, and whose files are made. Knows no opera
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, replace
 
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.boxes import Kept
+from retinue.sandbox.boxes import Holdings
 from retinue.sandbox.emptying import empty_place
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.names import text_of
 from retinue.sandbox.rules import Rules
 from retinue.sandbox.shelves import missing
 from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.threads import in_thread
 from retinue.sandbox.tiers import Tiers
 
 
@@ -30,10 +30,10 @@ class SnapshotContents:
     rules: Rules
     tiers: Tiers
 
-    async def take(self, place: Workplace) -> Kept:
+    async def take(self, place: Workplace) -> Holdings:
         """See Contents."""
         taken = await self.snapshots.take(place.tree, self.tenant, self.rules)
-        return Kept(taken.snapshot_id, taken.entries, taken.bytes, _shown(taken.omitted))
+        return Holdings(taken.snapshot_id, taken.entries, taken.bytes, _shown(taken.omitted))
 
     async def require(self, snapshot_id: str) -> None:
         """See Contents."""
@@ -44,14 +44,14 @@ class SnapshotContents:
         if not found:
             raise SandboxRefused(str(missing(snapshot_id, erased=False)), code="no_snapshot")
 
-    async def fill(self, place: Workplace, snapshot_id: str) -> Kept:
+    async def fill(self, place: Workplace, snapshot_id: str) -> Holdings:
         """See Contents."""
         kept = await self.tiers.fill(place, self.tenant, snapshot_id, self.rules.quota)
         return replace(kept, omitted=_shown(kept.omitted))
 
     async def empty(self, place: Workplace) -> None:
         """See Contents."""
-        await asyncio.to_thread(empty_place, place.folder)
+        await in_thread(lambda _: empty_place(place.folder))
 
 
 def _shown(omitted: tuple[str, ...]) -> tuple[str, ...]:

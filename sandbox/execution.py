@@ -18,7 +18,7 @@ from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
 from retinue.sandbox.launching import Launcher, Start, no_folder
 from retinue.sandbox.profiles import Limits, Profile
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 from retinue.sandbox.watching import Watched, threads_of, watched, watching
 
 _FEWEST_FILES = 32
@@ -55,8 +55,8 @@ class Ended:
     began: bool
     missing: str
     stopped: str
-    stdout: Kept
-    stderr: Kept
+    stdout: Excerpt
+    stderr: Excerpt
     micros: int
 
 
@@ -128,7 +128,7 @@ class Runner:
     async def _run(self, start: Start, plan: Plan, over: Watched | None) -> Ended:
         order = plan.order
         began = time.monotonic_ns()
-        streams = Kept(order.max_output), Kept(order.max_output)
+        streams = Excerpt(order.max_output), Excerpt(order.max_output)
         running = self._launcher.start(start, streams)
         running.output = plan.around.output
         async with watching(running, over):

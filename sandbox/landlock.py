@@ -25,7 +25,8 @@ from retinue.sandbox.execution import Plan, Runner, variables
 from retinue.sandbox.keeper import LANDLOCK_CREATE_RULESET
 from retinue.sandbox.launching import Start
 from retinue.sandbox.profiles import Profile
-from retinue.sandbox.selftest import DISK_GAP, MEMORY_GAP, PROCESSES_GAP, Attempts, absent, try_out
+from retinue.sandbox.remedies import DISK_GAP, MEMORY_GAP, PROCESSES_GAP
+from retinue.sandbox.selftest import Attempts, absent, try_out
 
 NAME = "landlock"
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from retinue.runs.errors import PermanentError, TransientError
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox import keeper
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.streams import Excerpt
 
 END_SECONDS = 30.0
 """How long all processes of an exec may take to be gone after they were killed; a stuck kernel call takes longer."""
@@ -65,7 +65,7 @@ class Running:
     has ended, and `missing` what the system said when there is no such program.
     """
 
-    def __init__(self, control: socket.socket, streams: dict[int, tuple[str, Kept]], report: int | None) -> None:
+    def __init__(self, control: socket.socket, streams: dict[int, tuple[str, Excerpt]], report: int | None) -> None:
         self.pid = 0
         self.keeper = 0
         self.missing = ""
@@ -201,7 +201,7 @@ class Launcher:
         self._asks: socket.socket | None = None
         self._ready: dict[tuple[str, ...], socket.socket] = {}
 
-    def start(self, start: Start, streams: tuple[Kept, Kept]) -> Running:
+    def start(self, start: Start, streams: tuple[Excerpt, Excerpt]) -> Running:
         """Hand a program over; it runs from here on. Wait for what is returned, or it runs for ever."""
         with ExitStack() as passed:
             contents = [_file_of(content) for content in (_request(start), start.stdin, *start.files)]
@@ -222,9 +222,10 @@ class Launcher:
         return Running(control, named, report)
 
     def have_ready(self, cgroups: tuple[str, ...]) -> None:
-        """Have a process ready in these groups for the next start in them, if few are ready."""
+        """Have a process ready in these groups for the next start in them, if few are ready and one can be had."""
         if cgroups not in self._ready and len(self._ready) < _READY:
-            self._ready[cgroups] = self._order(cgroups)
+            with suppress(OSError):
+                self._ready[cgroups] = self._order(cgroups)
 
     def close(self) -> None:
         """End it, and what is ready; what its keepers run goes on to its end."""
@@ -270,7 +271,11 @@ class Launcher:
     def _end(self) -> None:
         if self._process is not None and self._asks is not None:
             self._asks.close()
-            self._process.wait()
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._process = self._asks = None
 
     def _begin(self) -> socket.socket:

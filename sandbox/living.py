@@ -13,15 +13,16 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import SandboxState
-from retinue.sandbox.emptying import TREE, remove_place, rest_place, wake_place
-from retinue.sandbox.locks import try_lock
+from retinue.sandbox.emptying import TREE, empty_place, rest_place, wake_place
+from retinue.sandbox.folders import remove_tree
+from retinue.sandbox.locks import is_at, try_lock
 
 _STATE, _LOCK = "state.json", "lock"
 
@@ -73,13 +74,17 @@ class Workplace:
 
     def let_go(self) -> None:
         """Others may have it; nothing of it stays mounted."""
-        rest_place(self.folder)
-        os.close(self._lock)
+        try:
+            rest_place(self.folder)
+        finally:
+            os.close(self._lock)
 
     def remove(self) -> None:
-        """Remove the workspace and let go of it."""
-        remove_place(self.folder)
-        self.let_go()
+        """Remove the workspace and let go of it; what cannot be removed is let go of too."""
+        try:
+            _remove(self.folder)
+        finally:
+            self.let_go()
 
     def _write(self, note: Note) -> None:
         new = self.folder / f"{_STATE}.new"
@@ -101,16 +106,15 @@ class Living:
         `user` gives the user of a sandbox's folder. Older workspaces of this sandbox that nobody has are removed.
         """
         of_sandbox = self._folder / state.sandbox_id
-        of_sandbox.mkdir(mode=0o711, parents=True, exist_ok=True)
         folder, lock = _take_number(of_sandbox)
         try:
             note = Note(state=state, boot=self._boot, uid=user(state.sandbox_id, folder))
             place = Workplace(folder, lock, note)
             place.begin("make")
+            _remove_others(of_sandbox, folder)
         except BaseException:
             os.close(lock)
             raise
-        self._remove_older(of_sandbox, folder)
         return place
 
     def find(self, sandbox_id: str) -> Workplace | None:
@@ -119,19 +123,22 @@ class Living:
         lock = None if newest is None else _try_lock(newest)
         if newest is None or lock is None:
             return None
-        note = _read(newest)
-        known = note is not None and note.boot == self._boot and note.state.sandbox_id == sandbox_id
-        if note is None or not known or not wake_place(newest, note.state.tier, note.uid):
-            os.close(lock)
-            return None
-        return Workplace(newest, lock, note)
+        with ExitStack() as stack:
+            stack.callback(os.close, lock)
+            note = _read(newest)
+            known = note is not None and note.boot == self._boot and note.state.sandbox_id == sandbox_id
+            if note is None or not known or not wake_place(newest, note.state.tier, note.uid):
+                return None
+            stack.pop_all()
+            return Workplace(newest, lock, note)
 
     def remove(self, sandbox_id: str) -> int:
         """Remove the workspaces of a sandbox that nobody has; how many were removed."""
         of_sandbox = self._folder / sandbox_id
-        removed = self._remove_older(of_sandbox, None)
-        if of_sandbox.is_dir() and not any(of_sandbox.iterdir()):
-            of_sandbox.rmdir()
+        removed = _remove_others(of_sandbox, None)
+        with _locked(of_sandbox) as there:
+            if there and not any(of_sandbox.iterdir()):
+                of_sandbox.rmdir()
         return removed
 
     def all(self) -> Iterator[str]:
@@ -139,49 +146,88 @@ class Living:
         if self._folder.is_dir():
             yield from sorted(entry.name for entry in self._folder.iterdir() if entry.is_dir())
 
-    def _remove_older(self, of_sandbox: Path, but: Path | None) -> int:
-        removed = 0
-        for folder in _numbered(of_sandbox):
-            lock = None if folder == but else _try_lock(folder)
-            if lock is not None:
-                remove_place(folder)
-                os.close(lock)
-                removed += 1
-        return removed
-
 
 def _numbered(of_sandbox: Path) -> list[Path]:
-    return [entry for entry in of_sandbox.iterdir() if entry.name.isdecimal()] if of_sandbox.is_dir() else []
+    try:
+        return [entry for entry in of_sandbox.iterdir() if entry.name.isdecimal()]
+    except FileNotFoundError:
+        return []
 
 
 def _take_number(of_sandbox: Path) -> tuple[Path, int]:
     """A new folder with the next number, and its lock."""
+    while True:
+        of_sandbox.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with _locked(of_sandbox) as there:
+            if there:
+                number = 1 + max((int(folder.name) for folder in _numbered(of_sandbox)), default=0)
+                folder = of_sandbox / str(number)
+                folder.mkdir(mode=0o711)
+                lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                return folder, lock
+
+
+def _remove_others(of_sandbox: Path, but: Path | None) -> int:
+    """Remove the workspaces of a sandbox that nobody has, all but one; how many."""
+    removed = 0
     with _locked(of_sandbox):
-        number = 1 + max((int(folder.name) for folder in _numbered(of_sandbox)), default=0)
-        folder = of_sandbox / str(number)
-        folder.mkdir(mode=0o711)
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return folder, lock
+        others = [folder for folder in _numbered(of_sandbox) if folder != but]
+        removed += sum(_remove_begun(folder) for folder in others)
+    for folder in others:
+        lock = _try_lock(folder)
+        if lock is not None:
+            try:
+                _remove(folder)
+            finally:
+                os.close(lock)
+            removed += 1
+    return removed
+
+
+def _remove(folder: Path) -> None:
+    """Remove a workspace that we have: its lock last, so that one without is nobody's."""
+    empty_place(folder)
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if each.is_dir() and not each.is_symlink():
+            remove_tree(each)
+        elif each.name != _LOCK:
+            each.unlink(missing_ok=True)
+    with _locked(folder.parent):
+        (folder / _LOCK).unlink(missing_ok=True)
+        remove_tree(folder)
+
+
+def _remove_begun(folder: Path) -> bool:
+    """Remove a folder whose process died before it made the lock; nobody makes one meanwhile."""
+    if (folder / _LOCK).exists():
+        return False
+    remove_tree(folder)
+    return True
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Held for as long as it takes to make a folder."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(folder: Path) -> Iterator[bool]:
+    """Held for as long as it takes to make a folder; whether it is there."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield is_at(handle, folder)
     finally:
         os.close(handle)
 
 
 def _try_lock(folder: Path) -> int | None:
+    """The lock of a workspace, if it is there and nobody has it."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR)
     except FileNotFoundError:
         return None
-    if try_lock(lock, fcntl.LOCK_EX):
+    if try_lock(lock, fcntl.LOCK_EX) and is_at(lock, folder / _LOCK):
         return lock
     os.close(lock)
     return None

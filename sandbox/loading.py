@@ -91,14 +91,6 @@ class Manifests:
             return []
         return sorted({path.stem for path in self.folder.iterdir() if path.suffix in ENDINGS and path.is_file()})
 
-    def get(self, name: str) -> Manifest:
-        """What a new workspace is made from; its mounts are absolute."""
-        return self.loaded(name).manifest
-
-    def profile(self, name: str) -> Profile:
-        """What its programs run under: the profile with the manifest's limits and mounts."""
-        return self.loaded(name).profile
-
     def info(self, name: str) -> ManifestInfo:
         """What is known of it; `reviewed_by` is who pinned this version."""
         return self.loaded(name).info

@@ -21,7 +21,7 @@ def locked(path: Path, how: int, turn: Callable[[], None]) -> Iterator[None]:
     while True:
         lock = open_lock(path)
         try:
-            if try_lock(lock, how) and _is_at(lock, path):
+            if try_lock(lock, how) and is_at(lock, path):
                 yield
                 return
         finally:
@@ -44,7 +44,17 @@ def try_lock(lock: int, how: int) -> bool:
     return True
 
 
-def _is_at(lock: int, path: Path) -> bool:
+def is_free(path: Path) -> bool:
+    """Whether no process holds the record lock of a file, which none inherits from the one that began it."""
+    with path.open("r+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def is_at(lock: int, path: Path) -> bool:
     """Whether the path is what was locked: it may have been removed while we waited."""
     try:
         return os.path.samestat(os.fstat(lock), path.stat())

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from threading import Event
-from typing import TypeVar
 
 from retinue.runs.errors import PermanentError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
@@ -26,8 +25,8 @@ from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import ArchiveSource, Checkout, DirectorySource, FileSource, Manifest, Packages
 from retinue.sandbox.requirements import REQUIREMENTS, STAGE, WHEELS, complaint, order_of
 from retinue.sandbox.sources import Folder, Item, Sources, parts_of
+from retinue.sandbox.threads import in_thread
 
-T = TypeVar("T")
 Run = Callable[[Exec], Awaitable[ExecResult]]
 """Runs a program in the workspace that is being made, under its profile."""
 
@@ -63,7 +62,7 @@ async def materialize(
         await asyncio.to_thread(work.mkdir, 0o700)
         fetched = await fetch_all(loaded, manifests.sources, work)
         await in_thread(lambda stop: _fill(loaded, manifests.sources, into, work, fetched, stop))
-        made = await asyncio.to_thread(settle, into, uid)
+        made = await in_thread(lambda _: settle(into, uid))
         if loaded.manifest.packages is not None:
             made = await _install(loaded.manifest, into, run, uid)
         now = (await asyncio.to_thread(manifests.refreshed, name)).info.version
@@ -101,20 +100,6 @@ async def fetch_all(loaded: Loaded, sources: Sources, work: Path, remote: bool =
         await asyncio.to_thread(folder.mkdir)
         found[path] = await fetch(checkout, sources.project, folder, loaded.profile.limits.disk)
     return found
-
-
-async def in_thread(job: Callable[[Event], T]) -> T:
-    """Blocking work in a thread, which stops soon after nobody waits for it any more."""
-    stop = Event()
-    task = asyncio.ensure_future(asyncio.to_thread(job, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 # -- what is copied ----------------------------------------------------------------------------------------
@@ -222,7 +207,7 @@ async def _install(manifest: Manifest, into: Path, run: Run, uid: int | None) ->
             f"the packages of sandbox manifest {manifest.name!r} were not installed: {complaint(result)}",
             code="packages",
         )
-    return await asyncio.to_thread(_installed, into, packages.into, uid)
+    return await in_thread(lambda _: _installed(into, packages.into, uid))
 
 
 def _installed(into: Path, folder: str, uid: int | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -27,8 +27,12 @@ from retinue.sandbox.folders import DIRECTORY, opened, remove_tree, sync_whole
 from retinue.sandbox.locks import locked, try_lock
 
 _LONGEST = 180
+_DRAFTS = "tmp"
 _PATIENCE, _PAUSE = 60.0, 0.02
 """Seconds that a lock is waited for, and between two looks at it."""
+HOLD = "hold.lock"
+"""Beside the tenants' folders, none of which has a dot in its name: shared by those who remove objects, held alone by
+whoever needs all of them to stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,11 @@ class LocalObjects:
         return True
 
     def usage(self, tenant: str) -> int:
-        """See Objects. Folders that did not change since they were counted last are not counted again."""
-        return sum(self._size(path) for path in _folders(str(self._of(tenant))))
+        """See Objects. Folders that did not change since they were counted last are not counted again; drafts, which
+        come and go, are not counted.
+        """
+        home = str(self._of(tenant))
+        return sum(self._size(path) for path in _folders(home, but=f"{home}/{_DRAFTS}"))
 
     @contextmanager
     def writing(self, tenant: str) -> Iterator[Batch]:
@@ -174,7 +181,7 @@ class LocalObjects:
         sweeping = home / "tmp.lock"
         with _held(home / "lock", fcntl.LOCK_SH):
             with _held(sweeping, fcntl.LOCK_EX):
-                mine = _draft_folder(home / "tmp")
+                mine = _draft_folder(home / _DRAFTS)
                 held = os.open(mine, DIRECTORY)
                 fcntl.flock(held, fcntl.LOCK_EX)
             try:
@@ -188,8 +195,8 @@ class LocalObjects:
 
     @contextmanager
     def collecting(self, tenant: str) -> Iterator[None]:
-        """See Objects."""
-        with _held(self._of(tenant) / "lock", fcntl.LOCK_EX):
+        """See Objects. What waits for the hold has nothing that keeps writers waiting."""
+        with _held(self._folder / HOLD, fcntl.LOCK_SH), _held(self._of(tenant) / "lock", fcntl.LOCK_EX):
             yield
 
     def erase(self, tenant: str) -> None:
@@ -209,13 +216,20 @@ class LocalObjects:
         return known
 
     def _size(self, path: str) -> int:
-        changed = os.stat(path).st_mtime_ns
-        with self._lock:
-            known = self._sizes.get(path)
-        if known is not None and known[0] == changed:
-            return known[1]
-        with os.scandir(path) as found:
-            size = sum(each.stat().st_size for each in found if each.is_file())
+        """The bytes of the files in a folder; what others remove meanwhile is not counted."""
+        size = 0
+        try:
+            changed = os.stat(path).st_mtime_ns
+            with self._lock:
+                known = self._sizes.get(path)
+            if known is not None and known[0] == changed:
+                return known[1]
+            with os.scandir(path) as found:
+                for each in found:
+                    with suppress(FileNotFoundError):
+                        size += each.stat().st_size if each.is_file() else 0
+        except FileNotFoundError:
+            return 0
         with self._lock:
             self._sizes[path] = (changed, size)
         return size
@@ -286,14 +300,15 @@ def _write(path: str, content: bytes) -> None:
 
 def _held(path: Path, how: int) -> AbstractContextManager[None]:
     """Hold a lock of the store. TransientError when others have held it for too long."""
-    return locked(path, how, partial(_turn, path, time.monotonic() + _PATIENCE))
+    return locked(path, how, partial(await_turn, path, time.monotonic() + _PATIENCE))
 
 
-def _turn(path: Path, until: float) -> None:
-    """Wait a moment for others to let go of the store."""
+def await_turn(path: Path, until: float) -> None:
+    """Wait a moment for others to let go of the store; TransientError when it is later than `until` (monotonic s)."""
     if time.monotonic() > until:
+        who = "a backup is being made or snapshots are being removed" if path.name == HOLD else "others use them"
         raise TransientError(
-            f"the store of snapshots is in use: {path} was locked for {_PATIENCE:.0f} s; try again",
+            f"the store of snapshots is in use: {path} stays locked, {who}; try again when that has ended",
             code="snapshots_busy",
         )
     time.sleep(_PAUSE)
@@ -311,11 +326,14 @@ def _draft_folder(drafts: Path) -> Path:
     return mine
 
 
-def _folders(path: str) -> Iterator[str]:
-    if not os.path.isdir(path):
+def _folders(path: str, but: str) -> Iterator[str]:
+    """A folder and those below it, but for one; nothing of one that is gone."""
+    try:
+        with os.scandir(path) as found:
+            inner = [each.path for each in found if each.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
         return
     yield path
-    with os.scandir(path) as found:
-        inner = [each.path for each in found if each.is_dir(follow_symlinks=False)]
     for each in inner:
-        yield from _folders(each)
+        if each != but:
+            yield from _folders(each, but)

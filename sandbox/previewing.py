@@ -14,8 +14,9 @@ from threading import Event
 from retinue.sandbox.building import Builder
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.loading import Loaded
-from retinue.sandbox.materializing import Fetched, fetch_all, in_thread, steps
+from retinue.sandbox.materializing import Fetched, fetch_all, steps
 from retinue.sandbox.sources import Sources
+from retinue.sandbox.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class RemoteObjects:
     def has(self, tenant: str, keys: Collection[str]) -> set[str]:
         """See Objects. What objects this process knows to be there is believed until somebody collects."""
         with self._lock:
-            known = set(self._known.get(tenant, ()))
+            held = self._known.get(tenant, set())
+            known = {key for key in keys if key in held}
         asked = [key for key in keys if key not in known]
         if len(asked) > _FEW:
             found = {held.key for top in {key.partition("/")[0] for key in asked} for held in self.list(tenant, top)}
@@ -285,7 +286,7 @@ class _RemoteBatch:
         self.written = 0
 
     def put(self, key: str, content: bytes) -> None:
-        """See Batch. Raises what an earlier one met."""
+        """See Batch. What sending meets is raised by `commit`."""
         self._room.acquire()
         with self._lock:
             if key in self._sent:

@@ -30,13 +30,14 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
 )
 from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.boxes import Contents, Kept, Kit, LocalBox, run_in
+from retinue.sandbox.boxes import Contents, Holdings, Kit, LocalBox, environment_in, run_in
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.loading import Loaded, Manifests
 from retinue.sandbox.manifests import Manifest
 from retinue.sandbox.masking import Mask
 from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
+from retinue.sandbox.threads import disk_told
 
 _LOG = logging.getLogger("retinue.sandbox")
 P = TypeVar("P", bound=Workplace | None)
@@ -114,10 +115,11 @@ class Room:
             return None
         try:
             kit, _ = await self._kit(state, owner)
+            with disk_told(f"the workspace of sandbox {state.sandbox_id}"):
+                place.finish(place.state.model_copy(update={"epoch": owner.epoch, "node": self._parts.node}))
         except BaseException:
             place.let_go()
             raise
-        place.finish(place.state.model_copy(update={"epoch": owner.epoch, "node": self._parts.node}))
         return self._live(LocalBox(place, kit), owner.run_id)
 
     async def restore(self, state: SandboxState, owner: SandboxOwner) -> Box:
@@ -176,27 +178,29 @@ class Room:
         }
         place = await _taken(parts.living.make, state.model_copy(update=found), parts.user)
         try:
-            if state.head_snapshot_id is None:
-                kept = await self._materialize(state, place, kit)
-            else:
-                kept = await kit.contents.fill(place, state.head_snapshot_id)
+            with disk_told(f"the workspace of sandbox {state.sandbox_id}"):
+                if state.head_snapshot_id is None:
+                    kept = await self._materialize(state, place, kit)
+                else:
+                    kept = await kit.contents.fill(place, state.head_snapshot_id)
+                made = {"entries": kept.entries, "bytes": kept.bytes, "tier": kept.tier, "omitted": kept.omitted}
+                place.finish(place.state.model_copy(update=made))
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(place.remove))
+            with contextlib.suppress(OSError):  # it is nobody's then, and goes with those that are done with
+                await asyncio.shield(asyncio.to_thread(place.remove))
             raise
-        made = {"entries": kept.entries, "bytes": kept.bytes, "tier": kept.tier, "omitted": kept.omitted}
-        place.finish(place.state.model_copy(update=made))
         return self._live(LocalBox(place, kit), owner.run_id)
 
-    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Kept:
+    async def _materialize(self, state: SandboxState, place: Workplace, kit: Kit) -> Holdings:
         """Fill a workspace from its manifest, in the version that its state names."""
 
         async def run(order: Exec) -> ExecResult:
-            return await run_in(place, kit, order, UNWATCHED)
+            return await run_in(place, kit, order, UNWATCHED, environment_in(place, kit, order))
 
         manifests, version = self._parts.manifests, state.manifest_version
         with _refusing():
             made = await materialize(manifests, state.manifest, place.tree, run, place.uid, version)
-        return Kept("", made.entries, made.bytes)
+        return Holdings("", made.entries, made.bytes)
 
     async def _kit(self, state: SandboxState, owner: SandboxOwner) -> tuple[Kit, Report]:
         """What the boxes of a manifest work with here; refused when its profile cannot be met."""
@@ -242,7 +246,8 @@ async def _taken(take: Callable[..., P], *arguments: Any) -> P:
     """A workspace that a thread takes; let go of when nobody waits for it any more: it would be held for good."""
     task = asyncio.ensure_future(asyncio.to_thread(take, *arguments))
     try:
-        return await asyncio.shield(task)
+        with disk_told("a workspace of this node"):
+            return await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(_unwanted)
         raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -25,32 +24,14 @@ from retinue.runs.errors import EffectError
 from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox import trial
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings
-from retinue.sandbox.cgroups import REMEDY
-from retinue.sandbox.keeper import NO_USER
+from retinue.sandbox.locks import is_free
 from retinue.sandbox.profiles import MIB, Limits, Profile
-from retinue.sandbox.watching import DISK_SECONDS, TREE_SECONDS
+from retinue.sandbox.remedies import remedy
 
 SECONDS = 30.0
 """Bound of a whole self-test; on a quiet machine it takes about two."""
 
 MET = Finding("enforced")
-
-MEMORY_GAP = Finding(
-    "limited",
-    f"looked at every {TREE_SECONDS * 1000:.0f} ms and ended when it is passed; what is in /tmp comes besides",
-    REMEDY,
-)
-PROCESSES_GAP = Finding(
-    "limited",
-    "they are counted with the other processes of the host's user",
-    f"{REMEDY}, or as root with a user of its own for each sandbox (`sandbox: uids:`)",
-)
-DISK_GAP = Finding(
-    "limited",
-    f"the workspace is looked at every {DISK_SECONDS:.0f} s, and sooner when the disk fills: an exec can pass its "
-    f"limit for that long",
-    "keep workspaces on a file system of their own",
-)
 
 Run = Callable[[Place, Profile, Exec, Surroundings], Awaitable[ExecResult]]
 
@@ -176,41 +157,6 @@ def absent(backend: str, version: str, why: str, remedy: str) -> Report:
     return Report(backend, version, dict.fromkeys(get_args(Demand), nothing))
 
 
-def remedy(said: str) -> str:
-    """What mends that a sandbox could not be made, from what the kernel and the helper said and from its settings."""
-    if NO_USER in said:
-        return "name users in `sandbox: uids:` that this machine or container has (see /proc/self/uid_map)"
-    for setting, closed, words in _SETTINGS:
-        if _setting(setting) == closed:
-            return words
-    if "mount proc" in said:
-        return "this container hides parts of /proc: unmask it (docker: --security-opt systempaths=unconfined)"
-    return "see `bwrap --unshare-user --ro-bind / / true` of the user that the host runs as"
-
-
-_SETTINGS = (
-    (
-        "kernel/unprivileged_userns_clone",
-        "0",
-        "open user namespaces: sysctl kernel.unprivileged_userns_clone=1",
-    ),
-    ("user/max_user_namespaces", "0", "open user namespaces: sysctl user.max_user_namespaces=15000"),
-    (
-        "kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "let bwrap have user namespaces: an AppArmor profile for it with `userns,`, or "
-        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-    ),
-)
-
-
-def _setting(name: str) -> str:
-    try:
-        return Path("/proc/sys", name).read_text().strip()
-    except OSError:
-        return ""
-
-
 def _worse(found: Finding, gap: Finding) -> Finding:
     """What an attempt found counts when it is worse; a known gap says what mends it."""
     order = ("absent", "limited", "enforced")
@@ -273,7 +219,7 @@ async def _time_and_cleanup(attempts: Attempts, folder: Path) -> dict[Demand, Fi
         done = await attempts.python(at, _STAYS, Limits(), seconds=seconds)
         if began := (at / "tree" / "started").exists():
             break
-    gone = began and _free(at / "tree" / "held")
+    gone = began and is_free(at / "tree" / "held")
     return {
         "time": _shown("timeout" in done.limits, "it was not ended in time", done),
         "cleanup": _shown(gone, "a process in a session of its own stayed, or never began", done),
@@ -294,16 +240,6 @@ def _shown(held: bool, otherwise: str, done: ExecResult) -> Finding:
         return MET
     said = done.stderr.strip()[-200:] or f"exit code {done.exit_code}, signal {done.signal}"
     return Finding("absent", f"{otherwise} ({said})", "choose another backend")
-
-
-def _free(file: Path) -> bool:
-    """Whether nobody holds the lock of a file."""
-    with open(file, "r+") as held:
-        try:
-            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
 
 def _workspace(folder: Path, uid: int | None) -> Path:

@@ -44,6 +44,11 @@ class Shelf:
         """Whether a snapshot is kept."""
         return bool(self._objects.has(self._tenant, [self.head_key(snapshot_id)]))
 
+    def among(self, snapshot_ids: Collection[str]) -> set[str]:
+        """Which of these snapshots are kept."""
+        keys = {self.head_key(snapshot_id): snapshot_id for snapshot_id in snapshot_ids}
+        return {keys[key] for key in self._objects.has(self._tenant, keys)}
+
     def delete(self, snapshot_id: str) -> None:
         """Let go of a snapshot; its objects stay until they are collected."""
         self._objects.delete(self._tenant, self.head_key(snapshot_id))

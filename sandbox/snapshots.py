@@ -7,8 +7,7 @@ waits is done in threads; canceling it ends it, and what it had begun is gone.
 from __future__ import annotations
 
 import asyncio
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from retinue.runs.errors import PermanentError, StoreError, TransientError
+from retinue.runs.errors import StoreError
 from retinue.sandbox.objects import Objects
 from retinue.sandbox.packing import Ciphers, Packer
 from retinue.sandbox.restoring import Restore, restore
@@ -25,13 +24,12 @@ from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.scanning import Scan, scan
 from retinue.sandbox.shelves import Shelf, Writer, missing
 from retinue.sandbox.stat_cache import StatCache, cache_of
+from retinue.sandbox.threads import disk_told
 from retinue.sandbox.trees import Changes, Tree, check_id, compare
 
 T = TypeVar("T")
 _AT_ONCE = 8
 """Snapshots that a process takes and restores at a time; they are not in the way of its other work in threads."""
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
-"""What a disk may say today and not tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptSnapshot:
     """A snapshot in the store; `written_ns` is by the store's clock."""
 
     snapshot_id: str
@@ -100,7 +98,7 @@ class Snapshots:
         before, after = await self.tree(old, tenant), await self.tree(new, tenant)
         return await self.apart(lambda _: compare(before, after))
 
-    async def listed(self, tenant: str) -> tuple[Kept, ...]:
+    async def listed(self, tenant: str) -> tuple[KeptSnapshot, ...]:
         """All snapshots of a tenant, oldest first."""
         return await self.apart(lambda _: self._listed(tenant))
 
@@ -108,6 +106,11 @@ class Snapshots:
         """Whether a snapshot is kept."""
         check_id(snapshot_id)
         return await self.apart(lambda _: self._exists(snapshot_id, tenant))
+
+    def among(self, snapshot_ids: Collection[str], tenant: str) -> set[str]:
+        """Which of these are kept. Blocking."""
+        shelf = self.shelf(tenant)
+        return set() if shelf is None else shelf.among(snapshot_ids)
 
     async def delete(self, snapshot_id: str, tenant: str) -> None:
         """Let go of a snapshot; nothing happens when there is none. What it alone holds stays until it is collected."""
@@ -156,10 +159,13 @@ class Snapshots:
             raise StoreError(f"there is no key for tenant {tenant!r} and none could be made: look at the store of keys")
         return Shelf(self.objects, tenant, Packer(cipher))
 
-    def _listed(self, tenant: str) -> tuple[Kept, ...]:
+    def _listed(self, tenant: str) -> tuple[KeptSnapshot, ...]:
         shelf = self.shelf(tenant)
         found = () if shelf is None else shelf.listed()
-        kept = [Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted) for held, head in found]
+        kept = [
+            KeptSnapshot(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted)
+            for held, head in found
+        ]
         return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
 
     def _exists(self, snapshot_id: str, tenant: str) -> bool:
@@ -194,8 +200,5 @@ class Snapshots:
 
 
 def _with_words(work: Callable[[Event], T], stop: Event) -> T:
-    try:
+    with disk_told("a snapshot, of which nothing was changed"):
         return work(stop)
-    except OSError as error:
-        kind = TransientError if error.errno in _PASSING else PermanentError
-        raise kind(f"the disk failed with a snapshot: {error}; nothing was changed", code="disk") from error

@@ -5,10 +5,14 @@ Owns one stream's buffer and how it becomes text. Knows no process.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
+CUT = re.compile(r"(\n\[\.\.\. \d+ bytes left out \.\.\.\]\n)")
+"""What stands in a text where a part of the stream is left out."""
 
-class Kept:
+
+class Excerpt:
     """A stream of which at most `bound` bytes are kept: the first half of them and the last."""
 
     def __init__(self, bound: int) -> None:

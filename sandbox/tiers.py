@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from retinue.sandbox.bases import Base, Bases, make_closed, measured
-from retinue.sandbox.boxes import Kept
+from retinue.sandbox.boxes import Holdings
 from retinue.sandbox.cloning import clone, make_subvolume, snapshot_subvolume
 from retinue.sandbox.emptying import OVERLAYFS, TREE, empty_place, remove_place
 from retinue.sandbox.folders import Trail, make_private, remove_tree
@@ -79,7 +79,7 @@ class Tiers:
         self._wanted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock, self._probing, self._copying = Lock(), Lock(), Lock()
 
-    async def fill(self, place: Workplace, tenant: str, snapshot_id: str, quota: Quota) -> Kept:
+    async def fill(self, place: Workplace, tenant: str, snapshot_id: str, quota: Quota) -> Holdings:
         """Make the folder `tree` of a place, which must not exist. Raises as `Snapshots.restore` does."""
         check_id(snapshot_id)
         spot = Spot(place.folder, place.uid)
@@ -92,7 +92,7 @@ class Tiers:
                 self._found[uid is not None] = tuple(self._try_all(uid))
             return self._found[uid is not None]
 
-    def _fill(self, spot: Spot, key: tuple[str, str], quota: Quota, stop: Event) -> Kept:
+    def _fill(self, spot: Spot, key: tuple[str, str], quota: Quota, stop: Event) -> Holdings:
         tenant, snapshot_id = key
         shelf = self.snapshots.shelf(tenant)
         if shelf is None or not shelf.refresh(snapshot_id):
@@ -109,7 +109,7 @@ class Tiers:
                 empty_place(spot.folder)
         tree = job.tree()
         _unpack(shelf, tree, spot.tree, Restore(_none, cache_of(spot.tree), spot.uid, quota, stop))
-        return Kept(snapshot_id, len(tree.entries), tree.bytes, tree.omitted, COPY)
+        return Holdings(snapshot_id, len(tree.entries), tree.bytes, tree.omitted, COPY)
 
     def _tiers_for(self, key: tuple[str, str], uid: int | None) -> tuple[str, ...]:
         """A base for plain copies is made of what is wanted more than once: it costs as much as a copy."""
@@ -121,7 +121,7 @@ class Tiers:
                 self._wanted.popitem(last=False)
         return tuple(tier for tier in self.working(uid) if tier != COPY or again)
 
-    def _from_base(self, tier: str, job: Job, key: tuple[str, str], shelf: Shelf) -> Kept:
+    def _from_base(self, tier: str, job: Job, key: tuple[str, str], shelf: Shelf) -> Holdings:
         folder_maker = make_subvolume if BTRFS in self.working(job.spot.uid) else make_private
 
         def make(into: Path) -> Tree:
@@ -138,7 +138,7 @@ class Tiers:
             with self._copying if tier == COPY else nullcontext():  # several at once are slower on most disks
                 _WAYS[tier](base, job)
             measure = base.measure
-        return Kept(key[1], measure.entries, measure.bytes, measure.omitted, tier)
+        return Holdings(key[1], measure.entries, measure.bytes, measure.omitted, tier)
 
     def _tree(self, shelf: Shelf, key: tuple[str, str]) -> Tree:
         with self._lock:

@@ -1,8 +1,7 @@
 """Users for sandboxes where the host is root: a number of its own for each, so that no two reach each other's files.
 
 Owns the range and which number is whose, in one file of the node that all its processes share. Knows no workspace but
-its path: a number is free again when it was released, or when the workspace it was taken for is gone, which is what a
-crash leaves behind.
+its path: a number is free again when the workspace it was taken for is gone, whoever removed it, and whenever.
 """
 
 from __future__ import annotations
@@ -72,6 +71,7 @@ class Users:
         another's. SandboxRefused when all are taken, TransientError when the file is held for too long.
         """
         with self._known() as known:
+            _forget_gone(known)
             mine = _Taken(sandbox_id=sandbox_id, workspace=str(workspace))
             for held, taken in known["taken"].items():
                 if taken == mine:
@@ -81,20 +81,13 @@ class Users:
             known["next"] = number + 1
             return number
 
-    def release(self, sandbox_id: str, workspace: Path) -> None:
-        """Give its number back, if it has one. Only when nothing of it runs any more and its workspace is removed."""
-        with self._known() as known:
-            mine = _Taken(sandbox_id=sandbox_id, workspace=str(workspace))
-            known["taken"] = {number: taken for number, taken in known["taken"].items() if taken != mine}
-
     def _free(self, known: _Known) -> int:
         """The next one in turn, so that a number rests before it is used again."""
         count = self._last - self._first + 1
         start = known["next"] - self._first if self._first <= known["next"] <= self._last else 0
         for step in range(count):
             number = self._first + (start + step) % count
-            taken = known["taken"].get(str(number))
-            if taken is None or not os.path.lexists(taken["workspace"]):
+            if str(number) not in known["taken"]:
                 return number
         raise SandboxRefused(
             f"all {count} users of `sandbox: uids: {self._first}-{self._last}` are taken: close sandboxes, or widen "
@@ -114,6 +107,11 @@ class Users:
             after = json.dumps(known)
             if after != before:
                 _replace(file, after)
+
+
+def _forget_gone(known: _Known) -> None:
+    """What is known is never more than there are workspaces."""
+    known["taken"] = {number: taken for number, taken in known["taken"].items() if os.path.lexists(taken["workspace"])}
 
 
 def _hold(lock: int, folder: Path) -> None:

@@ -91,14 +91,15 @@ class Workspace:
             size = max(os.fstat(file).st_size, offset + len(data) if data else 0)
         cut = offset + len(data) < size
         text = text_part(data, cut)
-        kept = data if text is None else text.encode()
+        end = offset + len(data if text is None else text.encode())
         return FileContent(
             path=_shown(path),
             size=size,
             text=text,
             data=b64encode(data).decode() if text is None else None,
             offset=offset,
-            cut=offset + len(kept) < size,
+            cut=end < size,
+            next_offset=end if end < size else None,
         )
 
     def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:

@@ -9,11 +9,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from retinue.runs.contracts import Frozen
 from retinue.runs.sandboxes import Exec, ExecResult, FileContent, FileEntry, Reach
-from retinue.sessions.sandbox_operations import MEGABYTE, Asked, Folder, Path, Plain, Timeout, box_of
+from retinue.sessions.sandbox_operations import MEGABYTE, Asked, Command, Folder, Path, Timeout, box_of
 
 _SHOWN = 32 * 1024
 """Bytes of each stream, and of a file, that a model is shown."""
+_LISTED = 1_000
+"""Names that a model is shown at once."""
 
 
 class Shell(Asked):
@@ -26,7 +29,7 @@ class Shell(Asked):
 
     name_ = "shell"
     result = ExecResult
-    command: Annotated[Plain, Field(min_length=1, description="what to run, such as: pytest -q | tail")]
+    command: Command
     timeout: Timeout = 60.0
     cwd: Folder = "."
 
@@ -58,7 +61,7 @@ class Python(Asked):
 class ReadFile(Asked):
     """Read a file of your workspace: its text, or base64 in `data` where it is none.
 
-    `cut` says that there is more: go on with `offset`, which counts bytes.
+    `cut` says that there is more: go on with `next_offset` as `offset`. Offset and limit count bytes.
     """
 
     name_ = "read_file"
@@ -109,19 +112,30 @@ class EditFile(Asked):
         return await box_of(reach).edit(self.path, self.old, self.new, self.count)
 
 
+class Listing(Frozen):
+    """What is below a folder; `cut` when there is more."""
+
+    entries: tuple[FileEntry, ...]
+    cut: bool
+
+
 class ListFiles(Asked):
-    """List the names in a folder of your workspace, with kind and size; `depth` levels deep."""
+    """List the names in a folder of your workspace, with kind and size; `depth` levels deep.
+
+    `cut` says that there are more than are shown: list a folder further down, or use shell.
+    """
 
     name_ = "list_files"
     effect = "read"
-    result = list[FileEntry]
+    result = Listing
     most = 256 * 1024
     path: Path = "."
     depth: Annotated[int, Field(gt=0, le=16, description="levels of folders to list")] = 1
 
-    async def make(self, reach: Reach) -> list[FileEntry]:
+    async def make(self, reach: Reach) -> Listing:
         """See Asked."""
-        return list(await box_of(reach).list(self.path, self.depth, 1_000))
+        found = await box_of(reach).list(self.path, self.depth, _LISTED + 1)
+        return Listing(entries=found[:_LISTED], cut=len(found) > _LISTED)
 
 
 FACES: tuple[type[Asked], ...] = (Shell, Python, ReadFile, WriteFile, EditFile, ListFiles)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from retinue.runs.capabilities import SideEffect
 from retinue.runs.errors import PermanentError
-from retinue.runs.sandboxes import Box, Exec, ExecResult, FileContent, FileEntry, Opening, Reach
+from retinue.runs.sandboxes import Box, Exec, ExecResult, FileContent, FileEntry, Opening, Reach, SandboxState
 
 SECONDS = 120.0
 """What a change of files, and a look at them, may take."""
@@ -34,10 +34,16 @@ def _plain(text: str) -> str:
     return text
 
 
+_PATH = Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")
+_FOLDER = Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")
+
 Plain = Annotated[str, AfterValidator(_plain)]
-Path = Annotated[Plain, Field(min_length=1, max_length=4_096, description="path in the workspace, such as src/app.py")]
+Path = Annotated[str, _PATH, AfterValidator(_plain)]
 Timeout = Annotated[float, Field(gt=0, le=86_400, description="seconds after which it is ended")]
-Folder = Annotated[Plain, Field(min_length=1, max_length=4_096, description="folder in the workspace to run in")]
+Folder = Annotated[str, _FOLDER, AfterValidator(_plain)]
+Command = Annotated[
+    str, Field(min_length=1, description="what to run, such as: pytest -q | tail"), AfterValidator(_plain)
+]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -67,8 +73,8 @@ class Opened(BaseModel):
     snapshot: str | None
 
 
-class Kept(BaseModel):
-    """A snapshot: its id, how many entries and bytes it holds, what it leaves out."""
+class HeadSnapshot(BaseModel):
+    """The snapshot that a sandbox stands on: its id, how many entries and bytes it holds, what it leaves out."""
 
     snapshot: str
     entries: int
@@ -199,15 +205,12 @@ class Snapshot(Asked):
 
     name_ = "sandbox.snapshot"
     seconds = _LONG
-    result = Kept
+    result = HeadSnapshot
     sandbox: Id
 
-    async def make(self, reach: Reach) -> Kept:
+    async def make(self, reach: Reach) -> HeadSnapshot:
         """See Asked."""
-        state = await box_of(reach).snapshot()
-        return Kept(
-            snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted
-        )
+        return _head_of(await box_of(reach).snapshot())
 
 
 class Adopt(Asked):
@@ -215,14 +218,13 @@ class Adopt(Asked):
 
     name_ = "sandbox.adopt"
     seconds = _LONG
-    result = Kept
+    result = HeadSnapshot
     sandbox: Id
     snapshot: Annotated[str, Field(min_length=1, max_length=200)]
 
-    async def make(self, reach: Reach) -> Kept:
+    async def make(self, reach: Reach) -> HeadSnapshot:
         """See Asked."""
-        state = await box_of(reach).adopt(self.snapshot)
-        return Kept(snapshot=self.snapshot, entries=state.entries, bytes=state.bytes, omitted=state.omitted)
+        return _head_of(await box_of(reach).adopt(self.snapshot))
 
 
 class Close(Asked):
@@ -236,6 +238,12 @@ class Close(Asked):
     async def make(self, reach: Reach) -> None:
         """See Asked."""
         await reach.close()
+
+
+def _head_of(state: SandboxState) -> HeadSnapshot:
+    return HeadSnapshot(
+        snapshot=state.head_snapshot_id or "", entries=state.entries, bytes=state.bytes, omitted=state.omitted
+    )
 
 
 def box_of(reach: Reach) -> Box:

@@ -12,9 +12,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -29,27 +30,34 @@ _NOTES = "jobs"
 _BOUND = 3_600.0
 _DRAFTS = shutil.ignore_patterns("*.*")
 """Blobs that are being written: their names change while they are copied."""
+Beside = Callable[[Path], dict[str, Any]]
+"""Copies what the store does not know of into the folder of a backup, after the journal; what it did, as facts."""
 
 
-def back_up(folder: Path, target: Path, *, keys: bool = True) -> dict[str, int]:
-    """Copy a data folder into `target`, which must not exist; returns counts of runs, entries and blobs.
+def _nothing(draft: Path) -> dict[str, Any]:
+    return {}
+
+
+def back_up(folder: Path, target: Path, *, keys: bool = True, beside: Beside = _nothing) -> dict[str, Any]:
+    """Copy a data folder into `target`, which must not exist; returns counts of runs, entries and blobs, and what was
+    copied `beside`.
 
     Safe while processes write. Without `keys` the sealed contents stay closed. Raises InvalidInput, StoreError.
     """
-    if not (folder / FILE).is_file():
-        raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
+    refuse_no_store(folder)
     with drafted(target, folder, keys) as (draft, counts):
         counts |= snapshot(folder, draft)
         for name in _BESIDE if keys else _BESIDE[1:]:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, draft / name, ignore=_DRAFTS if name == "blobs" else None)
         counts["blobs"] = sum(path.is_file() for path in (draft / "blobs").rglob("*"))
+        counts |= beside(draft)
     return counts
 
 
 @contextmanager
-def drafted(target: Path, folder: Path, keys: bool) -> Iterator[tuple[Path, dict[str, int]]]:
-    """A folder to be filled, and counts of what is in it: the backup `target`, which must not exist, when the block has
+def drafted(target: Path, folder: Path, keys: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder to be filled, and facts of what is in it: the backup `target`, which must not exist, when the block has
     ended well, else nothing. `keys` is noted in it; the notes of jobs in the data folder are there already: older than
     the journal, so that all they name is in it.
 
@@ -58,7 +66,7 @@ def drafted(target: Path, folder: Path, keys: bool) -> Iterator[tuple[Path, dict
     if target.exists():
         raise InvalidInput(f"backup {target} exists: name a folder that does not")
     draft = target.with_name(f"{target.name}.unfinished")
-    counts: dict[str, int] = {}
+    counts: dict[str, Any] = {}
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -79,10 +87,27 @@ def copy_notes(folder: Path, other: Path) -> None:
         shutil.copyfile(note, other / _NOTES / note.name)
 
 
-def refuse_no_backup(backup: Path) -> None:
-    """InvalidInput for a folder that is none that was made by a backup."""
-    if not (backup / NOTE).is_file():
-        raise InvalidInput(f"{backup} is no backup: it has no {NOTE}")
+def facts_of(backup: Path) -> dict[str, Any]:
+    """What a backup says of itself. InvalidInput for a folder that is none."""
+    try:
+        facts: dict[str, Any] = json.loads((backup / NOTE).read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInput(f"{backup} is no backup: it has no {NOTE}") from None
+    except ValueError:
+        raise InvalidInput(f"{backup} is no whole backup: its {NOTE} cannot be read") from None
+    return facts
+
+
+def refuse_no_store(folder: Path) -> None:
+    """InvalidInput for a data folder without a store."""
+    if not (folder / FILE).is_file():
+        raise InvalidInput(f"data folder {folder} has no store: nothing is to be backed up")
+
+
+def refuse_store(folder: Path) -> None:
+    """InvalidInput for a data folder that has a store: nothing is overwritten."""
+    if (folder / FILE).exists():
+        raise InvalidInput(f"data folder {folder} has a store: restore into one that has none")
 
 
 def snapshot(folder: Path, draft: Path) -> dict[str, int]:
@@ -102,11 +127,13 @@ def snapshot(folder: Path, draft: Path) -> dict[str, int]:
     return counts
 
 
-def restore(backup: Path, folder: Path) -> int:
-    """Make a data folder of a backup; returns how many runs are held in it. InvalidInput when it exists."""
-    refuse_no_backup(backup)
-    if (folder / FILE).exists():
-        raise InvalidInput(f"data folder {folder} has a store: restore into one that has none")
+def restore(backup: Path, folder: Path, beside: Callable[[], None] = lambda: None) -> int:
+    """Make a data folder of a backup; returns how many runs are held in it. InvalidInput when it exists.
+
+    `beside` brings back what the store does not know of, at the end: the store is there when that is.
+    """
+    facts_of(backup)
+    refuse_store(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _BESIDE:
         if (backup / name).is_dir():
@@ -115,6 +142,7 @@ def restore(backup: Path, folder: Path) -> int:
     draft = folder / f"{FILE}.unfinished"
     shutil.copyfile(backup / FILE, draft)
     held = _renew(draft)
+    beside()
     draft.rename(folder / FILE)
     return held
 

@@ -18,7 +18,7 @@ from retinue.store.control import find
 from retinue.store.engine import Connection
 from retinue.store.frames import FrameCodec, bound_to
 from retinue.store.leasing import decode
-from retinue.store.rows import many, one
+from retinue.store.rows import clause_of, many, one, with_id
 from retinue.store.statements import sql
 
 
@@ -30,8 +30,6 @@ def record(connection: Connection, run_id: str) -> RunRecord:
 
 def records(connection: Connection, query: RunQuery) -> list[RunRecord]:
     """The records a query asks for, newest first."""
-    clauses: list[str] = []
-    values: list[Any] = []
     wanted = {
         "r.status = ?": query.status,
         "r.tenant_id = ?": query.tenant_id,
@@ -40,16 +38,10 @@ def records(connection: Connection, query: RunQuery) -> list[RunRecord]:
         "r.job_id = ?": query.job_id,
         "r.held = ?": None if query.held is None else int(query.held),
     }
-    for clause, value in wanted.items():
-        if value is not None:
-            clauses.append(clause)
-            values.append(value)
-    if query.roots_only:
-        clauses.append("r.parent IS NULL")
-    if query.waiting:
-        clauses.append("r.status LIKE 'waiting%'")
-    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    rows = connection.execute(sql("record") + where + " ORDER BY r.num DESC LIMIT ?", (*values, query.limit))
+    others = [] if not query.roots_only else ["r.parent IS NULL"]
+    others += [] if not query.waiting else ["r.status LIKE 'waiting%'"]
+    clause, values = clause_of(wanted, *others)
+    rows = connection.execute(f"{sql('record')}{clause} ORDER BY r.num DESC LIMIT ?", (*values, query.limit))
     return [record_of(row) for row in rows]
 
 
@@ -123,10 +115,7 @@ def request(connection: Connection, codec: FrameCodec, request_id: str) -> Pendi
 
 def find_request(connection: Connection, codec: FrameCodec, request_id: str) -> PendingRequest:
     """One request by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
-    rows = many(connection, sql("requests") + " WHERE q.request_id = ?", (request_id,))
-    if not rows:
-        where = " WHERE q.request_id LIKE ? || '%' OR q.request_id LIKE '%' || ? LIMIT 2"
-        rows = many(connection, sql("requests") + where, (request_id,) * 2)
+    rows = with_id(connection, sql("requests"), "q.request_id", request_id)
     if len(rows) != 1:
         what = "no request has" if not rows else "more than one request matches"
         raise UnknownName(f"{what} id {request_id!r}: `retinue inbox` lists the open ones")

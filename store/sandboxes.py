@@ -16,15 +16,13 @@ from retinue.runs.control import SandboxQuery, SandboxRecord, SnapshotPin
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.sandbox_past import RUN_ENDED, TOPIC
-from retinue.runs.sandboxes import SandboxRow, SandboxState, SandboxStatus, SnapshotUse
+from retinue.runs.sandboxes import SandboxRow, SandboxState, SandboxStatus
 from retinue.store.engine import Connection
-from retinue.store.rows import many
+from retinue.store.rows import clause_of, many, only_with_id
 from retinue.store.statements import sql
 
 Apply = Callable[[Callable[[Connection], Any]], Awaitable[Any]]
 """Reads through the store's reader, or applies in a transaction of its writer."""
-_LEAST = 4
-"""Characters that a part of an id must have."""
 _FORGOTTEN_AT_ONCE = 500
 _USED = "INSERT INTO snapshot_uses (run, snapshot_id, at) VALUES (?, ?, ?) ON CONFLICT (run, snapshot_id) DO NOTHING"
 _PINS = "SELECT tenant_id, name, snapshot_id, manifest, at, by FROM snapshot_pins"
@@ -60,11 +58,11 @@ class StoreSandboxes:
         rows: list[Any] = await self._read(lambda connection: many(connection, sql("done_sandboxes"), values))
         return {name for name, done in rows if done}, set(sandbox_ids) - {name for name, _ in rows}
 
-    async def in_use(self, tenant_id: str, since: int) -> SnapshotUse:
-        """What keeps snapshots of a tenant: runs that have not ended before `since` (Unix ns), and pins."""
+    async def in_use(self, tenant_id: str, since: int) -> frozenset[str]:
+        """The snapshots of a tenant that runs which have not ended before `since` (Unix ns), and pins, refer to."""
         values = {"tenant": tenant_id, "since": since}
         rows: list[Any] = await self._read(lambda connection: many(connection, sql("snapshots_in_use"), values))
-        return SnapshotUse(tenant_id, frozenset(snapshot_id for _, snapshot_id in rows))
+        return frozenset(snapshot_id for _, snapshot_id in rows)
 
     async def forget_uses(self, since: int) -> None:
         """Let go of what runs used that ended before `since` (Unix ns): of some hundred runs at once."""
@@ -151,26 +149,17 @@ def records(connection: Connection, query: SandboxQuery) -> list[SandboxRecord]:
         "s.manifest = ?": query.manifest,
         "s.status = ?": query.status,
     }
-    clauses = [clause for clause, value in wanted.items() if value is not None]
-    clauses += ["s.closed_at IS NULL"] if query.open_only else []
-    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    values = [value for value in wanted.values() if value is not None]
-    rows = connection.execute(f"{sql('sandboxes')}{where} ORDER BY s.num DESC LIMIT ?", (*values, query.limit))
+    clause, values = clause_of(wanted, *(["s.closed_at IS NULL"] if query.open_only else []))
+    rows = connection.execute(f"{sql('sandboxes')}{clause} ORDER BY s.num DESC LIMIT ?", (*values, query.limit))
     return [_record(row) for row in rows]
 
 
 def find(connection: Connection, sandbox_id: str) -> SandboxRecord:
     """One sandbox by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
-    rows = many(connection, sql("sandboxes") + " WHERE s.sandbox_id = ?", (sandbox_id,))
-    if not rows and len(sandbox_id) >= _LEAST:
-        if "%" in sandbox_id or "_" in sandbox_id:
-            raise InvalidInput(f"sandbox: {sandbox_id!r} is no id of a sandbox, which is 24 hex digits")
-        where = " WHERE s.sandbox_id LIKE ? || '%' OR s.sandbox_id LIKE '%' || ? LIMIT 2"
-        rows = many(connection, sql("sandboxes") + where, (sandbox_id,) * 2)
-    if len(rows) != 1:
-        what = "there is no sandbox" if not rows else "more than one sandbox matches"
-        raise UnknownName(f"{what} {sandbox_id!r}: `retinue sandbox list --all` lists them")
-    return _record(rows[0])
+    if "%" in sandbox_id or "_" in sandbox_id:
+        raise InvalidInput(f"sandbox: {sandbox_id!r} is no id of a sandbox, which is 24 hex digits")
+    told = ("sandbox", "retinue sandbox list --all")
+    return _record(only_with_id(connection, sql("sandboxes"), "s.sandbox_id", sandbox_id, told))
 
 
 def _record(row: tuple[Any, ...]) -> SandboxRecord:

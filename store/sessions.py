@@ -12,13 +12,12 @@ from typing import Any
 
 from retinue.runs.contracts import Json
 from retinue.runs.control import SessionQuery, SessionRecord
-from retinue.runs.errors import UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.session_past import SESSION
 from retinue.runs.sessions import Session, SessionStatus, Wire
 from retinue.store.encoding import SealedRow
 from retinue.store.engine import Connection
-from retinue.store.rows import many
+from retinue.store.rows import clause_of, many, only_with_id
 from retinue.store.statements import sql
 
 _OWN = tuple(field for field in Session.model_fields if field != "wire")
@@ -34,8 +33,6 @@ _KEEP = (
     + ", ".join(f"{name} = excluded.{name}" for name in _KEPT if name not in _LASTING)
 )
 _OPEN = f"SELECT {', '.join(_COLUMNS)} FROM capability_sessions WHERE run = ? AND closed_at IS NULL ORDER BY num"
-_LEAST = 4
-"""Characters that a part of an id must have."""
 
 
 def keep(connection: Connection, run: int, row: SealedRow) -> None:
@@ -66,11 +63,8 @@ def records(connection: Connection, query: SessionQuery) -> list[SessionRecord]:
         "s.server = ?": query.server,
         "s.status = ?": query.status,
     }
-    clauses = [clause for clause, value in wanted.items() if value is not None]
-    clauses += ["s.closed_at IS NULL"] if query.open_only else []
-    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    values = [value for value in wanted.values() if value is not None]
-    rows = connection.execute(f"{sql('sessions')}{where} ORDER BY s.num DESC LIMIT ?", (*values, query.limit))
+    clause, values = clause_of(wanted, *(["s.closed_at IS NULL"] if query.open_only else []))
+    rows = connection.execute(f"{sql('sessions')}{clause} ORDER BY s.num DESC LIMIT ?", (*values, query.limit))
     return [_record(row) for row in rows]
 
 
@@ -82,14 +76,8 @@ def open_of(connection: Connection, run_ids: Iterable[str]) -> set[tuple[str, st
 
 def find(connection: Connection, session_id: str) -> SessionRecord:
     """One session by its id, or an unambiguous beginning or end of it. UnknownName otherwise."""
-    rows = many(connection, sql("sessions") + " WHERE s.session_id = ?", (session_id,))
-    if not rows and len(session_id) >= _LEAST:
-        where = " WHERE s.session_id LIKE ? || '%' OR s.session_id LIKE '%' || ? LIMIT 2"
-        rows = many(connection, sql("sessions") + where, (session_id,) * 2)
-    if len(rows) != 1:
-        what = "there is no capability session" if not rows else "more than one capability session matches"
-        raise UnknownName(f"{what} {session_id!r}: `retinue sessions list --all` lists them")
-    return _record(rows[0])
+    told = ("capability session", "retinue sessions list --all")
+    return _record(only_with_id(connection, sql("sessions"), "s.session_id", session_id, told))
 
 
 def _closed(row: tuple[Any, ...], at: int, cause: str) -> Record:

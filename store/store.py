@@ -47,6 +47,7 @@ from retinue.store.rows import many, one
 from retinue.store.sandboxes import StoreSandboxes
 from retinue.store.sealing import Vault
 from retinue.store.statements import sql
+from retinue.store.tenants import StoreTenants
 from retinue.store.writer import Writer
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Store:
         self.alerts = StoreAlerts(engine.read, self._writer.submit, engine.incarnation)
         self.memories = StoreMemories(engine.read, self._writer.submit, codec)
         self.sandbox_records = StoreSandboxes(engine.read, self._writer.submit)
+        self.tenants = StoreTenants(engine.read, self._writer.submit, codec)
 
     @property
     def vault(self) -> Vault:

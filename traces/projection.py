@@ -11,8 +11,10 @@ cannot be read is treated likewise; a file that another process has open is not 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import defaultdict
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 from retinue.runs.errors import StoreError
 from retinue.runs.journal import ENTRIES, AnyEntry, Frame, Intent
 from retinue.traces import lifecycle, records, steps
-from retinue.traces.file import NAME, Cursor, Damaged, FileSettings, TraceFile
+from retinue.traces.file import NAME, Cursor, Damaged, FileSettings, TraceFile, connect
 from retinue.traces.redaction import Redactor
 from retinue.traces.rows import Page, Rows
 from retinue.traces.states import Loaded, Open, States, load
@@ -210,6 +212,19 @@ class Projector:
         self.file.append(rows, cursor, len(frames), sum(len(frame.entries) for frame in frames))
         self._cursor = cursor
         self._states.trim()
+
+
+def remove_tables(folder: Path, settings: FileSettings) -> bool:
+    """Remove the trace tables in a folder, and what was set aside of them: the next to open them makes them again from
+    the journal. False when there were none; StoreBusy while a process has them.
+    """
+    if (folder / NAME).exists():
+        with suppress(Damaged):
+            connect(folder / NAME, settings).close()
+    found = list(folder.glob(f"{NAME}*"))
+    for each in found:
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    return bool(found)
 
 
 def set_aside(path: Path) -> None:

@@ -39,7 +39,7 @@ from retinue.runs.batch import Parts
 from retinue.runs.contracts import Branch, Budget, Json, Status
 from retinue.runs.control import JobRow, JobState
 from retinue.runs.errors import InvalidInput
-from retinue.runs.machine import REMEDY
+from retinue.runs.machine import remedy_of
 from retinue.runs.sources import Source
 from retinue.store.objects import is_url
 
@@ -293,8 +293,8 @@ def _tell_end(terminal: Terminal, plan: _Plan, job: _Job, counts: tuple[int, int
         lines.append(f"the job {result.status.value} ({result.reason.value}){why}")
         if plan.parts is None:
             lines.append(f"{plan.rows - ended(state):,} rows were not run")
-    if result.reason in REMEDY:
-        lines.append(f"what helps: {REMEDY[result.reason]}")
+    if helps := remedy_of(result.reason, result.error.code if result.error else None):
+        lines.append(f"what helps: {helps}")
     lines.append(f"job {short(job.id)}: `retinue inspect {short(job.id)}`")
     terminal.note("\n".join(lines))
     if result.status is Status.canceled:

@@ -120,10 +120,9 @@ class FolderBox:
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""
         content = self._file(path).read_bytes()
-        part = content[offset : offset + limit]
-        return FileContent(
-            path=path, size=len(content), text=part.decode(), offset=offset, cut=offset + len(part) < len(content)
-        )
+        end, size = min(len(content), offset + limit), len(content)
+        text, following = content[offset:end].decode(), end if end < size else None
+        return FileContent(path=path, size=size, text=text, offset=offset, cut=end < size, next_offset=following)
 
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""

@@ -7,11 +7,11 @@ many bytes. They are made under confinement only.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from tests.escapes.trials import Cell, Outcome, cell
+
+from retinue.sandbox.locks import is_free
 
 MIB = 1024 * 1024
 _PROCESSES, _SPARKS = 24, 160
@@ -207,19 +207,10 @@ def _stays(how: str) -> Try:
     async def attempt(at: Cell) -> Outcome:
         async with asyncio.timeout(20):
             done = await at.python(_DAEMON, how, timeout=15)
-        free = done.ok and _is_free(at.workspace / "held")
+        free = done.ok and is_free(at.workspace / "held")
         return Outcome("stopped" if free else "open", f"{done.micros // 1000} ms, {', '.join(done.limits)}")
 
     return attempt
-
-
-def _is_free(file: Path) -> bool:
-    with open(file, "r+") as held:
-        try:
-            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
 
 
 async def _flood(at: Cell) -> Outcome:

@@ -6,30 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import site
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 
+from tests.doubles.strangers import run_as_stranger
 from tests.escapes import document
 from tests.escapes.egress import attempts_at_the_way_out
 from tests.escapes.hostward import attempts_on_the_host
 from tests.escapes.limits import attempts_at_limits
 from tests.escapes.trials import CONFINEMENTS, Outcome, attempts_inside, cell, usable
 
-from retinue.sandbox.launching import Launcher, Start
-from retinue.sandbox.roots import covers
-from retinue.sandbox.streams import Kept
-
-USER = 64002
-"""The ordinary user."""
-
-CHECKOUT = str(Path(__file__).parents[2])
-PACKAGES = site.getsitepackages()[0]
 SECONDS = 300.0
 
 
@@ -57,37 +44,11 @@ async def found(name: str, *groups: str) -> dict[str, Outcome]:
 
 
 async def found_by_everybody(*groups: str) -> dict[str, dict[str, Outcome]]:
-    """The same as an ordinary user, by confinement, from a process of his. Root only.
-
-    Python and the checkout may be below a home folder, so they are shown to him elsewhere.
-    """
-    mine = tempfile.mkdtemp(prefix="everybody-")
-    os.chown(mine, USER, USER)
-    streams = Kept(4_000_000), Kept(20_000)
-    launcher = Launcher()
-    try:
-        running = launcher.start(
-            Start(
-                (f"{sys.base_prefix}/bin/python3", "-m", "tests.escapes.run", *groups),
-                {
-                    "PYTHONPATH": f"{CHECKOUT}/src:{CHECKOUT}:{PACKAGES}",
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "PATH": "/usr/bin:/bin",
-                    "TMPDIR": mine,
-                },
-                cwd=CHECKOUT,
-                uid=USER,
-                covers=covers([sys.base_prefix, PACKAGES, CHECKOUT], USER),
-            ),
-            streams,
-        )
-        status = await running.wait(SECONDS)
-    finally:
-        launcher.close()
-        shutil.rmtree(mine, ignore_errors=True)
-    if status != 0:
-        raise RuntimeError(f"the ordinary user's suite ended with {status}: {streams[0].text()}{streams[1].text()}")
-    said = json.loads(streams[0].text())
+    """The same as an ordinary user, by confinement, from a process of his. Root only."""
+    ran = await run_as_stranger(lambda mine: ["-m", "tests.escapes.run", *groups], SECONDS, most=4_000_000)
+    if ran.status != 0:
+        raise RuntimeError(f"the ordinary user's suite ended with {ran.status}: {ran.out}{ran.err}")
+    said = json.loads(ran.out)
     return {name: {one: Outcome(**outcome) for one, outcome in outcomes.items()} for name, outcomes in said.items()}
 
 

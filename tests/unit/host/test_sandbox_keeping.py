@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 from tests.doubles.shapes import START, host, new_run, own, said
@@ -14,11 +15,13 @@ from tests.doubles.shapes import START, host, new_run, own, said
 from retinue.host import sandbox_keeping
 from retinue.host.clock import now_ns
 from retinue.host.opening import open_store
-from retinue.host.sandbox_keeping import Keeping, SandboxDuty, Sweeping, collect_snapshots
-from retinue.host.sandboxes import open_sandboxes, open_snapshots
+from retinue.host.sandbox_keeping import Keeping, SandboxDuty, Sweeping, collect_snapshots, drop_lost_bases
+from retinue.host.sandboxes import bases_of, open_sandboxes, open_snapshots
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.sandboxes import SandboxRow, SandboxState
+from retinue.sandbox.scanning import scan
 from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.trees import Tree
 from retinue.store.store import Store
 
 pytestmark = pytest.mark.promise("E2")
@@ -91,9 +94,9 @@ async def test_the_snapshots_of_a_tenant_whose_key_was_destroyed_go(tmp_path: Pa
         assert await asyncio.to_thread(store.vault.destroy, "acme")
         folders = tmp_path / ".retinue" / "sandboxes" / "snapshots"
         assert (await collect_snapshots(Keeping(store, snapshots, START, START, dry=True)))["acme"].bytes > 0
-        assert sorted(path.name for path in folders.iterdir()) == ["acme", "zeta"]
+        assert sorted(path.name for path in folders.iterdir() if path.is_dir()) == ["acme", "zeta"]
         await collect_snapshots(Keeping(store, snapshots, START, START))
-        assert [path.name for path in folders.iterdir()] == ["zeta"]
+        assert [path.name for path in folders.iterdir() if path.is_dir()] == ["zeta"]
         assert list(await collect_snapshots(Keeping(store, snapshots, START, START))) == ["zeta"]
 
 
@@ -148,3 +151,25 @@ async def test_a_round_survives_what_fails(
         duty = SandboxDuty(settings, store, open_sandboxes(settings, store))
         await duty.round()
         assert "could not be" in caplog.text
+
+
+@pytest.mark.promise("I6")
+async def test_plain_copies_of_what_was_erased_on_another_node_go(tmp_path: Path) -> None:
+    """Also when the tenant has come back since: a key is there, and the snapshot of the copy is not."""
+    async with at(tmp_path) as (settings, store, snapshots):
+        bases = bases_of(settings)
+        await taken(snapshots, tmp_path / "work", "1")
+        for tenant in ("acme", "zeta"):
+            kept = (await snapshots.take(tmp_path / "work", tenant)).snapshot_id
+            with bases.held(tenant, kept, plain, Event()):
+                assert bases.kept(tenant) == [kept]
+        assert await drop_lost_bases(settings, store) == 0
+        await asyncio.to_thread(store.vault.destroy, "acme")
+        await asyncio.to_thread(store.vault.prepare, "acme", make=True)
+        assert await drop_lost_bases(settings, store) == 1
+        assert bases.kept("acme") == [] and len(bases.kept("zeta")) == 1
+
+
+def plain(into: Path) -> Tree:
+    into.mkdir()
+    return scan(into)

@@ -39,7 +39,7 @@ sandbox:
     assert (node.backend, node.snapshots, node.snapshot_bytes) == ("auto", "file:///shared/snapshots", 1_500_000_000)
     assert node.keep_seconds == 2 * 86_400
     assert node.users == ((700_000, 700_009) if os.geteuid() == 0 else None)
-    profile = manifests_of(again).profile("coder")
+    profile = manifests_of(again).loaded("coder").profile
     assert (profile.hosts, profile.limits.memory, profile.limits.disk) == (("example.org",), 2**30, None)
     assert profile.limits.seconds == 600
     assert private_folders(settings) == (tmp_path / ".retinue", Path("/shared/snapshots"))

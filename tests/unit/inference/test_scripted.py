@@ -129,6 +129,7 @@ async def test_latency_is_waited_within_the_time_limit(tmp_path: Path) -> None:
     [
         ("{nope", r"script.jsonl:2: not a JSON object"),
         ("[1]", r"script.jsonl:2: expected"),
+        ({"decisions": [{"answer": "half \ud800"}]}, r"script.jsonl:2: not a JSON object in UTF-8"),
         ({"decisions": []}, r"script.jsonl:2: decisions: "),
         ({"decisions": [{}]}, r"script.jsonl:2: decisions.0: .*exactly one of tool_calls"),
         ({"decisions": [{"answer": "x", "stop": "y"}]}, r"found answer and stop"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.inference.dialect import read_call
+from retinue.inference.dialect import parse_data, read_call
 from retinue.inference.prices import Rates, Spent, Tiers, estimate_text, find_rates, flat_rates
 from retinue.inference.schemas import close_objects, is_strict
 from retinue.inference.sse import Decoder, Event
@@ -41,11 +41,18 @@ def test_a_stream_decodes_the_same_however_it_is_cut(cuts: list[int]) -> None:
         ("null", None),
         ('{"a": NaN}', None),
         ("[" * 100_000, None),
+        ('{"a": "\\ud83d\\ude00"}', {"a": "\U0001f600"}),
+        ('{"a": "half \\ud83d"}', None),
+        ('{"\\udc80": 1}', None),
     ],
 )
 def test_arguments_are_an_object_or_nothing(raw: str, arguments: object) -> None:
     call = read_call(None, "f", raw, 3)
     assert (call.id, call.arguments, call.raw) == ("call_3", arguments, raw)
+
+
+def test_half_a_character_in_an_event_becomes_text_that_can_be_kept() -> None:
+    assert parse_data(Event("message", '{"a": ["\\ud83d", "\\ud83d\\ude00"]}')) == {"a": ["?", "\U0001f600"]}
 
 
 def test_strict_means_closed_and_complete() -> None:

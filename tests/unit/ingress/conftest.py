@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.ingress.steering import begin_anew, steered
 
 from retinue.ingress.cli import main
 
@@ -55,3 +56,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def module_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One project for a module whose tests steer runs; it is the current folder."""
+    with steered(tmp_path_factory.mktemp("steering") / "mine") as folder:
+        yield folder
+
+
+@pytest.fixture
+def project(module_project: Path) -> Path:
+    """That project with nothing going on in it."""
+    return begin_anew(module_project)

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.doubles.projects import ALLOW_ALL, script
-from tests.unit.ingress.conftest import Command
 
 from retinue.ingress.exits import Exit
+
+if TYPE_CHECKING:
+    from tests.unit.ingress.conftest import Command
 
 FLOWS = """
 from pathlib import Path

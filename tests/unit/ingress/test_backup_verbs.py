@@ -62,9 +62,9 @@ def project(tmp_path: Path) -> Iterator[Path]:
     os.chdir(before)
 
 
-def parked(client: SyncClient) -> str:
-    """A run of `keeps` that waits for its event."""
-    run_id = client.submit("keeps", SAID)
+def parked(client: SyncClient, flow: str = "keeps") -> str:
+    """A run of a flow that waits for its event."""
+    run_id = client.submit(flow, SAID)
     deadline = time.monotonic() + 30
     while client.get(run_id).status is not Status.waiting:
         assert time.monotonic() < deadline
@@ -151,3 +151,65 @@ async def test_who_follows_a_run_holds_no_read_of_the_store_open(project: Path) 
         assert json.loads(cut.stdout) == [0, 0, 0]
         await client.signal(handle.run_id, "go", "on")
         assert [event.kind async for event in events][-1] == "finished"
+
+
+WORKS = """
+from retinue import Context, workflow
+
+
+@workflow
+async def works(ctx: Context, word: str, state: str | None = None) -> str:
+    box = await ctx.sandbox("desk", name="desk")
+    if state is None:
+        await box.shell(f"echo {word} > notes.txt", replayable=False)
+        await ctx.checkpoint("noted", "noted")
+    await ctx.event("go")
+    return str(await box.read("notes.txt"))
+"""
+
+
+@pytest.fixture
+def working(project: Path) -> Path:
+    """The project with a workflow that writes a note in a sandbox, and then waits for an event."""
+    (project / "keeping_flows.py").write_text(WORKS, encoding="utf-8")
+    (project / "sandbox").mkdir()
+    (project / "sandbox" / "desk.yaml").write_text("profile: unconfined\n", encoding="utf-8")
+    [rules] = (project / "policy").glob("*.cedar")
+    rules.write_text('@id("all") permit (principal, action, resource);', encoding="utf-8")
+    return project
+
+
+@pytest.mark.promise("E3")
+@pytest.mark.rule("R5", "R16")
+def test_a_run_finds_its_workspace_where_all_but_the_backup_was_lost(
+    retinue: Command, working: Path, tmp_path: Path
+) -> None:
+    with connect_sync(local=True) as client:
+        run_id = parked(client, "works")
+    made = retinue("backup", tmp_path / "copy", "--json").json
+    assert made["snapshots"]["snapshots"] >= 1 and made["snapshots"]["bytes"] > 0 and made["snapshots_in"] is None
+    again = tmp_path / "again"
+    shutil.copytree(working, again, ignore=shutil.ignore_patterns(".retinue"))
+    os.chdir(again)
+    shutil.rmtree(working)
+    back = retinue("restore", tmp_path / "copy")
+    assert back.code == Exit.done and "of workspaces" in back.out and "1 run is held" in back.out
+    assert retinue("resume", run_id).code == retinue("signal", run_id, "go").code == Exit.done
+    assert retinue("wait", run_id, "--local", "--json").json["output"] == f"{SAID}\n"
+    boxes = retinue("sandbox", "list", "--all", "--json").json
+    assert [box["state"]["status"] for box in boxes] == ["closed"]
+
+
+@pytest.mark.promise("E3")
+def test_without_snapshots_a_run_is_told_that_its_workspace_is_lost(
+    retinue: Command, working: Path, tmp_path: Path
+) -> None:
+    with connect_sync(local=True) as client:
+        run_id = parked(client, "works")
+    said = retinue("backup", tmp_path / "copy", "--without-snapshots")
+    assert said.code == Exit.done and "of workspaces" not in said.out
+    shutil.move(working / ".retinue", tmp_path / "lost")
+    assert retinue("restore", tmp_path / "copy").code == Exit.done
+    assert retinue("resume", run_id).code == retinue("signal", run_id, "go").code == Exit.done
+    ended = retinue("wait", run_id, "--local", "--json")
+    assert ended.code == Exit.failed and "is not in the store" in ended.out

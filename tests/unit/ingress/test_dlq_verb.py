@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.ingress.conftest import Command
-from tests.unit.ingress.steering import begin_anew, failed, repair, steered
+from tests.unit.ingress.steering import failed, repair
 
 from retinue.ingress.exits import Exit
 
 pytestmark = pytest.mark.promise("A9")
-
-
-@pytest.fixture(scope="module")
-def module_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One project for the module; it is the current folder."""
-    with steered(tmp_path_factory.mktemp("steering") / "mine") as folder:
-        yield folder
-
-
-@pytest.fixture
-def project(module_project: Path) -> Path:
-    return begin_anew(module_project)
 
 
 def job(retinue: Command, project: Path, *rows: str) -> str:

@@ -206,3 +206,18 @@ def test_replay_shows_what_other_rules_would_have_decided(retinue: Command, proj
     assert "1 from allow to approval_required" in text and "0/pay#0" in text
     few = retinue("policy", "replay", "--limit", "1")
     assert "not all runs were looked at" in few.out
+
+
+def test_explain_shows_all_that_rules_could_see_where_none_decided(
+    retinue: Command, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "none").mkdir()
+    (project / "none/rules.cedar").write_text(
+        '@id("thinking") permit (principal, action == Action::"request", resource);'
+    )
+    monkeypatch.setenv("RETINUE_POLICY__FOLDER", "none")
+    said = retinue("run", "buy", "--input", "7", "--local", "--json")
+    assert said.code == Exit.failed, said.err
+    [made] = retinue("policy", "explain", said.json["run_id"], "pay#0", "--json").json
+    assert (made["outcome"], made["rules"]) == ("deny", [])
+    assert made["saw"]["arguments"] == {"amount": 7, "to": "the shop"} and made["saw"]["principal"] == "ana"

@@ -101,6 +101,12 @@ def test_a_failed_run_says_what_helps(reason: StopReason) -> None:
     assert REMEDY[reason] in ending_text(branch, 1_000_000_000)
 
 
+def test_a_run_that_opened_no_sandbox_is_not_told_to_repair_a_tool() -> None:
+    error = ErrorInfo(reason="tool_failure", code="manifest", message="there is no sandbox manifest 'nope'")
+    branch = Branch(index=0, run_id="r1", status=Status.failed, reason=StopReason.tool_failure, error=error)
+    assert "what helps: mend the manifest or the name it is opened by" in ending_text(branch, None)
+
+
 def test_pace_is_that_of_the_last_half_minute() -> None:
     meter = Meter()
     assert meter.measure(0, 0, 100) == Pace(0.0, None)

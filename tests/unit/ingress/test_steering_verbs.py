@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.ingress.conftest import Command
-from tests.unit.ingress.steering import begin_anew, completed, failed, record, repair, steered
+from tests.unit.ingress.steering import completed, failed, record, repair
 
 from retinue.ingress.exits import Exit
 from retinue.ingress.sync import connect_sync
@@ -15,18 +14,6 @@ from retinue.runs.contracts import Budget, Status
 from retinue.runs.forking import Given
 
 pytestmark = pytest.mark.promise("A9")
-
-
-@pytest.fixture(scope="module")
-def module_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One project for the module; it is the current folder."""
-    with steered(tmp_path_factory.mktemp("steering") / "mine") as folder:
-        yield folder
-
-
-@pytest.fixture
-def project(module_project: Path) -> Path:
-    return begin_anew(module_project)
 
 
 # -- pause and resume --------------------------------------------------------------------------------------

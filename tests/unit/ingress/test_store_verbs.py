@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests.doubles.shapes import START, host, new_run, own
 from tests.unit.ingress.conftest import Command
 
 from retinue.host import opening
+from retinue.host.opening import open_store
+from retinue.host.sandboxes import open_snapshots
+from retinue.host.settings import load_settings
 from retinue.ingress.exits import Exit
 from retinue.runs.control import RunQuery
 from retinue.store.postgres.copying import postgres_target
@@ -186,3 +190,31 @@ def test_doctor_says_when_nobody_answers_and_tells_no_password(
     said = retinue("doctor")
     assert said.code == Exit.failed and "FAIL  store          the database of the store cannot be reached" in said.out
     assert SECRET not in said.out + said.err
+
+
+@pytest.mark.promise("E3")
+def test_a_backup_of_a_shared_store_has_the_snapshots_of_this_machine(
+    retinue: Command, shared: Place, places: Places, folder: Path
+) -> None:
+    async def take() -> str:
+        settings = load_settings(folder)
+        store = open_store(settings)
+        try:
+            return (await open_snapshots(settings, store).take(folder / "work", "acme")).snapshot_id
+        finally:
+            await store.close()
+
+    (folder / "work").mkdir()
+    (folder / "work" / "a").write_text("of this machine", encoding="utf-8")
+    taken = asyncio.run(take())
+    assert retinue("backup", "copy", "--json").json["snapshots"]["snapshots"] == 1
+    with places.new("postgres") as other:
+        text = f"store: {other.url}\nstore_key: ${{DB_KEY}}\nsandbox: {{snapshots: 'file:///elsewhere'}}\n"
+        (folder / "retinue.yaml").write_text(text, encoding="utf-8")
+        said = retinue("restore", "copy")
+        assert said.code == Exit.usage and "has snapshots of another store" in said.err
+        shutil.rmtree(folder / ".retinue")
+        said = retinue("restore", "copy")
+        assert said.code == Exit.done and "where `sandbox.snapshots: file:///elsewhere` does not look" in said.err
+        (folder / "retinue.yaml").write_text(f"store: {other.url}\nstore_key: ${{DB_KEY}}\n", encoding="utf-8")
+        assert retinue("sandbox", "diff", taken, taken, "--tenant", "acme").out == "no difference\n"

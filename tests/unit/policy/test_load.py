@@ -36,6 +36,12 @@ FORBID = '@id("f") forbid (principal, action, resource)'
         (FORBID + ' when { ["ful"].contains(context.rollout) };', 1, "one of shadow, canary, full"),
         (FORBID + " when { context.budget.micros < 5 };", 1, "optional attribute"),
         (FORBID + ' when { context.arguments.numbers.getTag("a") > 5 };', 1, "safety of access"),
+        (FORBID + ' when { context.arguments.numbers.getTag("a") > 5 };', 1, 'numbers.hasTag("a") && context'),
+        (
+            FORBID + ' when { context.facts.texts.host like "*.org" };',
+            1,
+            'context.facts.texts.hasTag("host") && context',
+        ),
         (FORBID + ' when { Numbers::"arguments".hasTag("a") };', 1, "through context.arguments"),
         ('@id("a") forbid (principal, action == Action::"capabilty", resource);', 1, "capabilty"),
         ('@id("a") forbid (principal, action == Action::"model", resource == Capability::"x");', 1, "applicable"),

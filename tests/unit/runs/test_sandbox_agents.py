@@ -47,13 +47,24 @@ async def test_an_agent_has_six_tools_on_one_workspace(make_on_each: Make, tmp_p
     assert (wrote["path"], edited["path"]) == ("add.py", "add.py")
     assert (ended["exit_code"], ended["stdout"]) == (4, "2\n"), "a command that fails is a result"
     assert python["stdout"] == "42\n" and read["text"] == "print(20 + 22)\n"
-    assert [entry["path"] for entry in listed] == ["add.py"]
+    assert ([entry["path"] for entry in listed["entries"]], listed["cut"]) == (["add.py"], False)
     entries = await world.entries(result.run_id)
     heads = [
         state.head_generation for one in entries if isinstance(one, Checkpoint) for state in one.sandboxes.values()
     ]
     assert heads == [1, 2, 3, 4, 4, 4], "a turn that changed nothing takes no snapshot"
     assert (await moves(world, result.run_id)) == ["opened", *["snapshot"] * 4, "closed"]
+
+
+async def test_a_model_is_told_that_a_listing_is_not_all(make: Make, tmp_path: Path) -> None:
+    world, _ = await boxed(make, tmp_path, coder)
+    world.decide(
+        shell("seq 1001 | xargs touch; mkdir d; touch d/a"), calls("list_files"), calls("list_files", path="d")
+    )
+    result = await world.run(coder, "look")
+    _, most, all_ = await seen(world, result.run_id)
+    assert (len(most["entries"]), most["cut"]) == (1_000, True)
+    assert (len(all_["entries"]), all_["cut"]) == (1, False)
 
 
 async def test_the_model_is_told_of_six_tools_and_how_to_call_them(make: Make, tmp_path: Path) -> None:

@@ -150,6 +150,24 @@ async def test_children_and_forks_work_apart(tmp_path: Path) -> None:
         assert result.value == ["begun\ntry 1\n", "begun\ntry 1\n0\n", "begun\ntry 1\n1\n"], result.problem
 
 
+@workflow
+async def large(ctx: Context, _: Any) -> Any:
+    box = await ctx.sandbox("coder")
+    await box.write("large", "swordfish" + "." * 1_100_000 + "end")
+    return await box.read("large")
+
+
+@pytest.mark.usefixtures("enforced")
+async def test_a_file_with_a_secret_that_is_read_in_parts_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "swordfish")
+    async with roomy(tmp_path, large) as made:
+        (tmp_path / "sandbox" / "coder.yaml").write_text(MANIFEST + "environment: {TOKEN: '${TOKEN}'}\n")
+        result = await made.run(large, None)
+        assert result.value == "[TOKEN]" + "." * 1_100_000 + "end"
+
+
 coder = agent("coder", "Write programs.", sandbox="coder")
 
 
@@ -172,7 +190,7 @@ async def test_an_agent_works_in_a_real_sandbox_under_the_shipped_rules(tmp_path
         entries = await made.entries(run_id)
         seen = [one.content["data"] for one in entries if isinstance(one, Record) and one.topic == "observation"]
         assert seen[1]["stdout"] == "42\n" and "root:" not in str(seen[2])
-        assert {entry["path"]: entry["size"] for entry in seen[4]} == {"add.py": 15, "readme.md": 8}
+        assert {entry["path"]: entry["size"] for entry in seen[4]["entries"]} == {"add.py": 15, "readme.md": 8}
 
 
 def test_a_project_whose_agent_wants_a_manifest_that_is_not_there_is_not_loaded(tmp_path: Path) -> None:

@@ -78,8 +78,9 @@ def test_a_replaced_file_keeps_its_mode_and_no_other_name_sees_it(space: Workspa
 def test_parts_of_a_file_and_the_middle_of_a_character(space: Workspace) -> None:
     space.write("text", "aé漢".encode())
     first = space.read("text", limit=4)
-    assert (first.text, first.cut) == ("aé", True)
+    assert (first.text, first.cut, first.next_offset) == ("aé", True, 3)
     rest = space.read("text", offset=3)
+    assert rest.next_offset is None
     assert (rest.text, rest.cut, rest.offset, rest.size) == ("漢", False, 3, 6)
     inside = space.read("text", offset=4)
     assert inside.text is None and b64decode(inside.data or "") == "漢".encode()[1:]

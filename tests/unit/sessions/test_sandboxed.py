@@ -58,7 +58,8 @@ def test_what_is_accepted_fits_the_schema_with_all_that_has_a_default(name: str)
     ("name", "arguments", "said"),
     [
         ("shell", {}, "argument 'command' is missing"),
-        ("shell", {"command": ""}, "'command'"),
+        ("shell", {"command": ""}, "argument 'command' is '': String should have at least 1 character"),
+        ("write_file", {"path": "", "content": ""}, "argument 'path' is '': String should have at least 1 character"),
         ("shell", {"command": "true", "timeout": 0}, "'timeout'"),
         ("shell", {"command": "true", "timeout": "5"}, "'timeout'"),
         ("shell", {"command": "true", "timeout": float("nan")}, "'timeout'"),

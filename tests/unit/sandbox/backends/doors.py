@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -76,13 +75,3 @@ class Door:
 
     async def python(self, code: str, *words: str, **order: Any) -> ExecResult:
         return await self.run("python3", "-I", "-S", "-c", code, *words, **order)
-
-
-def is_free(file: Path) -> bool:
-    """Whether no process holds the lock of a file."""
-    with open(file, "r+") as held:
-        try:
-            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -119,3 +119,16 @@ def test_groups_of_processes_that_are_gone_are_removed(machine: Path) -> None:
 def test_limits_that_no_group_holds_need_none(machine: Path) -> None:
     version_2(machine, "/", {"": "memory pids"})
     assert find().take(Limits(memory=None, processes=None)) is None
+
+
+def test_of_a_group_that_is_refused_nothing_stays(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = version_2(machine, "/unit/host", {"": "cpu", "unit": "cpu memory pids", "unit/host": ""})
+    groups = find()
+
+    def refused(*arguments: object) -> None:
+        raise OSError("the kernel refuses this limit")
+
+    monkeypatch.setattr(cgroups, "_limit", refused)
+    with pytest.raises(OSError, match="refuses"):
+        groups.take(LIMITS)
+    assert not list(top.rglob("retinue-*"))

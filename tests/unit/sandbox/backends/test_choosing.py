@@ -8,11 +8,12 @@ import pytest
 
 from retinue.runs.errors import ConfigError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
-from retinue.sandbox import selftest
+from retinue.sandbox import remedies
 from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings, demands
 from retinue.sandbox.choosing import Backends, choose
 from retinue.sandbox.profiles import BUILD, SHIPPED, STRICT, UNCONFINED, Limits, Profile
-from retinue.sandbox.selftest import MET, absent, remedy
+from retinue.sandbox.remedies import remedy
+from retinue.sandbox.selftest import MET, absent
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -132,11 +133,11 @@ async def test_the_backends_of_a_process_are_these() -> None:
 def test_the_remedy_is_the_setting_that_closes_it(
     monkeypatch: pytest.MonkeyPatch, setting: str, value: str, told: str
 ) -> None:
-    monkeypatch.setattr(selftest, "_setting", lambda name: value if name == setting else "")
+    monkeypatch.setattr(remedies, "_setting", lambda name: value if name == setting else "")
     assert told in remedy("bwrap: No permissions to create new namespace")
 
 
 def test_a_container_that_hides_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_setting", lambda name: "")
+    monkeypatch.setattr(remedies, "_setting", lambda name: "")
     assert "unmask" in remedy("bwrap: Can't mount proc on /newroot/proc: Operation not permitted")
     assert "bwrap --unshare-user" in remedy("something else")

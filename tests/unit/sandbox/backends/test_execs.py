@@ -6,10 +6,11 @@ import asyncio
 import time
 
 import pytest
-from tests.unit.sandbox.backends.doors import STAYS, Door, is_free
+from tests.unit.sandbox.backends.doors import STAYS, Door
 
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.locks import is_free
+from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -160,7 +161,7 @@ async def test_variables_of_the_host_stay_outside(door: Door, monkeypatch: pytes
 
 
 def test_a_stream_keeps_what_fits_whole() -> None:
-    kept = Kept(10)
+    kept = Excerpt(10)
     for part in (b"abc", b"", b"defg", b"hij"):
         kept.add(part)
     assert (kept.text(), kept.written) == ("abcdefghij", 10)
@@ -169,7 +170,7 @@ def test_a_stream_keeps_what_fits_whole() -> None:
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 def test_a_stream_keeps_both_ends_however_it_comes(size: int) -> None:
     whole = bytes(range(97, 123)) * 4
-    kept = Kept(11)
+    kept = Excerpt(11)
     for at in range(0, len(whole), size):
         kept.add(whole[at : at + size])
     assert kept.text() == "abcdef\n[... 93 bytes left out ...]\nvwxyz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.sandbox.backends.doors import STAYS, UID, Door, is_free
+from tests.unit.sandbox.backends.doors import STAYS, UID, Door
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox import keeper
+from retinue.sandbox import keeper, launching
 from retinue.sandbox.keeper import descendants
 from retinue.sandbox.launching import Launcher, Start
-from retinue.sandbox.selftest import remedy
-from retinue.sandbox.streams import Kept
+from retinue.sandbox.locks import is_free
+from retinue.sandbox.remedies import remedy
+from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -120,7 +122,7 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
             (Start(("true",), cgroups=("/no/such/group",)), "No such file or directory: '/no/such/group'"),
             (Start(("true",), limits=(("RLIMIT_NOTHING", 1, 1),)), "RLIMIT_NOTHING"),
         ):
-            running = launcher.start(start, (Kept(10), Kept(10)))
+            running = launcher.start(start, (Excerpt(10), Excerpt(10)))
             with pytest.raises(TransientError, match=told):
                 await running.wait(20)
     finally:
@@ -130,7 +132,7 @@ async def test_a_step_that_fails_before_the_program_is_told(tmp_path: Path) -> N
 async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
     launcher = Launcher()
     try:
-        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Kept(10), Kept(10)))
+        running = launcher.start(Start(("true",), uid=64003 if UID is None else 2**32 - 1), (Excerpt(10), Excerpt(10)))
         with pytest.raises(TransientError, match="cannot become user") as told:
             await running.wait(20)
     finally:
@@ -140,7 +142,7 @@ async def test_a_user_that_cannot_be_had_is_told_with_the_remedy() -> None:
 
 async def test_files_are_given_by_number_and_nothing_else_is(tmp_path: Path) -> None:
     launcher = Launcher()
-    streams = Kept(10_000), Kept(10_000)
+    streams = Excerpt(10_000), Excerpt(10_000)
     script = (
         "import os; os.write(12, os.read(10, 9) + os.read(11, 9)); print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     )
@@ -187,3 +189,26 @@ def _children(pid: int) -> list[int]:
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_what_is_made_ready_for_the_next_one_costs_nobody_a_result(
+    unconfined: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await unconfined.sh("true")
+
+    def none_left(self: Launcher, cgroups: tuple[str, ...]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Launcher, "_order", none_left)
+    assert (await unconfined.sh("echo done")).stdout == "done\n"
+
+
+def test_a_launcher_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "END_SECONDS", 0.2)
+    launcher = Launcher()
+    launcher.have_ready(())
+    process = launcher._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    launcher.close()
+    assert process.returncode == -signal.SIGKILL

@@ -43,24 +43,29 @@ def test_each_sandbox_has_a_user_and_keeps_it(tmp_path: Path, work: Path) -> Non
 def test_a_number_rests_before_it_is_used_again(tmp_path: Path, work: Path) -> None:
     mine = users(tmp_path)
     first = mine.take("one", workspace(work, "one"))
-    mine.release("one", work / "one")
+    (work / "one").rmdir()
     assert mine.take("two", workspace(work, "two")) != first
 
 
-def test_a_full_range_is_refused_until_one_is_released(tmp_path: Path, work: Path) -> None:
+def test_a_full_range_is_refused_until_a_workspace_is_gone(tmp_path: Path, work: Path) -> None:
     mine = users(tmp_path, 2)
     taken = [mine.take(name, workspace(work, name)) for name in ("one", "two")]
     assert sorted(taken) == [600_000, 600_001]
     with pytest.raises(SandboxRefused, match=r"all 2 users of `sandbox: uids: 600000-600001` are taken"):
         mine.take("three", workspace(work, "three"))
-    mine.release("one", work / "one")
+    (work / "one").rmdir()
     assert mine.take("three", work / "three") == taken[0]
 
 
-def test_a_workspace_that_is_gone_gives_its_user_back(tmp_path: Path, work: Path) -> None:
-    taken = users(tmp_path, 1).take("one", workspace(work, "one"))
-    (work / "one").rmdir()
-    assert users(tmp_path, 1).take("two", workspace(work, "two")) == taken
+def test_nothing_is_remembered_of_workspaces_that_are_gone(tmp_path: Path, work: Path) -> None:
+    mine = users(tmp_path, 1_000)
+    workspace(work, "stays")
+    stays = mine.take("stays", work / "stays")
+    for number in range(50):
+        mine.take(str(number), workspace(work, str(number)))
+        (work / str(number)).rmdir()
+    assert mine.take("stays", work / "stays") == stays
+    assert len((tmp_path / "state" / "users.json").read_text()) < 500
 
 
 def test_two_data_folders_of_a_node_share_no_user(tmp_path: Path, work: Path) -> None:

@@ -51,7 +51,7 @@ async def test_a_workspace_is_made_and_used_shut_in(
     project.put("requirements.lock", f"some==1.0 --hash=sha256:{wheel(project)}\n")
     project.manifest(MANIFEST)
     manifests, into = project.manifests(), tmp_path / "tree"
-    place, profile, manifest = Place(into, UID), manifests.profile("coder"), manifests.get("coder")
+    place, profile, manifest = Place(into, UID), manifests.loaded("coder").profile, manifests.loaded("coder").manifest
 
     async def run(order: Exec) -> ExecResult:
         return await backend.exec(place, profile, order, Surroundings({}))

@@ -39,7 +39,7 @@ def test_what_a_manifest_says_of_itself(project: Project) -> None:
         network="listed",
         replayable=False,
     )
-    assert manifests.profile("coder").limits.memory == 64 * 2**20 and manifests.names() == ["coder"]
+    assert manifests.loaded("coder").profile.limits.memory == 64 * 2**20 and manifests.names() == ["coder"]
     project.manifest("replayable: false\n")
     assert project.manifests().info("coder").replayable is False
     project.manifest("profile: unconfined\n")
@@ -81,7 +81,7 @@ def test_what_is_asked_often_is_looked_at_when_its_file_or_the_lock_changes(proj
     project.manifest("files: {a: {from: a}}\n")
     manifests = project.manifests()
     first = manifests.info("coder")
-    assert manifests.get("coder") is manifests.get("coder")
+    assert manifests.loaded("coder") is manifests.loaded("coder")
     project.put("a", "2")
     assert manifests.info("coder") == first
     again = manifests.refreshed("coder").info
@@ -102,8 +102,8 @@ def test_the_version_does_not_depend_on_where_the_project_lies(tmp_path: Path) -
         manifests = project.manifests()
         infos.append(manifests.info("coder"))
         folder = str(tmp_path / name / "data")
-        assert manifests.profile("coder").reads == (folder,)
-        assert environment_of(manifests.get("coder"), {}, {}) == {"DATA": folder}
+        assert manifests.loaded("coder").profile.reads == (folder,)
+        assert environment_of(manifests.loaded("coder").manifest, {}, {}) == {"DATA": folder}
     assert infos[0] == infos[1]
 
 
@@ -111,12 +111,12 @@ def test_an_unknown_name_has_close_matches(project: Project) -> None:
     project.manifest("", "coder")
     for name, said in (("coda", "did you mean coder?"), ("x" * 300, "there are: coder"), ("../coder", "coder")):
         with pytest.raises(UnknownName, match=said):
-            project.manifests().get(name)
+            project.manifests().loaded(name)
 
 
 def test_an_empty_manifest_is_an_empty_workspace_under_strict(project: Project) -> None:
     project.manifest("")
-    assert project.manifests().get("coder") == Manifest(name="coder")
+    assert project.manifests().loaded("coder").manifest == Manifest(name="coder")
     assert project.manifests().info("coder").profile == "strict"
 
 
@@ -187,14 +187,14 @@ def test_a_mistake_is_told_with_file_line_key_and_remedy(project: Project, text:
     os.mkfifo(project.folder / "fifo")
     project.manifest(text)
     with pytest.raises(ConfigError, match=BAD[text]) as caught:
-        project.manifests().get("coder")
+        project.manifests().loaded("coder")
     assert not text.startswith("environment") or "abc" not in str(caught.value)
 
 
 def test_an_archive_with_the_right_hash_is_taken(project: Project) -> None:
     project.put("file", "x")
     project.manifest(f"archives: {{a: {{from: file, sha256: {hashlib.sha256(b'x').hexdigest()}}}}}\n")
-    assert project.manifests().get("coder").archives["a"].sha256
+    assert project.manifests().loaded("coder").manifest.archives["a"].sha256
 
 
 def test_what_is_private_is_left_out_of_a_folder_around_it(project: Project) -> None:

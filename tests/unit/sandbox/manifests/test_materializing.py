@@ -269,7 +269,7 @@ async def test_secrets_come_with_an_exec_and_never_into_the_workspace(project: P
     project.manifest("environment: {API_KEY: '${DESK_KEY}', MODE: fast, URL: 'https://x/${DESK_KEY}'}\nfiles: {a: x}\n")
     manifests = project.manifests()
     await materialize(manifests, "coder", into, nothing_runs)
-    manifest, environ = manifests.get("coder"), {"DESK_KEY": "hunter2-hunter2"}
+    manifest, environ = manifests.loaded("coder").manifest, {"DESK_KEY": "hunter2-hunter2"}
     assert "hunter2" not in str(held(into)) + manifests.info("coder").model_dump_json() + repr(manifest)
     assert manifests.info("coder").secrets == ("DESK_KEY",)
     found = environment_of(manifest, environ, {"MODE": "slow"})

@@ -48,7 +48,7 @@ async def test_anything_else_is_refused_and_shown(project: Project, tmp_path: Pa
     pin(project.manifests())
     project.put("data/a", "2")
     with pytest.raises(ConfigError, match=r"not as ana pinned it: directories.data \(content\): .*; look at it"):
-        project.manifests().get("coder")
+        project.manifests().loaded("coder")
     with pytest.raises(ConfigError, match="retinue sandbox pin coder"):
         await materialize(project.manifests(), "coder", tmp_path / "tree", nothing_runs)
     assert not (tmp_path / "tree").exists()
@@ -81,4 +81,4 @@ def test_a_long_text_is_known_by_its_digest(project: Project) -> None:
 def test_a_lock_that_is_none_stops_everything(project: Project, text: str) -> None:
     project.put(FILE, text)
     with pytest.raises(ConfigError, match=FILE):
-        project.manifests().get("coder")
+        project.manifests().loaded("coder")
