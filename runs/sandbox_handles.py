@@ -76,9 +76,9 @@ class SandboxHandle:
             if part.size > limit:
                 raise PermanentError(f"{path} has {part.size:,} bytes, more than limit={limit:,}", code="too_large")
             parts.append(_bytes_of(part))
-            offset = offset + len(parts[-1]) if part.next_offset is None else part.next_offset
             if not part.cut or not parts[-1]:
                 return _text_or_bytes(b"".join(parts))
+            offset = offset + len(parts[-1]) if part.next_offset is None else part.next_offset  # not in old journals
 
     async def write(self, path: str, content: str | bytes, *, executable: bool = False) -> FileEntry:
         """Write a whole file, made with its folders or replaced at once."""

@@ -173,9 +173,8 @@ class ExecResult(Frozen):
 
 
 class FileContent(Frozen):
-    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file. The
-    next part begins at byte `next_offset` where it is `cut`: what is shown may have another length than the file has.
-    """
+    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file; where
+    the part is `cut`, the rest of it begins at `next_offset`, which the length of what is shown does not tell."""
 
     path: str
     size: int

@@ -58,7 +58,7 @@ class Python(Asked):
 class ReadFile(Asked):
     """Read a file of your workspace: its text, or base64 in `data` where it is none.
 
-    `cut` says that there is more: go on with `next_offset` as `offset`.
+    `cut` says that there is more: go on with `next_offset` as `offset`. Offset and limit count bytes.
     """
 
     name_ = "read_file"

@@ -120,9 +120,13 @@ class FolderBox:
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""
         content = self._file(path).read_bytes()
-        end, size = min(len(content), offset + limit), len(content)
-        text, following = content[offset:end].decode(), end if end < size else None
-        return FileContent(path=path, size=size, text=text, offset=offset, cut=end < size, next_offset=following)
+        part = content[offset : offset + limit]
+        end = offset + len(part)
+        cut = end < len(content)
+        text = part.decode()
+        return FileContent(
+            path=path, size=len(content), text=text, offset=offset, cut=cut, next_offset=end if cut else None
+        )
 
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""
