@@ -121,8 +121,9 @@ class FolderBox:
         """See Box."""
         content = self._file(path).read_bytes()
         part = content[offset : offset + limit]
-        text, end = part.decode(), offset + len(part)
+        end = offset + len(part)
         cut = end < len(content)
+        text = part.decode()
         return FileContent(
             path=path, size=len(content), text=text, offset=offset, cut=cut, next_offset=end if cut else None
         )
@@ -364,8 +365,7 @@ def files(tree: Path) -> dict[str, str]:
 
 
 def _fill(nodes: Nodes, snapshot_id: str, tree: Path) -> None:
-    kept = nodes.shelf / snapshot_id
-    if not kept.is_dir():
+    if not (kept := nodes.shelf / snapshot_id).is_dir():
         raise SandboxLost(f"snapshot {snapshot_id} is gone")
     shutil.copytree(kept, tree, symlinks=True)
 
