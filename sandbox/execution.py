@@ -16,8 +16,9 @@ from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
-from retinue.sandbox.launching import Launcher, Start, no_folder
+from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.profiles import Limits, Profile
+from retinue.sandbox.running import no_folder
 from retinue.sandbox.streams import Excerpt
 from retinue.sandbox.watching import Watched, threads_of, watched, watching
 
