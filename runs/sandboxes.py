@@ -83,7 +83,7 @@ class SandboxState(Frozen):
     changes of the workspace from 0, which is what the manifest or the base snapshot made; the head snapshot holds
     generation `head_generation`. `entries` and `bytes` are those of the newest snapshot or materialization. `node` and
     `epoch` say who had the workspace last: an older epoch must not change it. `confinement` is what the backend
-    achieved, by demand. `omitted` are paths and kinds that a snapshot leaves out. Times are Unix ns.
+    achieved, by demand. `omitted` are the first paths that a snapshot leaves out, and why. Times are Unix ns.
     """
 
     sandbox_id: str
