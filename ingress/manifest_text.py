@@ -85,7 +85,7 @@ def _rows(checked: Checked) -> Iterator[tuple[str, str]]:
     yield "sees", "\n".join(_seen(checked))
     yield "variables", ", ".join(f"{name}={visible(cut(text, 40))}" for name, text in manifest.environment.items())
     yield "secrets", ", ".join(f"{name} ({'not set' if name in checked.unset else 'set'})" for name in manifest.secrets)
-    yield "left out", ", ".join(map(visible, manifest.exclude)) and f"of snapshots: {', '.join(manifest.exclude)}"
+    yield "left out", f"of snapshots: {', '.join(map(visible, manifest.exclude))}" if manifest.exclude else ""
     yield "crash", f"an exec that was cut off is {'' if loaded.info.replayable else 'not '}made again"
     yield "here", checked.refusal or _enforced_text(checked)
 
@@ -110,7 +110,7 @@ def _parts(checked: Checked) -> Iterator[str]:
     entries, size = sum(part.entries for part in checked.parts), sum(part.bytes for part in checked.parts)
     yield f"{'workspace':<12}{counted(entries, 'name')}, {size_text(size)}"
     if checked.parts:
-        rows = [(part.place, f"{part.entries:,}", size_text(part.bytes), part.note) for part in checked.parts]
+        rows = [(visible(part.place), f"{part.entries:,}", size_text(part.bytes), part.note) for part in checked.parts]
         yield columns(("PLACE", "NAMES", "SIZE", ""), rows)
 
 

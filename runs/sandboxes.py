@@ -83,7 +83,7 @@ class SandboxState(Frozen):
     changes of the workspace from 0, which is what the manifest or the base snapshot made; the head snapshot holds
     generation `head_generation`. `entries` and `bytes` are those of the newest snapshot or materialization. `node` and
     `epoch` say who had the workspace last: an older epoch must not change it. `confinement` is what the backend
-    achieved, by demand. `omitted` are paths and kinds that a snapshot leaves out. Times are Unix ns.
+    achieved, by demand. `omitted` are the first paths that a snapshot leaves out, and why. Times are Unix ns.
     """
 
     sandbox_id: str
@@ -173,9 +173,8 @@ class ExecResult(Frozen):
 
 
 class FileContent(Frozen):
-    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file. The
-    next part begins at byte `next_offset` where it is `cut`: what is shown may have another length than the file has.
-    """
+    """A part of a regular file: text where it is UTF-8, else base64 in `data`. `size` is that of the whole file; where
+    the part is `cut`, the rest of it begins at `next_offset`, which the length of what is shown does not tell."""
 
     path: str
     size: int

@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.building import Builder
@@ -72,7 +72,8 @@ class _Unpacking:
         with tempfile.TemporaryFile(dir=self._builder.work) as plain:
             source = self._decompressed(file, head, plain)
             with tarfile.open(fileobj=cast(IO[bytes], _Careful(source)), mode="r:", ignore_zeros=False) as tar:
-                for member in tar:
+                while (member := tar.next()) is not None:
+                    cast(Any, tar).members.clear()  # which would grow with members that make nothing
                     self._builder.check()
                     self._member(tar, member)
 

@@ -21,6 +21,9 @@ SECONDS = 600.0
 """How long a fetch may take."""
 
 _GRACE = 5.0
+_SAID = 16 * 1024
+"""Bytes of what git says that are looked at, its last."""
+
 _KEPT = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "GIT_SSL_CAINFO", "SSL_CERT_DIR", "SSL_CERT_FILE")
 """Variables that say how this network is left; none of them says who we are."""
 
@@ -132,7 +135,8 @@ async def _finish(words: Sequence[str], environment: dict[str, str], what: str) 
     )
     try:
         async with asyncio.timeout(SECONDS):
-            _, said = await program.communicate()
+            said = await _last_words(program)
+            await program.wait()
     except TimeoutError:
         raise TransientError(f"git {what} took longer than {SECONDS:.0f} s", code="checkout") from None
     finally:
@@ -141,6 +145,15 @@ async def _finish(words: Sequence[str], environment: dict[str, str], what: str) 
         text = " ".join(said.decode(errors="replace").split())[-500:]
         offline = "Could not resolve" in text or "Failed to connect" in text or "timed out" in text
         raise (TransientError if offline else PermanentError)(f"git {what}: {text}", code="checkout")
+
+
+async def _last_words(program: asyncio.subprocess.Process) -> bytes:
+    """The end of what it complains of, which may be what a server wants to be told, without end."""
+    assert program.stderr is not None
+    said = b""
+    while part := await program.stderr.read(_SAID):
+        said = (said + part)[-_SAID:]
+    return said
 
 
 async def _end(program: asyncio.subprocess.Process) -> None:

@@ -20,6 +20,10 @@ from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.threads import in_thread
 from retinue.sandbox.tiers import Tiers
 
+_NAMED, _LONGEST = 100, 200
+"""So many names of what a snapshot leaves out are in the record of its sandbox, with so many characters: a record is
+written with every move."""
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotContents:
@@ -55,5 +59,7 @@ class SnapshotContents:
 
 
 def _shown(omitted: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as a record can hold them: of any file, in any encoding."""
-    return tuple(text_of(os.fsencode(path)) for path in omitted)
+    """Names as a record can hold them: of any file, in any encoding, the first of them, the middle of long ones cut."""
+    names = [text_of(os.fsencode(path)) for path in omitted[:_NAMED]]
+    cut = [name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[1 - _LONGEST // 2 :]}" for name in names]
+    return (*cut, "and more") if len(omitted) > _NAMED else tuple(cut)

@@ -16,13 +16,17 @@ from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
 from retinue.sandbox.backends import Place, Surroundings
 from retinue.sandbox.cgroups import Cgroups
-from retinue.sandbox.launching import Launcher, Start, no_folder
+from retinue.sandbox.launching import Launcher, Start
 from retinue.sandbox.profiles import Limits, Profile
+from retinue.sandbox.running import no_folder
 from retinue.sandbox.streams import Excerpt
 from retinue.sandbox.watching import Watched, threads_of, watched, watching
 
 _FEWEST_FILES = 32
 """Open files that a helper program needs for itself."""
+
+_SAID = 1_000
+"""Characters of what a helper says that are told, its last."""
 
 _ENDED = b'"exit-code"'
 """What the report of a helper has once its program has run."""
@@ -189,11 +193,18 @@ def _missing(ended: Ended, hit: tuple[str, ...]) -> str:
     """What a helper said of a program that is not there; nothing when it has run, or was ended before."""
     if ended.began or hit:
         return ""
+    if ended.status is not None and os.WIFSIGNALED(ended.status):
+        number = os.WTERMSIG(ended.status)
+        raise TransientError(
+            f"what the sandbox was started by was ended by signal {number}: whether the program has run is not known",
+            code="sandbox_start",
+        )
     said = ended.stderr.text().strip()
     if _NO_FOLDER in said:
         raise no_folder(said.partition(_NO_FOLDER)[2])
     if _NO_PROGRAM not in said:
-        raise TransientError(f"the sandbox was not set up, the program has not run: {said}", code="sandbox_start")
+        told = said[-_SAID:]
+        raise TransientError(f"the sandbox was not set up, the program has not run: {told}", code="sandbox_start")
     return said.partition(_NO_PROGRAM)[2]
 
 

@@ -186,7 +186,10 @@ def _remove_others(of_sandbox: Path, but: Path | None) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a workspace that we have: its lock last, so that one without is nobody's."""
+    """Remove a workspace that we have: its note first, so that half of it is never taken for all, and its lock last, so
+    that one without is nobody's.
+    """
+    (folder / _STATE).unlink(missing_ok=True)
     empty_place(folder)
     for each in folder.iterdir() if folder.is_dir() else ():
         if each.is_dir() and not each.is_symlink():

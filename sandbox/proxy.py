@@ -44,8 +44,8 @@ async def way_out(profile: Profile, allow: Allow, uid: int | None) -> AsyncItera
     proxy = Proxy(tuple(parse_listed(host) for host in profile.hosts), allow, os.geteuid() if uid is None else uid)
     try:
         server = await asyncio.start_unix_server(proxy.serve, path, limit=LARGEST_HEAD)
-        await asyncio.to_thread(_give, folder, path, uid)
         try:
+            await asyncio.to_thread(_give, folder, path, uid)
             yield path
         finally:
             server.close()

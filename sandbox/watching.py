@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinue.sandbox.keeper import descendants
-from retinue.sandbox.launching import Running
 from retinue.sandbox.profiles import Limits
+from retinue.sandbox.running import Running
 
 TREE_SECONDS = 0.05
 """Between two looks at the memory and the count of processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from retinue.host.clock import now_ns
 from retinue.ingress.boxes import Boxes, Shown
 from retinue.ingress.controls import Controls, open_controls
 from retinue.ingress.exits import Exit
+from retinue.ingress.lists import of_run, that_stand, wanted_by
 from retinue.ingress.render import columns, counted, duration, moment, short
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
@@ -23,30 +25,17 @@ _FLAGS = ("can_resume", "can_snapshot", "must_recreate")
 
 
 @verb("list")
-@click.option("--run", metavar="RUN", help="Only those of this run and of everything below its root.")
+@of_run
 @click.option("--manifest", help="Only those of this manifest.")
-@click.option("--status", type=click.Choice([each.value for each in SandboxStatus]), help="Only those that stand so.")
-@click.option("--tenant", help="Only those of this tenant.")
-@click.option("--all", "everything", is_flag=True, help="Closed ones too.")
+@partial(that_stand, SandboxStatus)
 @click.option("--pins", is_flag=True, help="The snapshots that are kept by name, instead.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
 async def list_command(terminal: Terminal, pins: bool, **wanted: Any) -> Exit:
     """List sandboxes, newest first: open and lost ones, unless --all or a --status says otherwise."""
     async with open_controls(terminal.settings()) as client:
         if pins:
             return await _list_pins(terminal, client, wanted["tenant"])
-        status = SandboxStatus(wanted["status"]) if wanted["status"] else None
-        root = (await client.get(wanted["run"])).root_run_id if wanted["run"] is not None else None
-        found = await client.store.sandbox_records.listed(
-            SandboxQuery(
-                root_run_id=root,
-                manifest=wanted["manifest"],
-                status=status,
-                tenant_id=wanted["tenant"],
-                open_only=not wanted["everything"] and status is None,
-                limit=wanted["limit"],
-            )
-        )
+        asked = await wanted_by(client, SandboxStatus, wanted)
+        found = await client.store.sandbox_records.listed(SandboxQuery(manifest=wanted["manifest"], **asked))
     now = now_ns()
     terminal.give(found, columns(_HEAD, [_row(each, now) for each in found]) if found else "no sandboxes")
     return Exit.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from retinue.host.clock import now_ns
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
+from retinue.ingress.lists import of_run, that_stand, wanted_by
 from retinue.ingress.render import columns, duration, moment, short
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb, what_follows
@@ -24,27 +26,14 @@ def sessions_command() -> None:
 
 
 @verb("list")
-@click.option("--run", metavar="RUN", help="Only those of this run and of everything below its root.")
+@of_run
 @click.option("--server", help="Only those with this server.")
-@click.option("--status", type=click.Choice([each.value for each in SessionStatus]), help="Only those that stand so.")
-@click.option("--tenant", help="Only those of this tenant.")
-@click.option("--all", "everything", is_flag=True, help="Closed ones too.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@partial(that_stand, SessionStatus)
 async def list_command(terminal: Terminal, **wanted: Any) -> Exit:
     """List sessions, newest first: open ones, unless --all or a --status says otherwise."""
-    status = SessionStatus(wanted["status"]) if wanted["status"] else None
     async with open_controls(terminal.settings()) as client:
-        root = (await client.get(wanted["run"])).root_run_id if wanted["run"] is not None else None
-        found = await client.sessions(
-            SessionQuery(
-                root_run_id=root,
-                server=wanted["server"],
-                status=status,
-                tenant_id=wanted["tenant"],
-                open_only=not wanted["everything"] and status is None,
-                limit=wanted["limit"],
-            )
-        )
+        asked = await wanted_by(client, SessionStatus, wanted)
+        found = await client.sessions(SessionQuery(server=wanted["server"], **asked))
     now = now_ns()
     terminal.give(found, columns(_HEAD, [_row(each, now) for each in found]) if found else "no sessions")
     return Exit.done

@@ -152,9 +152,11 @@ async def _change(
 
 
 def _untouched(call: Prepared, error: EffectError) -> bool:
-    """Whether the workspace is as it was before a call that failed: it was refused, or not even begun."""
-    refused = isinstance(error, SandboxRefused) and OPERATIONS[call.capability.name] != "adopt"
-    return refused or error.code in NOT_MADE or error.code == "busy"
+    """Whether the workspace is as it was before a call that failed: it was refused, or not even begun. An adoption
+    empties it first, and is refused, or finds something busy, after that.
+    """
+    refused = isinstance(error, SandboxRefused) or error.code == "busy"
+    return error.code in NOT_MADE or (refused and OPERATIONS[call.capability.name] != "adopt")
 
 
 def _told(run: Run, command: Command, place: str, operation: str) -> dict[str, Json]:

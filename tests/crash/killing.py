@@ -14,7 +14,7 @@ import threading
 import traceback
 from pathlib import Path
 
-import tests.crash.project  # imported here once instead of in every life
+import tests.crash.workbench  # imported here once, with all of the project, instead of in every life
 from tests.crash.living import Life, life_of, live, order_of
 from tests.crash.points import Finder
 from tests.doubles.processes import Other
@@ -32,7 +32,7 @@ def live_in(server: Other, life: Life) -> int:
 
 def serve() -> None:
     """Fork a life for every line, until there are no more lines."""
-    assert tests.crash.project and Finder("port")
+    assert tests.crash.workbench and Finder("port")
     gc.collect()
     gc.freeze()
     for line in sys.stdin:

@@ -37,6 +37,7 @@ POLICY = (
     ' forbid (principal, action == Action::"capability", resource == Capability::"desk__note");'
 )
 SETTINGS = {"telemetry": {"emit_structured_events": False}}
+MODULES = ["tests.crash.project", "tests.crash.workbench"]
 
 Act = Callable[[Client, list[RunRecord]], Awaitable[bool]]
 """What the driver does when all is quiet; False when there is nothing to do but to let time pass."""
@@ -75,7 +76,7 @@ class Scenario:
         rows = [json.dumps({"id": f"r{number}", "n": number}) for number in range(6)]
         rows[3] = "this is no row"
         given = SETTINGS | {"store": store}
-        settings = project(folder, *self.script, modules=["tests.crash.project"], policy=POLICY, settings=given)
+        settings = project(folder, *self.script, modules=MODULES, policy=POLICY, settings=given)
         (folder / "sandbox").mkdir()
         (folder / "sandbox" / "coder.yaml").write_text("profile: strict\n")
         (folder / ROWS).write_text("\n".join(rows) + "\n")

@@ -58,11 +58,10 @@ BUILDER = ManifestInfo(
 class Nodes:
     """What all nodes of a test share: the folder of snapshots, what was done, where operations are held still.
 
-    `done` has (node, operation, detail) of all that reached a workspace, `begun` the programs that were started.
-    `hold` names moments such as `after exec`, the first `skips` of which are let pass; after `refuse_after` snapshots
-    there are none; `looks` are the threads in which manifests were looked up; `break_once` names an operation that
-    breaks half way, the first time.
-    """
+    `done` has (node, operation, detail) of all that reached a workspace, `begun` the programs that were started. `hold`
+    names moments such as `after exec`, the first `skips` of which are let pass; after `refuse_after` snapshots no
+    more are taken; `looks` are the threads in which manifests were looked up; `break_once` names an operation that
+    breaks half way, the first time, with `break_code`."""
 
     folder: Path
     manifests: dict[str, ManifestInfo] = field(default_factory=lambda: {one.name: one for one in (CODER, BUILDER)})
@@ -76,6 +75,7 @@ class Nodes:
     looks: list[int] = field(default_factory=list)
     refuse_after: int | None = None
     break_once: str = ""
+    break_code: str = "backend"
     now: Callable[[], int] = now_ns
 
     def node(self, name: str) -> FolderSandboxes:
@@ -120,9 +120,13 @@ class FolderBox:
     async def read(self, path: str, offset: int = 0, limit: int = 256 * 1024) -> FileContent:
         """See Box."""
         content = self._file(path).read_bytes()
-        end, size = min(len(content), offset + limit), len(content)
-        text, following = content[offset:end].decode(), end if end < size else None
-        return FileContent(path=path, size=size, text=text, offset=offset, cut=end < size, next_offset=following)
+        part = content[offset : offset + limit]
+        end = offset + len(part)
+        cut = end < len(content)
+        text = part.decode()
+        return FileContent(
+            path=path, size=len(content), text=text, offset=offset, cut=cut, next_offset=end if cut else None
+        )
 
     async def write(self, path: str, data: bytes, executable: bool = False) -> FileEntry:
         """See Box."""
@@ -192,9 +196,9 @@ class FolderBox:
             await self._nodes.moment(f"before {operation}", detail)
             note(self._folder, self.state, operation)
             yield
-            if self._nodes.break_once == f"{operation} {detail}":
+            if self._nodes.break_once in (f"{operation} {detail}", f"{operation} any"):
                 self._nodes.break_once = ""
-                raise TransientError("the backend broke", code="backend")
+                raise TransientError("the backend broke", code=self._nodes.break_code)
             self._nodes.done.append((self._node, operation, detail))
             self._settle({"generation": self.state.generation + 1})
             await self._nodes.moment(f"after {operation}", detail)
@@ -361,8 +365,7 @@ def files(tree: Path) -> dict[str, str]:
 
 
 def _fill(nodes: Nodes, snapshot_id: str, tree: Path) -> None:
-    kept = nodes.shelf / snapshot_id
-    if not kept.is_dir():
+    if not (kept := nodes.shelf / snapshot_id).is_dir():
         raise SandboxLost(f"snapshot {snapshot_id} is gone")
     shutil.copytree(kept, tree, symlinks=True)
 
@@ -377,21 +380,21 @@ def _digest(tree: Path) -> str:
 
 def _reached(order: Exec, watch: Watch) -> ExecResult:
     """The program `reach HOST PORT` asks for a way out, twice."""
-    said = ["yes" if watch.allow(order.argv[1], int(order.argv[2])) else "no" for _ in range(2)]
-    return ExecResult(exit_code=0, stdout=" ".join(said))
+    host, port = order.argv[1:3]
+    return ExecResult(exit_code=0, stdout=" ".join("yes" if watch.allow(host, int(port)) else "no" for _ in range(2)))
 
 
 async def _follow(reader: asyncio.StreamReader | None, stream: str, watch: Watch) -> bytes:
-    kept = b""
+    parts = []
     while reader is not None and (part := await reader.read(64 * 1024)):
-        kept += part
+        parts.append(part)
         watch.output(stream, part.decode("utf-8", "replace"))
-    return kept
+    return b"".join(parts)
 
 
 async def _feed(process: asyncio.subprocess.Process, order: Exec) -> None:
     if process.stdin is not None:
+        process.stdin.write(order.stdin.encode())
         with suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(order.stdin.encode())
             await process.stdin.drain()
         process.stdin.close()

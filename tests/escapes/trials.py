@@ -24,8 +24,9 @@ from retinue.sandbox.bubblewrap import Bubblewrap, find_program
 from retinue.sandbox.cgroups import find
 from retinue.sandbox.execution import Runner
 from retinue.sandbox.landlock import Landlock, version
-from retinue.sandbox.launching import Launcher, Output
+from retinue.sandbox.launching import Launcher
 from retinue.sandbox.profiles import STRICT, UNCONFINED, Limits, Profile
+from retinue.sandbox.running import Output
 from retinue.sandbox.unconfined import Unconfined
 
 State = Literal["stopped", "limited", "open"]

@@ -169,6 +169,7 @@ NETWORK: dict[str, set[str]] = {
         "sandbox.keeper",
         "sandbox.launching",
         "sandbox.proxy",
+        "sandbox.running",
         "sandbox.selftest",
         "sandbox.trial",
         "sessions.mcp.containment",

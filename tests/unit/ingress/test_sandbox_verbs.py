@@ -128,3 +128,10 @@ def test_doctor_has_a_row_for_each_manifest(place: Project, monkeypatch: pytest.
     assert coder.ok and "profile strict, reviewed by nobody" in coder.said and "hunter2" not in coder.said
     place.put("sandbox.lock", "nonsense")
     assert [check.ok for check in check_manifests(settings)] == [False]
+
+
+def test_every_character_of_a_manifest_shows_to_who_reviews_it(place: Project, retinue: Command) -> None:
+    place.manifest('files: {"sh.\\u202eyp": a}\nexclude: ["*.\\u202egol"]\nprofile: unconfined\n')
+    said = retinue("sandbox", "check", "coder", "--project", place.folder)
+    assert "\u202e" not in said.out
+    assert "files.sh.\\u{202e}yp" in said.out and "of snapshots: *.\\u{202e}gol" in said.out

@@ -195,6 +195,26 @@ async def test_a_live_box_that_fails_is_brought_back(make: Make, tmp_path: Path)
 
 
 @workflow
+async def adopting(ctx: Context, given: dict[str, Any]) -> Any:
+    """A head, a write after it, and the head adopted again."""
+    box = await ctx.sandbox("coder")
+    await box.write("log", "head")
+    head = await box.snapshot()
+    await box.write("log", "newer")
+    await box.adopt(head)
+    return await box.read("log")
+
+
+async def test_an_adoption_that_found_something_busy_has_touched_the_workspace(make: Make, tmp_path: Path) -> None:
+    """Its workspace was emptied before it waited for what it was to be filled from."""
+    world, nodes = await boxed(make, tmp_path, adopting)
+    nodes.break_once, nodes.break_code = "adopt any", "busy"
+    result = await world.run(adopting, {})
+    assert result.value == "head"
+    assert "restored" in await moves(world, result.run_id)
+
+
+@workflow
 async def numbers(ctx: Context, text: str) -> Any:
     """What a program said is what the workspace holds: it says something else each time it runs."""
     box = await ctx.sandbox("coder")

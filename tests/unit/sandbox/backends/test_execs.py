@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import pytest
 from tests.unit.sandbox.backends.doors import STAYS, Door
 
+from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import SandboxRefused
+from retinue.sandbox.execution import Ended, result
 from retinue.sandbox.locks import is_free
 from retinue.sandbox.streams import Excerpt
 
@@ -175,3 +178,21 @@ def test_a_stream_keeps_both_ends_however_it_comes(size: int) -> None:
         kept.add(whole[at : at + size])
     assert kept.text() == "abcdef\n[... 93 bytes left out ...]\nvwxyz"
     assert kept.written == 104
+
+
+def test_what_a_program_may_have_said_is_in_no_error_of_its_helper() -> None:
+    out, err = Excerpt(100), Excerpt(100)
+    err.add(b"the program said: swordfish")
+    killed = Ended(signal.SIGKILL, True, began=False, missing="", stopped="", stdout=out, stderr=err, micros=1)
+    with pytest.raises(TransientError, match=r"signal 9.*not known") as told:
+        result(killed)
+    assert "swordfish" not in str(told.value)
+
+
+def test_what_a_helper_says_is_told_in_bounds() -> None:
+    out, err = Excerpt(100_000), Excerpt(100_000)
+    err.add(b"bwrap: " + b"no " * 30_000 + b"namespaces")
+    failed = Ended(1 << 8, True, began=False, missing="", stopped="", stdout=out, stderr=err, micros=1)
+    with pytest.raises(TransientError, match=r"has not run: .*no namespaces$") as told:
+        result(failed)
+    assert len(str(told.value)) < 2_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sandbox.egress.ways import HELLO, asked, leading, server, way, yes
@@ -239,3 +240,22 @@ async def test_the_socket_is_its_users_alone() -> None:
     async with way("example.org") as path:
         assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
         assert path.stat().st_uid == os.geteuid()
+
+
+async def test_one_that_cannot_be_given_to_its_user_listens_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers: list[asyncio.AbstractServer] = []
+    start = asyncio.start_unix_server
+
+    async def noted(*arguments: Any, **options: Any) -> asyncio.AbstractServer:
+        servers.append(await start(*arguments, **options))
+        return servers[-1]
+
+    def refused(*arguments: Any) -> None:
+        raise OSError("nobody has this number")
+
+    monkeypatch.setattr(asyncio, "start_unix_server", noted)
+    monkeypatch.setattr(proxy, "_give", refused)
+    with pytest.raises(OSError, match="this number"):
+        async with way("example.org"):
+            pass
+    assert [server.is_serving() for server in servers] == [False]

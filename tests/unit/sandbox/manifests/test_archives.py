@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -185,3 +187,15 @@ def test_what_is_cut_off_or_garbage_is_refused(tree: Path, cut: int) -> None:
         unpacked(tree, b"\x1f\x8b\x08" + zlib.compress(noise))
     with refused():
         unpacked(tree, noise)
+
+
+def test_members_that_make_nothing_are_not_remembered(tree: Path) -> None:
+    member = tarfile.TarInfo("a")
+    member.type = tarfile.DIRTYPE
+    data = member.tobuf() * 50_000 + bytes(1024)
+    tracemalloc.start()
+    try:
+        assert unpacked(tree, gzip.compress(data, 1)) == {"a": ""}
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

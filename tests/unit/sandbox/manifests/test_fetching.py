@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,28 @@ async def test_a_server_that_nobody_vouches_for_is_not_believed(
     project.manifest(f"checkouts: {{x: {{from: '{server.address}/repo/.git', commit: {commit}}}}}\n")
     with pytest.raises(EffectError, match=r"(?i)certificate"):
         await materialize(project.manifests(), "coder", tmp_path / "tree", nothing_runs)
+
+
+TALKS = r"""#!/bin/sh
+head -c 60000000 /dev/zero | tr '\0' x >&2
+echo ' fatal: these are the last words' >&2
+exit 1
+"""
+
+
+async def test_what_git_or_a_server_says_is_kept_in_bounds(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = project.repository()
+    project.manifest(f"checkouts: {{x: {{from: repo, commit: {commit}}}}}\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text(TALKS)
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    tracemalloc.start()
+    try:
+        with pytest.raises(EffectError, match="fatal: these are the last words"):
+            await materialize(project.manifests(), "coder", tmp_path / "tree", nothing_runs)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

@@ -254,6 +254,16 @@ async def test_a_workspace_that_cannot_be_made_again_is_lost(node: Node, tmp_pat
     assert await asyncio.to_thread(list, work.iterdir()) == []
 
 
+async def test_a_record_names_what_a_snapshot_leaves_out_within_bounds(node: Node) -> None:
+    """It goes into the journal with every move of the sandbox."""
+    box = await node.room.create(ORDER, owner())
+    many = "for n in $(seq 1000); do echo f$n-$(printf %0200d 0); done | xargs mkfifo"
+    await said(box, "sh", "-c", many)
+    omitted = (await box.snapshot()).omitted
+    assert len(omitted) == 101 and omitted[-1] == "and more"
+    assert all(name.endswith("0 (fifo)") and len(name) <= 200 for name in omitted[:-1])
+
+
 async def test_a_secret_is_kept_by_no_snapshot(node: Node) -> None:
     box = await node.room.create(ORDER, owner())
     await said(box, "sh", "-c", "echo $WHO > leaked.txt")

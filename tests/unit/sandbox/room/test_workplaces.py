@@ -52,6 +52,23 @@ def test_a_workspace_that_cannot_be_looked_at_is_held_by_nobody(
     again.let_go()
 
 
+@pytest.mark.rule("R5")
+def test_one_whose_removal_was_cut_off_is_not_used_again(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = living.make(STATE, nobody)
+    place.tree.mkdir()
+    place.finish(STATE)
+
+    def cut_off(folder: Path) -> None:
+        place.tree.rmdir()
+        raise OSError("the process is killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(living_module, "empty_place", cut_off)
+        with pytest.raises(OSError, match="killed here"):
+            place.remove()
+    assert living.find("sbx") is None and living.remove("sbx") == 1
+
+
 def test_whoever_makes_one_while_another_removes_what_is_there_has_it(living: Living) -> None:
     over, removed, failed = threading.Event(), list[int](), list[BaseException]()
 
