@@ -21,7 +21,7 @@ def locked(path: Path, how: int, turn: Callable[[], None]) -> Iterator[None]:
     while True:
         lock = open_lock(path)
         try:
-            if try_lock(lock, how) and _is_at(lock, path):
+            if try_lock(lock, how) and is_at(lock, path):
                 yield
                 return
         finally:
@@ -44,9 +44,9 @@ def try_lock(lock: int, how: int) -> bool:
     return True
 
 
-def _is_at(lock: int, path: Path) -> bool:
+def is_at(lock: int, path: Path) -> bool:
     """Whether the path is what was locked: it may have been removed while we waited."""
     try:
-        return os.path.samestat(os.fstat(lock), path.stat())
+        return os.path.samestat(os.fstat(lock), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False

@@ -15,9 +15,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +28,7 @@ from retinue.sandbox.backends import Demand, Finding, Place, Report, Surrounding
 from retinue.sandbox.cgroups import REMEDY
 from retinue.sandbox.keeper import NO_USER
 from retinue.sandbox.profiles import MIB, Limits, Profile
+from retinue.sandbox.scratch import taken
 from retinue.sandbox.watching import DISK_SECONDS, TREE_SECONDS
 
 SECONDS = 30.0
@@ -154,7 +155,7 @@ async def try_out(attempts: Attempts, gaps: Mapping[Demand, Finding]) -> Report:
     known = (backend, version, attempts.uid, frozenset(gaps.items()))
     if known in _made:
         return _made[known]
-    with _folder() as folder:
+    with taken(how=partial(shutil.rmtree, ignore_errors=True)) as folder:
         try:
             async with asyncio.timeout(SECONDS):
                 found = await _attempt_all(attempts, folder)
@@ -313,15 +314,6 @@ def _workspace(folder: Path, uid: int | None) -> Path:
         os.chown(tree, uid, uid)
     tree.chmod(0o700)
     return tree
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="retinue-selftest-"))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager
