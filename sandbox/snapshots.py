@@ -164,7 +164,11 @@ class Snapshots:
     def _listed(self, tenant: str) -> tuple[Kept, ...]:
         shelf = self.shelf(tenant)
         found = () if shelf is None else shelf.listed()
-        kept = [Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted) for held, head in found]
+        kept = [
+            Kept(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted)
+            for held, head in found
+            if head is not None
+        ]
         return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
 
     def _exists(self, snapshot_id: str, tenant: str) -> bool:
