@@ -34,11 +34,14 @@ class Restored:
 
 
 def back_up_project(
-    settings: Settings, target: Path, *, keys: bool = True, snapshots: bool = True
+    settings: Settings, target: Path, *, keys: bool = True, snapshots: bool = True, earlier: Path | None = None
 ) -> tuple[dict[str, Any], Copied | None]:
     """Copy a project's data into `target`, which must not exist; counts of runs, frames and blobs, and what was copied
-    of snapshots (None: nothing was to be). Safe while hosts write. InvalidInput, StoreError, TransientError.
+    of snapshots (None: nothing was to be). Safe while hosts write. What the `earlier` backup has of snapshots, on the
+    same file system, is linked. InvalidInput, StoreError, TransientError.
     """
+    if earlier is not None:
+        facts_of(earlier)
     if settings.store is None:
         refuse_no_store(settings.data_folder)
     folder, place = local_snapshots(settings), settings.sandbox.snapshots
@@ -47,7 +50,7 @@ def back_up_project(
     def beside(draft: Path) -> dict[str, Any]:
         if not snapshots or place is not None:
             return {} if place is None else {_PLACE: place}
-        done.append(copy_out(folder, draft))
+        done.append(copy_out(folder, draft, earlier))
         return {_COPIED: asdict(done[0])}
 
     with held(folder) if snapshots and place is None else nullcontext():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -38,9 +39,9 @@ def backup(tmp_path: Path) -> Path:
     return folder
 
 
-def copied(store: Path, backup: Path) -> Copied:
+def copied(store: Path, backup: Path, earlier: Path | None = None) -> Copied:
     with held(store):
-        return copy_out(store, backup)
+        return copy_out(store, backup, earlier)
 
 
 async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
@@ -196,3 +197,28 @@ async def test_a_backup_waits_for_a_collection_and_not_for_ever(
         held(tmp_path / "store").__enter__()
     with held(tmp_path / "store"):
         pass
+
+
+async def test_a_copy_links_what_an_earlier_one_has(
+    snapshots: Snapshots, keys: FolderCiphers, tree: Path, backup: Path, tmp_path: Path
+) -> None:
+    """Heads and objects, of all tenants; what is damaged, missing or new in the earlier copy is copied."""
+    for number in range(30):
+        (tree / f"file-{number}").write_bytes(os.urandom(3_000))
+    for tenant in ("zeta", TENANT, "m.n"):
+        await snapshots.take(tree, tenant)
+    first = copied(tmp_path / "store", backup)
+    (tree / "new").write_bytes(os.urandom(3_000))
+    taken = (await snapshots.take(tree, TENANT)).snapshot_id
+    lost, cut = sorted((backup / "snapshots" / "zeta" / "objects").rglob("*/*"))[:2]
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    again = tmp_path / "again"
+    again.mkdir()
+    done = copied(tmp_path / "store", again, backup)
+    assert done.linked == first.files - 2 and done.files > first.files
+    shutil.rmtree(backup)
+    brought = bring_back(again, tmp_path / "new", done.files)
+    assert (brought.files, brought.bytes) == (done.files, done.bytes)
+    await Snapshots(LocalObjects(tmp_path / "new"), keys).restore(taken, TENANT, tmp_path / "back")
+    assert look(tmp_path / "back") == look(tree)
