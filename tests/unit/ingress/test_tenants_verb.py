@@ -248,6 +248,12 @@ def test_killed_anywhere_it_goes_on(point: tuple[str, str, str], retinue: Comman
     assert retinue("wait", zeta[0], "--local", "--json").json["output"] == f"{SAID} {SAID}"
 
 
+def test_what_may_be_of_the_tenant_is_told(retinue: Command, project: Path) -> None:
+    (project / ".retinue" / "sandboxes" / "work" / ("f" * 24) / "1").mkdir(parents=True)
+    done = retinue("tenants", "erase", "acme", "--yes", "--json").json
+    assert done["left"][0].startswith("1 workspaces that no record tells of and 0 plain copies")
+
+
 def test_tables_that_another_process_has_are_named(retinue: Command, project: Path) -> None:
     code = "import duckdb, sys\nheld = duckdb.connect(sys.argv[1])\nprint('held', flush=True)\nsys.stdin.readline()"
     with python(code, project / ".retinue" / "traces" / "traces.duckdb") as other:
