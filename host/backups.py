@@ -16,7 +16,7 @@ from typing import Any
 from retinue.host.moving import back_up_shared, restore_shared
 from retinue.host.sandboxes import local_snapshots
 from retinue.host.settings import Settings
-from retinue.sandbox.copying import Copied, bring_back, copy_out, held, refuse_snapshots
+from retinue.sandbox.copying import Copied, bring_back, copy_out, guarded, refuse_snapshots
 from retinue.store.backup import back_up, facts_of, refuse_no_store, refuse_store, restore
 
 _COPIED, _PLACE = "sandboxes", "snapshots_in"
@@ -53,7 +53,7 @@ def back_up_project(
         done.append(copy_out(folder, draft, earlier))
         return {_COPIED: asdict(done[0])}
 
-    with held(folder) if snapshots and place is None else nullcontext():
+    with guarded(folder) if snapshots and place is None else nullcontext():
         if settings.store is not None:
             facts = back_up_shared(settings, target, keys=keys, beside=beside)
         else:

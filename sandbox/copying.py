@@ -7,7 +7,7 @@ memory at once, whatever the size.
     snapshots/<tenant>/objects/..    chunks and blocks
     snapshots.sha256                 a line for each file, as sha256sum writes and checks it
 
-Who needs all snapshots that something names holds the store before that is read, and until the copy is made.
+Who needs all snapshots that something names guards the store before that is read, and until the copy is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import BinaryIO
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.sandbox.folders import opened, remove_tree, sync_whole
 from retinue.sandbox.locks import locked
-from retinue.sandbox.objects import HOLD, await_turn
+from retinue.sandbox.objects import GUARD, await_turn
 from retinue.sandbox.shelves import OBJECTS, TREES
 
 FOLDER, SUMS = "snapshots", "snapshots.sha256"
@@ -48,14 +48,14 @@ class Copied:
     linked: int = 0
 
 
-def held(folder: Path) -> AbstractContextManager[None]:
+def guarded(folder: Path) -> AbstractContextManager[None]:
     """Nothing goes from the store in this folder while this lasts; others may write. TransientError when somebody has
-    collected, or held it, for too long."""
-    return locked(folder / HOLD, fcntl.LOCK_EX, partial(await_turn, folder / HOLD, time.monotonic() + _PATIENCE))
+    collected, or guarded it, for too long."""
+    return locked(folder / GUARD, fcntl.LOCK_EX, partial(await_turn, folder / GUARD, time.monotonic() + _PATIENCE))
 
 
 def copy_out(folder: Path, into: Path, earlier: Path | None = None) -> Copied:
-    """Copy the store in `folder`, which is held, into the folder `into`. What an `earlier` copy has on the same file
+    """Copy the store in `folder`, which is guarded, into the folder `into`. What an `earlier` copy has on the same file
     system is linked: content never changes under a name. OSError of what is written; StoreError of what cannot be read.
     """
     snapshots = files = size = linked = 0

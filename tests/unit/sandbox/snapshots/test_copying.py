@@ -21,7 +21,7 @@ from retinue.runs.errors import InvalidInput, StoreError, TransientError
 from retinue.sandbox import copying
 from retinue.sandbox import objects as objects_module
 from retinue.sandbox.collecting import collect
-from retinue.sandbox.copying import SUMS, Copied, bring_back, copy_out, held
+from retinue.sandbox.copying import SUMS, Copied, bring_back, copy_out, guarded
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.snapshots import Snapshots
 
@@ -40,7 +40,7 @@ def backup(tmp_path: Path) -> Path:
 
 
 def copied(store: Path, backup: Path, earlier: Path | None = None) -> Copied:
-    with held(store):
+    with guarded(store):
         return copy_out(store, backup, earlier)
 
 
@@ -62,7 +62,7 @@ async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
     for number in range(6):
         into = tmp_path / f"backup-{number}"
         into.mkdir()
-        with held(tmp_path / "store"):
+        with guarded(tmp_path / "store"):
             journal = list(used)
             await asyncio.sleep(0.1)
             done = await asyncio.to_thread(copy_out, tmp_path / "store", into)
@@ -88,12 +88,12 @@ async def collected(snapshots: Snapshots, used: list[str], over: threading.Event
     return gone
 
 
-async def test_nothing_goes_while_the_store_is_held(
+async def test_nothing_goes_while_the_store_is_guarded(
     snapshots: Snapshots, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "_PATIENCE", 0.1)
     taken = (await snapshots.take(tree, TENANT)).snapshot_id
-    with held(tmp_path / "store"):
+    with guarded(tmp_path / "store"):
         for work in (collect(snapshots, TENANT, (), LATER), snapshots.erase(TENANT)):
             with pytest.raises(TransientError, match="a backup is being made or snapshots are being removed") as caught:
                 await work
@@ -127,7 +127,7 @@ async def test_what_is_brought_back_is_what_was_copied(
 
 async def test_a_store_in_which_nothing_was_kept_is_copied_too(backup: Path, tmp_path: Path) -> None:
     assert copied(tmp_path / "store", backup) == Copied()
-    assert bring_back(backup, tmp_path / "store", 0) == Copied(), "what an earlier hold left is in nobody's way"
+    assert bring_back(backup, tmp_path / "store", 0) == Copied(), "what an earlier guard left is in nobody's way"
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "gone", "unlisted", "no list", "leads out", "no text"])
@@ -194,8 +194,8 @@ async def test_a_backup_waits_for_a_collection_and_not_for_ever(
 ) -> None:
     monkeypatch.setattr(copying, "_PATIENCE", 0.1)
     with objects.collecting(TENANT), pytest.raises(TransientError, match="snapshots are being removed"):
-        held(tmp_path / "store").__enter__()
-    with held(tmp_path / "store"):
+        guarded(tmp_path / "store").__enter__()
+    with guarded(tmp_path / "store"):
         pass
 
 
