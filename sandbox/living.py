@@ -137,8 +137,11 @@ class Living:
     def rest_left(self) -> int:
         """Unmount the workspaces that killed processes have left mounted; how many they were. What they hold stays, as
         when their owners had let go of them."""
-        left = {place.parent for place in mounted_below(self._folder)} if self._folder.is_dir() else set()
-        return sum(map(_rest, sorted(left)))
+        if not self._folder.is_dir():
+            return 0
+        top = self._folder.resolve()
+        left = {place.relative_to(top).parts[:2] for place in mounted_below(top)}
+        return sum(_rest(top.joinpath(*parts)) for parts in sorted(left) if len(parts) == 2)
 
     def all(self) -> Iterator[str]:
         """The ids of the sandboxes that have a workspace here."""
@@ -159,25 +162,27 @@ class Living:
 def _take_newest(of_sandbox: Path) -> tuple[Path | None, int | None]:
     """The newest workspace of a sandbox and its lock, None when somebody has it. Who only puts what was left to rest is
     waited for."""
-    if not of_sandbox.is_dir():
+    try:
+        with _locked(of_sandbox):
+            newest = max(_numbered(of_sandbox), key=lambda folder: int(folder.name), default=None)
+            return newest, None if newest is None else _try_lock(newest)
+    except FileNotFoundError:
         return None, None
-    with _locked(of_sandbox):
-        newest = max(_numbered(of_sandbox), key=lambda folder: int(folder.name), default=None)
-        return newest, None if newest is None else _try_lock(newest)
 
 
 def _rest(folder: Path) -> bool:
     """Whether nobody had a workspace, so that nothing stays mounted in it."""
-    if not folder.name.isdecimal() or not folder.is_dir():
-        return False
-    with _locked(folder.parent):
-        lock = _try_lock(folder)
-        if lock is None:
-            return False
-        try:
-            rest_place(folder)
-        finally:
-            os.close(lock)
+    try:
+        with _locked(folder.parent):
+            lock = _try_lock(folder)
+            if lock is None:
+                return False
+            try:
+                rest_place(folder)
+            finally:
+                os.close(lock)
+    except FileNotFoundError:
+        return False  # it was removed meanwhile, mounts and all
     return True
 
 
