@@ -49,16 +49,30 @@ async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
 ) -> None:
     """What plays the journal is a list of the two newest snapshots: nothing else is in use, and all is old."""
     used = [(await snapshots.take(tree, TENANT)).snapshot_id]
-    over = threading.Event()
+    retired: set[str] = set()
+    taking, over, enough = asyncio.Lock(), threading.Event(), asyncio.Event()
 
     async def take() -> None:
         while not over.is_set():
             (tree / "changing").write_bytes(os.urandom(50_000))
-            used[:] = [*used[-1:], (await snapshots.take(tree, TENANT)).snapshot_id]
+            async with taking:
+                taken = (await snapshots.take(tree, TENANT)).snapshot_id
+                retired.update(used[:-1])
+                used[:] = [*used[-1:], taken]
             await asyncio.sleep(0)
 
-    collector = asyncio.create_task(collected(snapshots, used, over))
-    taker = asyncio.create_task(take())
+    async def clean() -> None:
+        gone = 0
+        while not over.is_set():
+            async with taking:  # what is taken later is younger than this, and what is not stands in the list
+                before = clock.now_ns() - 50_000_000
+                stays = {kept.snapshot_id for kept in await snapshots.listed(TENANT)} - retired
+            gone += len((await collect(snapshots, TENANT, stays, before)).snapshots)
+            if gone > 5:
+                enough.set()
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(take()), asyncio.create_task(clean())]
     for number in range(6):
         into = tmp_path / f"backup-{number}"
         into.mkdir()
@@ -73,19 +87,9 @@ async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
             await found.restore(snapshot_id, TENANT, tmp_path / f"back-{number}-{snapshot_id[-8:]}")
         for kept in await found.listed(TENANT):
             await found.restore(kept.snapshot_id, TENANT, tmp_path / f"all-{number}-{kept.snapshot_id[-8:]}")
+    await asyncio.wait_for(enough.wait(), 60)
     over.set()
-    await taker
-    assert await collector > 5, "nothing was collected: the test shows nothing"
-
-
-async def collected(snapshots: Snapshots, used: list[str], over: threading.Event) -> int:
-    """Collect all the time what is not among the used, but for what was taken in the last half second."""
-    gone = 0
-    while not over.is_set():
-        before = clock.now_ns() - 500_000_000
-        gone += len((await collect(snapshots, TENANT, list(used), before)).snapshots)
-        await asyncio.sleep(0)
-    return gone
+    await asyncio.gather(*tasks)
 
 
 async def test_nothing_goes_while_the_store_is_guarded(
