@@ -16,7 +16,7 @@ from typing import Any
 from retinue.host.moving import back_up_shared, restore_shared
 from retinue.host.sandboxes import local_snapshots
 from retinue.host.settings import Settings
-from retinue.sandbox.copying import Copied, bring_back, copy_out, held, refuse_snapshots
+from retinue.sandbox.copying import Copied, bring_back, copy_out, guarded, refuse_snapshots
 from retinue.store.backup import back_up, facts_of, refuse_no_store, refuse_store, restore
 
 _COPIED, _PLACE = "sandboxes", "snapshots_in"
@@ -34,11 +34,14 @@ class Restored:
 
 
 def back_up_project(
-    settings: Settings, target: Path, *, keys: bool = True, snapshots: bool = True
+    settings: Settings, target: Path, *, keys: bool = True, snapshots: bool = True, earlier: Path | None = None
 ) -> tuple[dict[str, Any], Copied | None]:
     """Copy a project's data into `target`, which must not exist; counts of runs, frames and blobs, and what was copied
-    of snapshots (None: nothing was to be). Safe while hosts write. InvalidInput, StoreError, TransientError.
+    of snapshots (None: nothing was to be). Safe while hosts write. What the `earlier` backup has of snapshots, on the
+    same file system, is linked. InvalidInput, StoreError, TransientError.
     """
+    if earlier is not None:
+        facts_of(earlier)
     if settings.store is None:
         refuse_no_store(settings.data_folder)
     folder, place = local_snapshots(settings), settings.sandbox.snapshots
@@ -47,10 +50,10 @@ def back_up_project(
     def beside(draft: Path) -> dict[str, Any]:
         if not snapshots or place is not None:
             return {} if place is None else {_PLACE: place}
-        done.append(copy_out(folder, draft))
+        done.append(copy_out(folder, draft, earlier))
         return {_COPIED: asdict(done[0])}
 
-    with held(folder) if snapshots and place is None else nullcontext():
+    with guarded(folder) if snapshots and place is None else nullcontext():
         if settings.store is not None:
             facts = back_up_shared(settings, target, keys=keys, beside=beside)
         else:

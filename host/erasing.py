@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from retinue.host import clock
-from retinue.host.sandbox_keeping import Sweeping
 from retinue.host.sandboxes import bases_of, living_of, open_snapshots, this_node
 from retinue.host.settings import Settings
 from retinue.runs.contracts import Json, RunRequest
@@ -91,14 +90,16 @@ async def erase_tenant(settings: Settings, store: Store, order: Order) -> Erased
     pins = await store.sandbox_records.pins(order.tenant)
     for pin in pins:
         await store.sandbox_records.unpin(pin.tenant_id, pin.name)
-    workspaces = await _sweep(settings, store)
+    workspaces, unknown = await _sweep(settings, store)
     bases = bases_of(settings)
     gone = await asyncio.to_thread(bases.erase, order.tenant)
     snapshots = open_snapshots(settings, store)
     size = await asyncio.to_thread(snapshots.objects.usage, order.tenant)
     await snapshots.erase(order.tenant)
     tables = await asyncio.to_thread(_remove_tables, settings)
-    left = _in_use(await asyncio.to_thread(bases.kept, order.tenant)) + (() if tables is not None else _busy(settings))
+    left = _in_use(unknown, await asyncio.to_thread(bases.kept, order.tenant)) + (
+        () if tables is not None else _busy(settings)
+    )
     left += await _come_meanwhile(store, order.tenant) + beyond(settings)
     done = Erased(order.tenant, key, size, workspaces, gone, len(pins), bool(tables), left)
     await store.tenants.tell(_told(settings, order, {"event": "erased", **_facts(done)}), of=None)
@@ -125,12 +126,13 @@ def beyond(settings: Settings) -> tuple[str, ...]:
     )
 
 
-async def _sweep(settings: Settings, store: Store) -> int:
-    """Remove the workspaces of this node that are done with: no run of the tenant goes on."""
+async def _sweep(settings: Settings, store: Store) -> tuple[int, int]:
+    """Remove the workspaces of this node that are done with, as all of the tenant are; how many they were, and how many
+    there are that no record tells of: their owner died early."""
     living = living_of(settings)
     here = await asyncio.to_thread(lambda: list(living.all()))
-    done = await Sweeping(store, this_node()).done(here) if here else []
-    return sum([await asyncio.to_thread(living.remove, sandbox_id) for sandbox_id in done])
+    done, unknown = await store.sandbox_records.done_with(here, this_node())
+    return sum([await asyncio.to_thread(living.remove, sandbox_id) for sandbox_id in sorted(done)]), len(unknown)
 
 
 def _remove_tables(settings: Settings) -> bool | None:
@@ -148,12 +150,12 @@ def _busy(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _in_use(kept: list[str]) -> tuple[str, ...]:
-    if not kept:
+def _in_use(workspaces: int, copies: list[str]) -> tuple[str, ...]:
+    if not workspaces and not copies:
         return ()
     return (
-        f"{len(kept)} plain copies of snapshots in the data folder, on which a workspace stands that nobody knows: "
-        "they go with it within some minutes where a host runs; then give the same command again",
+        f"{workspaces} workspaces that no record tells of and {len(copies)} plain copies of snapshots, here in "
+        "data/sandboxes: they may be of this tenant, and go within ten minutes where a host of the project runs",
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.host import clock
-from retinue.host.sandboxes import bases_of, open_snapshots, this_node
+from retinue.host.sandboxes import bases_of, open_snapshots, sweep_left, this_node
 from retinue.host.sandboxing import sandboxing_of
 from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
@@ -140,6 +140,7 @@ class SandboxDuty:
             if self._room is not None:
                 await self._room.sweep(self._sweeping.done)
                 await drop_lost_bases(self._settings, self._store)
+                await asyncio.to_thread(sweep_left, self._settings)
             if await asyncio.to_thread(_is_due, self._mark):
                 await self._collect()
         except (RetinueError, OSError) as error:

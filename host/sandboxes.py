@@ -27,8 +27,9 @@ from retinue.sandbox.packing import Cipher
 from retinue.sandbox.remote import RemoteObjects
 from retinue.sandbox.room import Parts, Room
 from retinue.sandbox.rules import Quota, Rules
+from retinue.sandbox.scratch import sweep_temporary
 from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.tiers import Tiers
+from retinue.sandbox.tiers import Tiers, sweep_trials
 from retinue.sandbox.users import Users
 from retinue.store.liveness import boot_id
 from retinue.store.objects import split_url
@@ -104,6 +105,14 @@ def living_of(settings: Settings) -> Living:
 def bases_of(settings: Settings) -> Bases:
     """The snapshots that this node has as plain folders."""
     return Bases(settings.data_folder / "sandboxes" / "cache", boot_id(), BASES)
+
+
+def sweep_left(settings: Settings) -> int:
+    """Remove the temporary folders of sandboxes that killed processes have left, of this user or of one that it gives
+    to sandboxes; how many they were. Blocking."""
+    first, last = sandboxing_of(settings).users or (0, -1)
+    trials = sweep_trials(settings.data_folder / "sandboxes" / "cache")
+    return trials + sweep_temporary(lambda uid: uid == os.geteuid() or first <= uid <= last)
 
 
 def this_node() -> str:

@@ -11,7 +11,7 @@ point leaves whole snapshots, and objects that the next collection removes.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 
 from retinue.sandbox.objects import Held
@@ -37,11 +37,12 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """What stays, and the lists that go, each as it was seen."""
+    """What stays, and the lists that go, each as it was seen; `erased` are those that nobody can read any more."""
 
-    needed: frozenset[str]
-    kept: frozenset[str]
-    doomed: dict[str, Held]
+    needed: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
+    doomed: dict[str, Held] = field(default_factory=dict)
+    erased: tuple[Held, ...] = ()
 
 
 async def collect(
@@ -62,10 +63,11 @@ def _collect(snapshots: Snapshots, tenant: str, how: tuple[frozenset[str], int, 
     if shelf is None or not snapshots.objects.exists(tenant):
         return Collected()
     in_use, older_than_ns, dry = how
-    marks = _mark(shelf, in_use, older_than_ns, _Marks(frozenset(), frozenset(), {}), stop)
+    marks = _mark(shelf, in_use, older_than_ns, _Marks(), stop)
     with snapshots.objects.collecting(tenant):
         marks = _mark(shelf, in_use, older_than_ns, marks, stop)
         loose = [held for held in snapshots.objects.list(tenant, OBJECTS) if held.key not in marks.needed]
+        loose += marks.erased
         size = sum(held.size for held in [*loose, *marks.doomed.values()])
         found = Collected(tuple(sorted(marks.doomed)), len(loose), size, len(marks.kept))
         if not dry:
@@ -79,14 +81,17 @@ def _collect(snapshots: Snapshots, tenant: str, how: tuple[frozenset[str], int, 
 
 def _mark(shelf: Shelf, in_use: frozenset[str], older_than_ns: int, before: _Marks, stop: Event) -> _Marks:
     """What stays; what `before` has marked is not read again."""
-    needed, kept, doomed = set(before.needed), set[str](), dict[str, Held]()
+    needed, kept, doomed, erased = set(before.needed), set[str](), dict[str, Held](), list[Held]()
     for held, head in shelf.listed():
         if stop.is_set():
             raise Stopped
+        if head is None:
+            erased.append(held)
+            continue
         if head.snapshot_id not in in_use and held.written_ns < older_than_ns:
             doomed[head.snapshot_id] = held
             continue
         kept.add(head.snapshot_id)
         if head.snapshot_id not in before.kept:
             needed |= shelf.needs(head.snapshot_id)
-    return _Marks(frozenset(needed), frozenset(kept), doomed)
+    return _Marks(frozenset(needed), frozenset(kept), doomed, tuple(erased))

@@ -7,7 +7,7 @@ memory at once, whatever the size.
     snapshots/<tenant>/objects/..    chunks and blocks
     snapshots.sha256                 a line for each file, as sha256sum writes and checks it
 
-Who needs all snapshots that something names holds the store before that is read, and until the copy is made.
+Who needs all snapshots that something names guards the store before that is read, and until the copy is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import BinaryIO
 from retinue.runs.errors import InvalidInput, StoreError
 from retinue.sandbox.folders import opened, remove_tree, sync_whole
 from retinue.sandbox.locks import locked
-from retinue.sandbox.objects import HOLD, await_turn
+from retinue.sandbox.objects import GUARD, await_turn
 from retinue.sandbox.shelves import OBJECTS, TREES
 
 FOLDER, SUMS = "snapshots", "snapshots.sha256"
@@ -39,34 +39,40 @@ _PATIENCE = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy holds: snapshots, files (their heads and objects), and the bytes of these."""
+    """What a copy holds: snapshots, files (their heads and objects), the bytes of these, and how many of the files it
+    shares with an earlier copy."""
 
     snapshots: int = 0
     files: int = 0
     bytes: int = 0
+    linked: int = 0
 
 
-def held(folder: Path) -> AbstractContextManager[None]:
+def guarded(folder: Path) -> AbstractContextManager[None]:
     """Nothing goes from the store in this folder while this lasts; others may write. TransientError when somebody has
-    collected, or held it, for too long."""
-    return locked(folder / HOLD, fcntl.LOCK_EX, partial(await_turn, folder / HOLD, time.monotonic() + _PATIENCE))
+    collected, or guarded it, for too long."""
+    return locked(folder / GUARD, fcntl.LOCK_EX, partial(await_turn, folder / GUARD, time.monotonic() + _PATIENCE))
 
 
-def copy_out(folder: Path, into: Path) -> Copied:
-    """Copy the store in `folder`, which is held, into the folder `into`. OSError of what is written; StoreError of what
-    cannot be read."""
-    snapshots = files = size = 0
+def copy_out(folder: Path, into: Path, earlier: Path | None = None) -> Copied:
+    """Copy the store in `folder`, which is guarded, into the folder `into`. What an `earlier` copy has on the same file
+    system is linked: content never changes under a name. OSError of what is written; StoreError of what cannot be read.
+    """
+    snapshots = files = size = linked = 0
+    known = _Known(earlier)
     (into / FOLDER).mkdir(mode=0o700)
     with (into / SUMS).open("x", encoding="ascii") as sums:
         for part in (TREES, OBJECTS):
             for source in _files(folder, part):
-                place = source.relative_to(folder)
-                digest, length = _copy(source, into / FOLDER / place)
+                place = str(source.relative_to(folder))
+                shared = known.link(place, source, into / FOLDER / place)
+                digest, length = shared or _copy(source, into / FOLDER / place)
                 sums.write(f"{digest}  {FOLDER}/{place}\n")
                 snapshots, files, size = snapshots + (part == TREES), files + 1, size + length
+                linked += shared is not None
     with opened(into) as fd:
         sync_whole(fd)
-    return Copied(snapshots, files, size)
+    return Copied(snapshots, files, size, linked)
 
 
 def bring_back(backup: Path, folder: Path, expected: int) -> Copied:
@@ -124,6 +130,35 @@ def _lines(sums: Path) -> Iterator[tuple[str, str]]:
                 yield found[1], found[2]
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise StoreError(f"{sums} cannot be read: {error}; {_REMEDY}") from None
+
+
+class _Known:
+    """The files of an earlier copy, which are read along with those of the store: both are in the same order."""
+
+    def __init__(self, backup: Path | None) -> None:
+        self._backup = backup
+        self._lines = iter(()) if backup is None or not (backup / SUMS).exists() else _lines(backup / SUMS)
+        self._next: tuple[str, str] | None = next(self._lines, None)
+
+    def link(self, place: str, source: Path, target: Path) -> tuple[str, int] | None:
+        """Let the copy of a file be the earlier one; its sha256 and length, None where that cannot be."""
+        while self._next is not None and _order(self._next[1]) < _order(place):
+            self._next = next(self._lines, None)
+        if self._backup is None or self._next is None or self._next[1] != place:
+            return None
+        try:
+            earlier, length = self._backup / FOLDER / place, source.stat().st_size
+            if earlier.stat().st_size != length:
+                return None
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.link(earlier, target)
+        except OSError:
+            return None
+        return self._next[0], length
+
+
+def _order(place: str) -> tuple[bool, list[str]]:
+    return f"/{OBJECTS}/" in place, place.split("/")
 
 
 def _files(folder: Path, part: str) -> Iterator[Path]:

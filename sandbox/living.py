@@ -23,6 +23,7 @@ from retinue.runs.sandboxes import SandboxState
 from retinue.sandbox.emptying import TREE, empty_place, rest_place, wake_place
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.locks import is_at, try_lock
+from retinue.sandbox.mounts import mounted_below
 
 _STATE, _LOCK = "state.json", "lock"
 
@@ -119,8 +120,7 @@ class Living:
 
     def find(self, sandbox_id: str) -> Workplace | None:
         """The newest workspace of a sandbox, if nobody has it and what it says of itself can be believed."""
-        newest = max(_numbered(self._folder / sandbox_id), key=lambda folder: int(folder.name), default=None)
-        lock = None if newest is None else _try_lock(newest)
+        newest, lock = _take_newest(self._folder / sandbox_id)
         if newest is None or lock is None:
             return None
         with ExitStack() as stack:
@@ -141,10 +141,40 @@ class Living:
                 of_sandbox.rmdir()
         return removed
 
+    def rest_left(self) -> int:
+        """Unmount the workspaces that killed processes have left mounted; how many they were. What they hold stays, as
+        when their owners had let go of them."""
+        if not self._folder.is_dir():
+            return 0
+        top = self._folder.resolve()
+        left = {place.relative_to(top).parts[:2] for place in mounted_below(top)}
+        return sum(_rest(top.joinpath(*parts)) for parts in sorted(left) if len(parts) == 2)
+
     def all(self) -> Iterator[str]:
         """The ids of the sandboxes that have a workspace here."""
         if self._folder.is_dir():
             yield from sorted(entry.name for entry in self._folder.iterdir() if entry.is_dir())
+
+
+def _take_newest(of_sandbox: Path) -> tuple[Path | None, int | None]:
+    """The newest workspace of a sandbox and its lock, None when somebody has it. Who only puts what was left to rest is
+    waited for."""
+    with _locked(of_sandbox):
+        newest = max(_numbered(of_sandbox), key=lambda folder: int(folder.name), default=None)
+        return newest, None if newest is None else _try_lock(newest)
+
+
+def _rest(folder: Path) -> bool:
+    """Whether nobody had a workspace, so that nothing stays mounted in it. One that was removed meanwhile is none."""
+    with _locked(folder.parent):
+        lock = _try_lock(folder)
+        if lock is None:
+            return False
+        try:
+            rest_place(folder)
+        finally:
+            os.close(lock)
+    return True
 
 
 def _numbered(of_sandbox: Path) -> list[Path]:

@@ -57,6 +57,6 @@ def is_free(path: Path) -> bool:
 def is_at(lock: int, path: Path) -> bool:
     """Whether the path is what was locked: it may have been removed while we waited."""
     try:
-        return os.path.samestat(os.fstat(lock), path.stat())
+        return os.path.samestat(os.fstat(lock), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False

@@ -30,7 +30,7 @@ _LONGEST = 180
 _DRAFTS = "tmp"
 _PATIENCE, _PAUSE = 60.0, 0.02
 """Seconds that a lock is waited for, and between two looks at it."""
-HOLD = "hold.lock"
+GUARD = "guard.lock"
 """Beside the tenants' folders, none of which has a dot in its name: shared by those who remove objects, held alone by
 whoever needs all of them to stay."""
 
@@ -195,8 +195,8 @@ class LocalObjects:
 
     @contextmanager
     def collecting(self, tenant: str) -> Iterator[None]:
-        """See Objects. What waits for the hold has nothing that keeps writers waiting."""
-        with _held(self._folder / HOLD, fcntl.LOCK_SH), _held(self._of(tenant) / "lock", fcntl.LOCK_EX):
+        """See Objects. What waits for the guard has nothing that keeps writers waiting."""
+        with _held(self._folder / GUARD, fcntl.LOCK_SH), _held(self._of(tenant) / "lock", fcntl.LOCK_EX):
             yield
 
     def erase(self, tenant: str) -> None:
@@ -306,7 +306,7 @@ def _held(path: Path, how: int) -> AbstractContextManager[None]:
 def await_turn(path: Path, until: float) -> None:
     """Wait a moment for others to let go of the store; TransientError when it is later than `until` (monotonic s)."""
     if time.monotonic() > until:
-        who = "a backup is being made or snapshots are being removed" if path.name == HOLD else "others use them"
+        who = "a backup is being made or snapshots are being removed" if path.name == GUARD else "others use them"
         raise TransientError(
             f"the store of snapshots is in use: {path} stays locked, {who}; try again when that has ended",
             code="snapshots_busy",

@@ -6,15 +6,14 @@ Owns the sizes of the parts. Installs no packages and runs no program of the pro
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from retinue.sandbox.building import Builder
-from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.loading import Loaded
 from retinue.sandbox.materializing import Fetched, fetch_all, steps
+from retinue.sandbox.scratch import take
 from retinue.sandbox.sources import Sources
 from retinue.sandbox.threads import in_thread
 
@@ -35,7 +34,8 @@ async def preview(loaded: Loaded, sources: Sources, remote: bool = False) -> lis
 
     Raises what making it would: SandboxRefused, PermanentError, TransientError, ConfigError.
     """
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp))
+    scratch = await asyncio.to_thread(take)
+    folder = scratch.folder
     try:
         work, into = folder / "work", folder / "tree"
         for each in (work, into):
@@ -45,7 +45,7 @@ async def preview(loaded: Loaded, sources: Sources, remote: bool = False) -> lis
         missing = [path for path in loaded.manifest.checkouts if path not in fetched]
         return [*(Part(f"checkouts.{path}", note="fetched when it is made") for path in missing), *parts]
     finally:
-        await asyncio.shield(asyncio.to_thread(remove_tree, folder))
+        await asyncio.shield(asyncio.to_thread(scratch.remove))
 
 
 def _measured(loaded: Loaded, sources: Sources, into: Path, fetched: Fetched, stop: Event) -> list[Part]:

@@ -12,15 +12,14 @@ import asyncio
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.heads import CHUNKED, Refused, chunk_length, parse_head, passed_on, place_of, target_of
 from retinue.sandbox.hosts import Listed, may_lead_to, parse_listed
 from retinue.sandbox.profiles import Profile
+from retinue.sandbox.scratch import take
 
 MOST_AT_ONCE = 64
 LARGEST_HEAD = 64 * 1024
@@ -39,19 +38,19 @@ async def way_out(profile: Profile, allow: Allow, uid: int | None) -> AsyncItera
     if profile.network != "listed":
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="retinue-"))
-    path = folder / "proxy"
+    scratch = take()
+    path = scratch.folder / "proxy"
     proxy = Proxy(tuple(parse_listed(host) for host in profile.hosts), allow, os.geteuid() if uid is None else uid)
     try:
         server = await asyncio.start_unix_server(proxy.serve, path, limit=LARGEST_HEAD)
         try:
-            await asyncio.to_thread(_give, folder, path, uid)
+            await asyncio.to_thread(_give, scratch.folder, path, uid)
             yield path
         finally:
             server.close()
             await proxy.end()
     finally:
-        await asyncio.shield(asyncio.to_thread(remove_tree, folder))
+        await asyncio.shield(asyncio.to_thread(scratch.remove))
 
 
 def _give(folder: Path, path: Path, uid: int | None) -> None:

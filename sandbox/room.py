@@ -151,11 +151,13 @@ class Room:
         self._parts.let_go()
 
     async def sweep(self, done: Callable[[list[str]], Awaitable[list[str]]]) -> int:
-        """Remove the workspaces of sandboxes that are `done` with here, as it says of their ids; how many it were."""
+        """Remove the workspaces of sandboxes that are `done` with here, as it says of their ids; how many it were. What
+        killed processes have left mounted of others is unmounted."""
         here = await asyncio.to_thread(lambda: list(self._parts.living.all()))
         removed = 0
         for sandbox_id in await done(here) if here else []:
             removed += await asyncio.to_thread(self._parts.living.remove, sandbox_id)
+        await asyncio.to_thread(self._parts.living.rest_left)
         return removed
 
     async def _decided(self, name: str) -> ManifestInfo:

@@ -14,9 +14,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +27,7 @@ from retinue.sandbox.backends import Demand, Finding, Place, Report, Surrounding
 from retinue.sandbox.locks import is_free
 from retinue.sandbox.profiles import MIB, Limits, Profile
 from retinue.sandbox.remedies import remedy
+from retinue.sandbox.scratch import taken
 
 SECONDS = 30.0
 """Bound of a whole self-test; on a quiet machine it takes about two."""
@@ -135,7 +136,7 @@ async def try_out(attempts: Attempts, gaps: Mapping[Demand, Finding]) -> Report:
     known = (backend, version, attempts.uid, frozenset(gaps.items()))
     if known in _made:
         return _made[known]
-    with _folder() as folder:
+    with taken(how=partial(shutil.rmtree, ignore_errors=True)) as folder:
         try:
             async with asyncio.timeout(SECONDS):
                 found = await _attempt_all(attempts, folder)
@@ -249,15 +250,6 @@ def _workspace(folder: Path, uid: int | None) -> Path:
         os.chown(tree, uid, uid)
     tree.chmod(0o700)
     return tree
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="retinue-selftest-"))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager

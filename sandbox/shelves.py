@@ -57,15 +57,19 @@ class Shelf:
         """Somebody begins to use a snapshot: its time of grace begins anew. False when it is not kept."""
         return self._objects.refresh(self._tenant, self.head_key(snapshot_id))
 
-    def listed(self) -> Iterator[tuple[Held, Head]]:
-        """All snapshots. SandboxLost when one of them is damaged: whoever collects must not take it for none."""
+    def listed(self) -> Iterator[tuple[Held, Head | None]]:
+        """All snapshots; None for what an earlier key of the tenant had sealed, which was destroyed: it was erased.
+
+        SandboxLost when one of them is damaged: whoever collects must not take it for none.
+        """
         for held in self._objects.list(self._tenant, TREES):
             try:
-                text = self._unpacked(held.key, LARGEST_HEAD)
-                head = decode_head(text)
+                head: Head | None = decode_head(self._unpacked(held.key, LARGEST_HEAD))
             except FileNotFoundError:
                 continue  # deleted since it was listed
-            except (Damaged, BadTree, Erased) as error:
+            except Erased:
+                head = None
+            except (Damaged, BadTree) as error:
                 raise _damaged(f"(kept as {held.key})", "the head of its list of files", error) from None
             yield held, head
 

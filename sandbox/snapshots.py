@@ -165,6 +165,7 @@ class Snapshots:
         kept = [
             KeptSnapshot(head.snapshot_id, head.entries, head.bytes, held.written_ns, head.omitted)
             for held, head in found
+            if head is not None
         ]
         return tuple(sorted(kept, key=lambda each: (each.written_ns, each.snapshot_id)))
 

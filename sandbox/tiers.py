@@ -30,6 +30,7 @@ from retinue.sandbox.mounts import mount_overlay
 from retinue.sandbox.restoring import Restore, restore
 from retinue.sandbox.rules import Quota
 from retinue.sandbox.scanning import remember, scan
+from retinue.sandbox.scratch import sweep, taken
 from retinue.sandbox.shelves import Shelf, missing
 from retinue.sandbox.snapshots import Snapshots
 from retinue.sandbox.stat_cache import cache_of, copy_cache
@@ -40,6 +41,7 @@ ORDER = (OVERLAYFS, BTRFS, REFLINK, COPY)
 """The fastest first."""
 _TREES = 4
 """Lists of files that are kept in memory."""
+_TRIAL = ".trial-"
 _WANTED = 1_000
 """Snapshots of which it is known that they were wanted before."""
 
@@ -216,19 +218,26 @@ _WAYS: dict[str, Callable[[Base, Job], None]] = {
 def _works(tier: str, cache: Path, uid: int | None) -> bool:
     """A real attempt with a small base, in the folder where bases are."""
     make_closed(cache)
-    trial = cache / f".trial-{os.urandom(6).hex()}"
-    for each in (trial, trial / "base", trial / "base" / "users"):
-        make_private(each)
-    spot = Spot(trial / "place", uid)
-    spot.folder.mkdir(mode=0o711)
-    try:
-        return _holds(tier, trial / "base", spot)
-    except (OSError, _Unfit):
-        return False
-    finally:
-        remove_place(spot.folder)
-        remove_place(trial / "base")
-        remove_tree(trial)
+    with taken(cache, _TRIAL, _remove_trial) as trial:
+        for each in (trial / "base", trial / "base" / "users"):
+            make_private(each)
+        spot = Spot(trial / "place", uid)
+        spot.folder.mkdir(mode=0o711)
+        try:
+            return _holds(tier, trial / "base", spot)
+        except (OSError, _Unfit):
+            return False
+
+
+def sweep_trials(cache: Path) -> int:
+    """Remove the attempts that killed processes have left where bases are, with all that is mounted in them."""
+    return sweep(cache, _TRIAL, lambda uid: uid == os.geteuid(), _remove_trial)
+
+
+def _remove_trial(trial: Path) -> None:
+    remove_place(trial / "place")
+    remove_place(trial / "base")
+    remove_tree(trial)
 
 
 def _holds(tier: str, folder: Path, spot: Spot) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,11 +26,14 @@ _FOLDER = click.Path(path_type=Path, resolve_path=True)
 @click.argument("target", type=_FOLDER)
 @click.option("--without-keys", is_flag=True, help="Leave the keys out: nobody can read the contents without them.")
 @click.option("--without-snapshots", is_flag=True, help="Leave the snapshots of workspaces out.")
-async def backup_command(terminal: Terminal, target: Path, without_keys: bool, without_snapshots: bool) -> Exit:
+@click.option("--link-dest", type=_FOLDER, metavar="EARLIER", help="Link snapshots that this backup has: saves space.")
+async def backup_command(
+    terminal: Terminal, target: Path, without_keys: bool, without_snapshots: bool, link_dest: Path | None
+) -> Exit:
     """Copy the project's data into the new folder TARGET, as of one moment; runs may go on meanwhile."""
     settings = terminal.settings()
-    what = {"keys": not without_keys, "snapshots": not without_snapshots}
-    counts, copied = await asyncio.to_thread(back_up_project, settings, target, **what)
+    work = partial(back_up_project, keys=not without_keys, snapshots=not without_snapshots, earlier=link_dest)
+    counts, copied = await asyncio.to_thread(work, settings, target)
     place = settings.sandbox.snapshots
     keys = "without keys" if without_keys else "with keys: keep it as safe as they are"
     text = f"{counts['runs']:,} runs, {counts['frames']:,} frames, {counts['blobs']:,} blobs{_with(copied)} in {target}"
@@ -62,7 +66,8 @@ async def restore_command(terminal: Terminal, backup: Path, without_snapshots: b
 def _with(copied: Copied | None) -> str:
     if copied is None:
         return ""
-    return f", {counted(copied.snapshots, 'snapshot')} of workspaces ({copied.bytes:,} bytes)"
+    shared = f", {counted(copied.linked, 'file')} linked" if copied.linked else ""
+    return f", {counted(copied.snapshots, 'snapshot')} of workspaces ({copied.bytes:,} bytes{shared})"
 
 
 def _notes(done: Restored, place: str | None) -> Iterator[str]:

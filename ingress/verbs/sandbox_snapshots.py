@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from retinue.host.sandbox_keeping import Sweeping, collect_snapshots, keeping_of
-from retinue.host.sandboxes import open_sandboxes, this_node
+from retinue.host.sandboxes import open_sandboxes, sweep_left, this_node
 from retinue.host.sandboxing import sandboxing_of
 from retinue.ingress.boxes import Boxes, Source
 from retinue.ingress.controls import open_controls
@@ -68,6 +68,7 @@ async def gc_command(
             room = open_sandboxes(settings, store)
             workspaces = await room.sweep(Sweeping(store, this_node()).done)
             await room.close()
+            await asyncio.to_thread(sweep_left, settings)
     said = {name: _facts(each) for name, each in found.items()}
     terminal.give({"dry_run": dry_run, "tenants": said, "workspaces": workspaces}, _gc_text(found, workspaces, dry_run))
     return Exit.done

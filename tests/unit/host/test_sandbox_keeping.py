@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
 
 import pytest
+from tests.doubles.processes import python
 from tests.doubles.shapes import START, host, new_run, own, said
 
 from retinue.host import sandbox_keeping
@@ -173,3 +175,30 @@ async def test_plain_copies_of_what_was_erased_on_another_node_go(tmp_path: Path
 def plain(into: Path) -> Tree:
     into.mkdir()
     return scan(into)
+
+
+LEAVES = """
+import sys
+from pathlib import Path
+from retinue.sandbox.scratch import take
+print("left", take().folder, take(Path(sys.argv[1]), ".trial-").folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.promise("E4")
+async def test_a_round_removes_what_a_killed_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, cache = tmp_path / "tmp", tmp_path / ".retinue" / "sandboxes" / "cache"
+    for folder in (temporary, cache):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    async with at(tmp_path) as (settings, store, _):
+        duty = SandboxDuty(settings, store, open_sandboxes(settings, store))
+        with python(LEAVES, cache) as other:
+            left = [Path(word) for word in other.wait_for("left").split()[1:]]
+            await duty.round()
+            assert all(folder.is_dir() for folder in left)
+            other.kill()
+            await duty.round()
+            assert not any(folder.exists() for folder in left)

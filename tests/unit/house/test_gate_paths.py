@@ -74,6 +74,8 @@ DOORS: dict[str, set[str]] = {
     },
     # A live sandbox: in the operations that the gateway calls, which are given it by the step.
     "box": {"sessions.sandbox_operations:box_of", "runs.effects.sandboxed:_change"},
+    # A key is destroyed: in the erasure of a tenant, which is refused while runs go on, and is on record.
+    "destroy": {"host.erasing:erase_tenant"},
     # The memories of agents: in the steps that ask the gate's stage `memory`; a person may list and forget.
     "memories": {
         "runs.effects.memory:_port",
@@ -256,6 +258,7 @@ PLANTED = {
     "a tool run by hand": "def f(tool, arguments, caller):\n    return tool.invoke(arguments, caller, None)",
     "a probe by hand": "def f(tool, arguments, caller):\n    return tool.invoke_probe(arguments, caller)",
     "a model past the gate": "async def f(client, request):\n    return await client.complete(request, None)",
+    "a key destroyed by hand": "def f(vault, tenant):\n    return vault.destroy(tenant)",
     "models in hand": "def f(services):\n    return services.models",
     "sandboxes in hand": "def f(services):\n    return services.sandboxes",
     "a sandbox by hand": "async def f(link, order):\n    return await link.box.exec(order)",

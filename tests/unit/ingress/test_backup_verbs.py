@@ -188,6 +188,10 @@ def test_a_run_finds_its_workspace_where_all_but_the_backup_was_lost(
         run_id = parked(client, "works")
     made = retinue("backup", tmp_path / "copy", "--json").json
     assert made["snapshots"]["snapshots"] >= 1 and made["snapshots"]["bytes"] > 0 and made["snapshots_in"] is None
+    later = retinue("backup", tmp_path / "later", "--link-dest", tmp_path / "copy")
+    assert later.code == Exit.done and "files linked) in" in later.out
+    assert retinue("backup", tmp_path / "third", "--link-dest", tmp_path / "mine").code == Exit.usage
+    shutil.rmtree(tmp_path / "later")
     again = tmp_path / "again"
     shutil.copytree(working, again, ignore=shutil.ignore_patterns(".retinue"))
     os.chdir(again)

@@ -25,7 +25,7 @@ from retinue.ingress.terminal import Terminal
 from retinue.runs.contracts import Status
 from retinue.runs.control import SnapshotPin
 from retinue.sandbox import objects
-from retinue.sandbox.copying import held
+from retinue.sandbox.copying import guarded
 from retinue.sandbox.scanning import scan
 from retinue.sandbox.trees import Tree
 
@@ -198,7 +198,7 @@ def test_what_a_backup_holds_back_is_erased_when_the_command_is_given_again(
     retinue: Command, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_PATIENCE", 0.1)
-    with held(project / ".retinue" / "sandboxes" / "snapshots"):
+    with guarded(project / ".retinue" / "sandboxes" / "snapshots"):
         said = retinue("tenants", "erase", "acme", "--yes")
         assert said.code != Exit.done and "a backup is being made" in said.err
     assert retinue("tenants", "erase", "acme", "--yes", "--json").json["snapshot_bytes"] > 0
@@ -246,6 +246,12 @@ def test_killed_anywhere_it_goes_on(point: tuple[str, str, str], retinue: Comman
     assert names == ["zeta"] and not (project / ".retinue" / "keys" / "acme.key").exists()
     zeta = runs_of(retinue, "zeta")
     assert retinue("wait", zeta[0], "--local", "--json").json["output"] == f"{SAID} {SAID}"
+
+
+def test_what_may_be_of_the_tenant_is_told(retinue: Command, project: Path) -> None:
+    (project / ".retinue" / "sandboxes" / "work" / ("f" * 24) / "1").mkdir(parents=True)
+    done = retinue("tenants", "erase", "acme", "--yes", "--json").json
+    assert done["left"][0].startswith("1 workspaces that no record tells of and 0 plain copies")
 
 
 def test_tables_that_another_process_has_are_named(retinue: Command, project: Path) -> None:

@@ -204,3 +204,18 @@ async def test_killed_at_any_moment_it_leaves_whole_snapshots(
         assert again.snapshot_id == used
     await collect(snapshots, TENANT, {used}, LATER)
     assert set(kept_keys(objects, TENANT)) == shelf.needs(used)
+
+
+async def test_what_an_earlier_key_had_sealed_goes_when_the_tenant_has_come_back(
+    snapshots: Snapshots, objects: LocalObjects, keys: FolderCiphers, tree: Path, tmp_path: Path
+) -> None:
+    """As on a node that was not reached when the tenant was erased: it is no damage, and keeps nothing from going."""
+    await three(snapshots, tree)
+    keys.vault.destroy(TENANT)
+    taken = (await snapshots.take(tree, TENANT)).snapshot_id
+    assert [kept.snapshot_id for kept in await snapshots.listed(TENANT)] == [taken]
+    done = await collect(snapshots, TENANT, {taken}, LATER)
+    assert (done.snapshots, done.kept) == ((), 1) and done.objects > 3
+    shelf = snapshots.shelf(TENANT)
+    assert shelf is not None and set(kept_keys(objects, TENANT)) == shelf.needs(taken)
+    await snapshots.restore(taken, TENANT, tmp_path / "back")

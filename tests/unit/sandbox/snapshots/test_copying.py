@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -20,7 +21,7 @@ from retinue.runs.errors import InvalidInput, StoreError, TransientError
 from retinue.sandbox import copying
 from retinue.sandbox import objects as objects_module
 from retinue.sandbox.collecting import collect
-from retinue.sandbox.copying import SUMS, Copied, bring_back, copy_out, held
+from retinue.sandbox.copying import SUMS, Copied, bring_back, copy_out, guarded
 from retinue.sandbox.objects import LocalObjects
 from retinue.sandbox.snapshots import Snapshots
 
@@ -38,9 +39,9 @@ def backup(tmp_path: Path) -> Path:
     return folder
 
 
-def copied(store: Path, backup: Path) -> Copied:
-    with held(store):
-        return copy_out(store, backup)
+def copied(store: Path, backup: Path, earlier: Path | None = None) -> Copied:
+    with guarded(store):
+        return copy_out(store, backup, earlier)
 
 
 async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
@@ -48,20 +49,34 @@ async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
 ) -> None:
     """What plays the journal is a list of the two newest snapshots: nothing else is in use, and all is old."""
     used = [(await snapshots.take(tree, TENANT)).snapshot_id]
-    over = threading.Event()
+    retired: set[str] = set()
+    taking, over, enough = asyncio.Lock(), threading.Event(), asyncio.Event()
 
     async def take() -> None:
         while not over.is_set():
             (tree / "changing").write_bytes(os.urandom(50_000))
-            used[:] = [*used[-1:], (await snapshots.take(tree, TENANT)).snapshot_id]
+            async with taking:
+                taken = (await snapshots.take(tree, TENANT)).snapshot_id
+                retired.update(used[:-1])
+                used[:] = [*used[-1:], taken]
             await asyncio.sleep(0)
 
-    collector = asyncio.create_task(collected(snapshots, used, over))
-    taker = asyncio.create_task(take())
+    async def clean() -> None:
+        gone = 0
+        while not over.is_set():
+            async with taking:  # what is taken later is younger than this, and what is not stands in the list
+                before = clock.now_ns() - 50_000_000
+                stays = {kept.snapshot_id for kept in await snapshots.listed(TENANT)} - retired
+            gone += len((await collect(snapshots, TENANT, stays, before)).snapshots)
+            if gone > 5:
+                enough.set()
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(take()), asyncio.create_task(clean())]
     for number in range(6):
         into = tmp_path / f"backup-{number}"
         into.mkdir()
-        with held(tmp_path / "store"):
+        with guarded(tmp_path / "store"):
             journal = list(used)
             await asyncio.sleep(0.1)
             done = await asyncio.to_thread(copy_out, tmp_path / "store", into)
@@ -72,27 +87,17 @@ async def test_a_copy_has_all_that_was_named_while_others_take_and_collect(
             await found.restore(snapshot_id, TENANT, tmp_path / f"back-{number}-{snapshot_id[-8:]}")
         for kept in await found.listed(TENANT):
             await found.restore(kept.snapshot_id, TENANT, tmp_path / f"all-{number}-{kept.snapshot_id[-8:]}")
+    await asyncio.wait_for(enough.wait(), 60)
     over.set()
-    await taker
-    assert await collector > 5, "nothing was collected: the test shows nothing"
+    await asyncio.gather(*tasks)
 
 
-async def collected(snapshots: Snapshots, used: list[str], over: threading.Event) -> int:
-    """Collect all the time what is not among the used, but for what was taken in the last half second."""
-    gone = 0
-    while not over.is_set():
-        before = clock.now_ns() - 500_000_000
-        gone += len((await collect(snapshots, TENANT, list(used), before)).snapshots)
-        await asyncio.sleep(0)
-    return gone
-
-
-async def test_nothing_goes_while_the_store_is_held(
+async def test_nothing_goes_while_the_store_is_guarded(
     snapshots: Snapshots, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "_PATIENCE", 0.1)
     taken = (await snapshots.take(tree, TENANT)).snapshot_id
-    with held(tmp_path / "store"):
+    with guarded(tmp_path / "store"):
         for work in (collect(snapshots, TENANT, (), LATER), snapshots.erase(TENANT)):
             with pytest.raises(TransientError, match="a backup is being made or snapshots are being removed") as caught:
                 await work
@@ -126,7 +131,7 @@ async def test_what_is_brought_back_is_what_was_copied(
 
 async def test_a_store_in_which_nothing_was_kept_is_copied_too(backup: Path, tmp_path: Path) -> None:
     assert copied(tmp_path / "store", backup) == Copied()
-    assert bring_back(backup, tmp_path / "store", 0) == Copied(), "what an earlier hold left is in nobody's way"
+    assert bring_back(backup, tmp_path / "store", 0) == Copied(), "what an earlier guard left is in nobody's way"
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "gone", "unlisted", "no list", "leads out", "no text"])
@@ -193,6 +198,31 @@ async def test_a_backup_waits_for_a_collection_and_not_for_ever(
 ) -> None:
     monkeypatch.setattr(copying, "_PATIENCE", 0.1)
     with objects.collecting(TENANT), pytest.raises(TransientError, match="snapshots are being removed"):
-        held(tmp_path / "store").__enter__()
-    with held(tmp_path / "store"):
+        guarded(tmp_path / "store").__enter__()
+    with guarded(tmp_path / "store"):
         pass
+
+
+async def test_a_copy_links_what_an_earlier_one_has(
+    snapshots: Snapshots, keys: FolderCiphers, tree: Path, backup: Path, tmp_path: Path
+) -> None:
+    """Heads and objects, of all tenants; what is damaged, missing or new in the earlier copy is copied."""
+    for number in range(30):
+        (tree / f"file-{number}").write_bytes(os.urandom(3_000))
+    for tenant in ("zeta", TENANT, "m.n"):
+        await snapshots.take(tree, tenant)
+    first = copied(tmp_path / "store", backup)
+    (tree / "new").write_bytes(os.urandom(3_000))
+    taken = (await snapshots.take(tree, TENANT)).snapshot_id
+    lost, cut = sorted((backup / "snapshots" / "zeta" / "objects").rglob("*/*"))[:2]
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    again = tmp_path / "again"
+    again.mkdir()
+    done = copied(tmp_path / "store", again, backup)
+    assert done.linked == first.files - 2 and done.files > first.files
+    shutil.rmtree(backup)
+    brought = bring_back(again, tmp_path / "new", done.files)
+    assert (brought.files, brought.bytes) == (done.files, done.bytes)
+    await Snapshots(LocalObjects(tmp_path / "new"), keys).restore(taken, TENANT, tmp_path / "back")
+    assert look(tmp_path / "back") == look(tree)
