@@ -11,7 +11,7 @@ import click
 from retinue.host.sandbox_keeping import Sweeping, collect_snapshots, keeping_of
 from retinue.host.sandboxes import open_sandboxes, this_node
 from retinue.host.sandboxing import sandboxing_of
-from retinue.ingress.boxes import Boxes, Source
+from retinue.ingress.boxes import Boxes, Source, check_manifest, check_pin
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import counted
@@ -102,22 +102,27 @@ async def import_command(
         raise click.UsageError("--pin NAME and --manifest NAME belong together: give both or none")
     settings = terminal.settings()
     owner = tenant or settings.tenant
+    if pin is not None and manifest is not None:
+        check_pin(pin, settings)
+        check_manifest(manifest, settings)
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
-        if manifest is not None and (await boxes.source(manifest, tenant=tenant)).snapshot is not None:
-            raise InvalidInput(f"--manifest {manifest!r} is no manifest: `retinue sandbox check` explains what one is")
         quota = Quota(store_bytes=(await asyncio.to_thread(sandboxing_of, settings)).snapshot_bytes)
         done = await import_(boxes.snapshots, file, owner, quota)
+        before = None
         if pin is not None and manifest is not None:
-            await boxes.pin(pin, Source(owner, manifest, done.snapshot_id))
+            before = await boxes.pin(pin, Source(owner, manifest, done.snapshot_id))
     said = {"snapshot": done.snapshot_id, "entries": done.entries, "bytes": done.bytes, "pin": pin}
     terminal.give(said, done.snapshot_id)
+    if before is not None:
+        terminal.note(f"{pin} was {before.snapshot_id}, pinned by {before.by}")
     return Exit.done
 
 
 def _changes_text(found: Changes) -> str:
     lines = [f"+ {path}" for path in found.added] + [f"- {path}" for path in found.removed]
     lines += [f"~ {path}" for path in found.changed]
+    lines = [line.replace("\n", "\\n") for line in lines]
     return "\n".join(sorted(lines, key=lambda line: line[2:])) or "no difference"
 
 
