@@ -4,6 +4,7 @@ runtime."""
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -56,10 +57,12 @@ async def gc_command(
 ) -> Exit:
     """Remove snapshots that no run which goes on, or has ended not long ago, and no pin needs; then what no snapshot
     needs, and the workspaces on this machine that are done with. What was taken in the last minute stays."""
+    if dry_run and unpin is not None:
+        raise click.UsageError("--dry-run takes out no pin: leave out --unpin, or --dry-run")
     settings = terminal.settings()
     async with open_controls(settings) as client:
         store = client.store
-        if unpin is not None and not dry_run:
+        if unpin is not None:
             gone = await store.sandbox_records.unpin(tenant or settings.tenant, unpin)
             terminal.note(f"pin {unpin} of {gone.snapshot_id} is taken out")
         found = await collect_snapshots(keeping_of(settings, store, keep, dry_run), tenant)
@@ -80,6 +83,9 @@ async def gc_command(
 async def export_command(terminal: Terminal, source: str, file: Path, tenant: str | None) -> Exit:
     """Write the snapshot that SOURCE stands for to FILE (.tar.zst), in plain: whoever has the file can read it."""
     settings = terminal.settings()
+    folder = (await asyncio.to_thread(file.absolute)).parent
+    if not await asyncio.to_thread(os.access, folder, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{file} cannot be written in {folder}: make that folder, or name another")
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
         found = await boxes.source(source, tenant=tenant)

@@ -182,6 +182,8 @@ def test_what_is_said_wrong_is_told_before_anything_runs(project: Path, retinue:
         (("snapshot", kept, "--manifest", "nope", "--pin", "p"), "there is no such manifest"),
         (("import", "x.tar.zst", "--pin", "Bad", "--manifest", "coder"), "a pin's name is"),
         (("restore", kept, str(tmp_path / "none" / "out"), "--local"), "make that folder"),
+        (("export", kept, str(tmp_path / "none" / "x.tar.zst")), "make that folder"),
+        (("gc", "--unpin", "nope", "--dry-run"), "takes out no pin"),
         (("list", "--pins", "--status", "open"), "neither --run nor --status"),
     ):
         said = retinue("sandbox", *arguments)
