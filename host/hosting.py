@@ -64,6 +64,7 @@ class Host:
         self._store = store
         self._services = services
         self._active: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
+        self._carried: set[asyncio.Task[None]] = set()
         self._stranded: list[tuple[LeasedRun, str | None]] = []
         self._unsure = False
         self._sessions_seen = -1
@@ -211,7 +212,10 @@ class Host:
     def _begin(self, leased: LeasedRun) -> None:
         run_id = leased.request.run_id
         execution = Execution(leased, self._services, self.info)
-        self._active[run_id] = (execution, asyncio.create_task(self._carry(execution, leased)))
+        task = asyncio.create_task(self._carry(execution, leased))
+        self._active[run_id] = (execution, task)
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
 
     async def _carry(self, execution: Execution, leased: LeasedRun) -> None:
         run_id = leased.request.run_id
@@ -302,10 +306,11 @@ class Host:
                 return
 
     async def _let_go(self) -> None:
-        tasks = [task for _, task in self._active.values()]
-        for task in tasks:
+        """Stop carrying runs; what one that has ended leaves behind, such as its workspaces, is let go of to the end,
+        which is bounded."""
+        for _, task in self._active.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._carried, return_exceptions=True)
         try:
             await self._store.retire(self.info.host_id)
         except StoreError as error:

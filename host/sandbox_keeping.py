@@ -27,6 +27,8 @@ from retinue.sandbox.snapshots import Snapshots
 from retinue.store.store import Store
 
 _LOG = logging.getLogger("retinue.host")
+FIRST = 5.0
+"""Seconds after which a process looks for the first time: it may not live for a minute, and none before it did."""
 SWEEP = 60.0
 """Seconds between two looks at the workspaces of this node."""
 COLLECT = 3_600.0
@@ -130,9 +132,11 @@ class SandboxDuty:
 
     async def tend_for_ever(self) -> None:
         """A round now and then, for ever."""
+        pause = FIRST
         while self._room is not None:
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(pause)
             await self.round()
+            pause = SWEEP
 
     async def round(self) -> None:
         """Sweep; collect when nobody on this node has done so for a while. Logs what fails."""

@@ -88,15 +88,20 @@ class Boxes:
     async def source(self, text: str, manifest: str | None = None, tenant: str | None = None) -> Source:
         """What a name stands for: a snapshot's id, a pin, a manifest, or a sandbox, which stands for its head.
 
-        `manifest` is what is opened under instead of what is known. UnknownName for what is none of these.
+        `manifest` is what is opened under instead of what is known. UnknownName for what is none of these, and for what
+        is another tenant's; InvalidInput for a `manifest` that cannot be meant.
         """
         owner = tenant or self._settings.tenant
+        if manifest is not None:
+            check_manifest(manifest, self._settings)
         if _SNAPSHOT.fullmatch(text):
             return await self._snapshot(owner, text, manifest)
         pins = {pin.name: pin for pin in await self._store.sandbox_records.pins(owner)}
         if text in pins:
             return Source(owner, manifest or pins[text].manifest, pins[text].snapshot_id)
         if text in manifests_of(self._settings).names():
+            if manifest not in (None, text):
+                raise InvalidInput(f"--manifest {manifest!r}: {text!r} is a manifest itself: name one of both")
             return Source(owner, text)
         try:
             found = await self._store.sandbox_records.get(text)
@@ -104,8 +109,11 @@ class Boxes:
             raise UnknownName(
                 f"{error}; nor is it a manifest, a pin (`--pins` lists them) or a snapshot (s1- and 64 hex digits)"
             ) from None
-        if tenant is not None and found.tenant_id != tenant:
-            raise UnknownName(f"sandbox {found.state.sandbox_id} is not of tenant {tenant!r}")
+        if found.tenant_id != owner:
+            raise UnknownName(
+                f"sandbox {found.state.sandbox_id} is of tenant {found.tenant_id!r} and not of {owner!r}: say --tenant "
+                f"{found.tenant_id}"
+            )
         return _of(found, manifest)
 
     async def shown(self, sandbox_id: str) -> Shown:
@@ -121,8 +129,11 @@ class Boxes:
                     _tell(entry, moves, lost)
         return Shown(record=record, kept=kept, moves=tuple(moves[-_NEWEST:]), lost_execs=tuple(lost))
 
-    async def pin(self, name: str, source: Source) -> SnapshotPin:
-        """Keep a snapshot under a name. InvalidInput for what cannot be one; SandboxLost when it is not there."""
+    async def pin(self, name: str, source: Source) -> SnapshotPin | None:
+        """Keep a snapshot under a name; the pin that it takes the place of, if another snapshot had that name.
+
+        InvalidInput for what cannot be a name; SandboxLost when the snapshot is not there.
+        """
         check_pin(name, self._settings)
         await self.snapshots.tree(source.kept, source.tenant)
         pin = SnapshotPin(
@@ -133,8 +144,9 @@ class Boxes:
             at=clock.now_ns(),
             by=self._settings.principal,
         )
+        before = {each.name: each for each in await self._store.sandbox_records.pins(source.tenant)}.get(name)
         await self._store.sandbox_records.pin(pin)
-        return pin
+        return before if before is not None and before.snapshot_id != pin.snapshot_id else None
 
     async def _snapshot(self, tenant: str, snapshot_id: str, manifest: str | None) -> Source:
         if manifest is not None:
@@ -144,6 +156,13 @@ class Boxes:
             return Source(tenant, pinned[0].manifest, snapshot_id)
         used = await self._store.sandbox_records.sandbox_with(tenant, snapshot_id)
         return Source(tenant, used.state.manifest if used is not None else "", snapshot_id)
+
+
+def check_manifest(name: str, settings: Settings) -> None:
+    """UnknownName for a `--manifest` that is none."""
+    names = manifests_of(settings).names()
+    if name not in names:
+        raise UnknownName(f"--manifest {name!r}: there is no such manifest; there are: {', '.join(names) or 'none'}")
 
 
 def check_pin(name: str, settings: Settings) -> None:

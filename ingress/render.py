@@ -63,9 +63,9 @@ def short(run_id: str) -> str:
     return run_id[-SHOWN:]
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned table; long cells are cut, line ends become spaces."""
-    cells = [list(head), *([cut(" ".join(text.split()), CELL) for text in row] for row in rows)]
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], cell: int = CELL) -> str:
+    """An aligned table; cells that are longer than `cell` characters are cut, line ends become spaces."""
+    cells = [list(head), *([cut(" ".join(text.split()), cell) for text in row] for row in rows)]
     wide = [max(_width(row[place]) for row in cells) for place in range(len(head))]
     lines = [
         "  ".join(text + " " * (size - _width(text)) for text, size in zip(row, wide, strict=True)).rstrip()

@@ -61,7 +61,7 @@ REMEDY: dict[StopReason, str] = {
     StopReason.budget_exhausted: "`retinue retry RUN --budget ...` goes on with more",
     StopReason.invalid_decision: "retry, or use a model that follows the decision protocol",
     StopReason.policy_denied: "change the request or the policy, then submit again",
-    StopReason.tool_failure: "repair the tool, then retry",
+    StopReason.tool_failure: "repair the tool or what it was given, then retry",
     StopReason.model_failure: "check the model endpoint, then retry",
     StopReason.output_rejected: "retry, or loosen the output schema",
     StopReason.side_effect_unknown: "find out whether the effect happened before anything is repeated",

@@ -4,6 +4,7 @@ that the gate is asked and the journal has it."""
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ async def exec_command(terminal: Terminal, source: str, argv: tuple[str, ...], *
     result = ExecResult.model_validate(work["result"])
     terminal.give({"run_id": done.run_id, **work}, None)
     terminal.piece(result.stdout)
-    terminal.aside(result.stderr)
+    terminal.aside(result.stderr if result.stderr.endswith("\n") or not result.stderr else f"{result.stderr}\n")
     if work["snapshot"]:
         terminal.note(f"kept as {work['snapshot']}")
     if not result.ok:
@@ -103,11 +104,12 @@ async def snapshot_command(terminal: Terminal, source: str, pin: str | None, **o
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
         tree = await boxes.snapshots.tree(found.kept, found.tenant)
-        if pin is not None:
-            await boxes.pin(pin, found)
+        before = await boxes.pin(pin, found) if pin is not None else None
     said: dict[str, Json] = {"snapshot": found.kept, "manifest": found.manifest, "run_id": run_id, "pin": pin}
     terminal.give(said | {"entries": len(tree.entries), "bytes": tree.bytes}, found.kept)
     terminal.note(f"{counted(len(tree.entries), 'name')}, {tree.bytes:,} bytes" + (f"; pinned as {pin}" * bool(pin)))
+    if before is not None:
+        terminal.note(f"{pin} was {before.snapshot_id}, pinned by {before.by}")
     return Exit.done
 
 
@@ -122,6 +124,8 @@ async def restore_command(terminal: Terminal, source: str, folder: Path, **optio
     target = await asyncio.to_thread(folder.absolute)
     if await asyncio.to_thread(target.exists):
         raise InvalidInput(f"{folder} is there already: name a folder that is not")
+    if not await asyncio.to_thread(os.access, target.parent, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{folder} cannot be made in {target.parent}: make that folder, or name another")
     found = await _source(terminal, source, options)
     done = await _run(terminal, found, {"keep": found.snapshot is None}, options["local"])
     if done.value is None:
@@ -154,6 +158,9 @@ async def fork_command(terminal: Terminal, source: str, count: int, argv: tuple[
         for number, (work, result) in enumerate(zip(done.works, results, strict=True))
     ]
     terminal.give({"run_id": done.run_id, "forks": done.works}, "\n".join(lines))
+    for number, result in enumerate(results):
+        if result is not None and not result.ok and result.stderr.strip():
+            terminal.note(f"{number}: {result.stderr.strip().splitlines()[-1]}")
     return Exit.done if all(result is None or result.ok for result in results) else Exit.failed
 
 

@@ -21,6 +21,8 @@ from retinue.runs.sandboxes import SandboxState, SandboxStatus
 _HEAD = ("SANDBOX", "RUN", "NAME", "MANIFEST", "STATUS", "GENERATION", "HEAD", "FLAGS", "FOR", "CAUSE")
 _PINS = ("PIN", "TENANT", "SNAPSHOT", "MANIFEST", "BY", "SINCE")
 _SHORT = 15
+_WHOLE = 80
+"""Characters of a cell with the id of a snapshot, which is to be copied."""
 _FLAGS = ("can_resume", "can_snapshot", "must_recreate")
 
 
@@ -33,7 +35,7 @@ async def list_command(terminal: Terminal, pins: bool, **wanted: Any) -> Exit:
     """List sandboxes, newest first: open and lost ones, unless --all or a --status says otherwise."""
     async with open_controls(terminal.settings()) as client:
         if pins:
-            return await _list_pins(terminal, client, wanted["tenant"])
+            return await _list_pins(terminal, client, wanted)
         asked = await wanted_by(client, SandboxStatus, wanted)
         found = await client.store.sandbox_records.listed(SandboxQuery(manifest=wanted["manifest"], **asked))
     now = now_ns()
@@ -52,10 +54,15 @@ async def show_command(terminal: Terminal, sandbox: str) -> Exit:
     return Exit.done
 
 
-async def _list_pins(terminal: Terminal, client: Controls, tenant: str | None) -> Exit:
-    found = await client.store.sandbox_records.pins(tenant)
+async def _list_pins(terminal: Terminal, client: Controls, wanted: dict[str, Any]) -> Exit:
+    if wanted["run"] is not None or wanted["status"] is not None:
+        raise click.UsageError("--pins lists snapshots, which have neither --run nor --status: leave them out")
+    pins = await client.store.sandbox_records.pins(wanted["tenant"])
+    found = [pin for pin in pins if wanted["manifest"] in (None, pin.manifest)][: wanted["limit"]]
     rows = [[pin.name, pin.tenant_id, pin.snapshot_id, pin.manifest, pin.by, moment(pin.at)] for pin in found]
-    terminal.give(found, columns(_PINS, rows) if rows else "no pins: `retinue sandbox snapshot SOURCE --pin NAME`")
+    terminal.give(
+        found, columns(_PINS, rows, _WHOLE) if rows else "no pins: `retinue sandbox snapshot SOURCE --pin NAME`"
+    )
     return Exit.done
 
 

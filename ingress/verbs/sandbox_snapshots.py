@@ -4,6 +4,7 @@ runtime."""
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import click
 from retinue.host.sandbox_keeping import Sweeping, collect_snapshots, keeping_of
 from retinue.host.sandboxes import open_sandboxes, sweep_left, this_node
 from retinue.host.sandboxing import sandboxing_of
-from retinue.ingress.boxes import Boxes, Source
+from retinue.ingress.boxes import Boxes, Source, check_manifest, check_pin
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import counted
@@ -56,10 +57,12 @@ async def gc_command(
 ) -> Exit:
     """Remove snapshots that no run which goes on, or has ended not long ago, and no pin needs; then what no snapshot
     needs, and the workspaces on this machine that are done with. What was taken in the last minute stays."""
+    if dry_run and unpin is not None:
+        raise click.UsageError("--dry-run takes out no pin: leave out --unpin, or --dry-run")
     settings = terminal.settings()
     async with open_controls(settings) as client:
         store = client.store
-        if unpin is not None and not dry_run:
+        if unpin is not None:
             gone = await store.sandbox_records.unpin(tenant or settings.tenant, unpin)
             terminal.note(f"pin {unpin} of {gone.snapshot_id} is taken out")
         found = await collect_snapshots(keeping_of(settings, store, keep, dry_run), tenant)
@@ -81,6 +84,9 @@ async def gc_command(
 async def export_command(terminal: Terminal, source: str, file: Path, tenant: str | None) -> Exit:
     """Write the snapshot that SOURCE stands for to FILE (.tar.zst), in plain: whoever has the file can read it."""
     settings = terminal.settings()
+    folder = (await asyncio.to_thread(file.absolute)).parent
+    if not await asyncio.to_thread(os.access, folder, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{file} cannot be written in {folder}: make that folder, or name another")
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
         found = await boxes.source(source, tenant=tenant)
@@ -103,22 +109,27 @@ async def import_command(
         raise click.UsageError("--pin NAME and --manifest NAME belong together: give both or none")
     settings = terminal.settings()
     owner = tenant or settings.tenant
+    if pin is not None and manifest is not None:
+        check_pin(pin, settings)
+        check_manifest(manifest, settings)
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
-        if manifest is not None and (await boxes.source(manifest, tenant=tenant)).snapshot is not None:
-            raise InvalidInput(f"--manifest {manifest!r} is no manifest: `retinue sandbox check` explains what one is")
         quota = Quota(store_bytes=(await asyncio.to_thread(sandboxing_of, settings)).snapshot_bytes)
         done = await import_(boxes.snapshots, file, owner, quota)
+        before = None
         if pin is not None and manifest is not None:
-            await boxes.pin(pin, Source(owner, manifest, done.snapshot_id))
+            before = await boxes.pin(pin, Source(owner, manifest, done.snapshot_id))
     said = {"snapshot": done.snapshot_id, "entries": done.entries, "bytes": done.bytes, "pin": pin}
     terminal.give(said, done.snapshot_id)
+    if before is not None:
+        terminal.note(f"{pin} was {before.snapshot_id}, pinned by {before.by}")
     return Exit.done
 
 
 def _changes_text(found: Changes) -> str:
     lines = [f"+ {path}" for path in found.added] + [f"- {path}" for path in found.removed]
     lines += [f"~ {path}" for path in found.changed]
+    lines = [line.replace("\n", "\\n") for line in lines]
     return "\n".join(sorted(lines, key=lambda line: line[2:])) or "no difference"
 
 

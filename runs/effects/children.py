@@ -84,9 +84,12 @@ async def _fill(run: Run, command: Command, plan: _Plan, group: Group) -> Budget
             exhausted=page.exhausted,
         )
         intents = () if command.key in run.history.intents else (_intent(run, command, plan),)
-        written = run.write(*intents, *_letters(run, page), spawn=spawn)
+        before, written = written, run.write(*intents, *_letters(run, page), spawn=spawn)
         group = _grown(group, spawn)
         run.take_group(group)
+        await asyncio.sleep(0)  # a host that makes many is not to be taken for dead, or deaf to signals
+        if before is not None:
+            await before
     if written is not None:
         await written
     if written is not None or starved is not None or command.key not in run.news.groups:

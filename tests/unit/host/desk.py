@@ -126,3 +126,10 @@ async def _pass(name: str) -> str:
 async def heavy(ctx: Context, _: Any) -> str:
     """Needs what few places have."""
     return "done"
+
+
+@workflow
+async def boxed(ctx: Context, given: str) -> str:
+    box = await ctx.sandbox("plain")
+    await box.write("a", given)
+    return str(await box.read("a"))

@@ -21,6 +21,7 @@ from retinue.runs.contracts import Branch, Status
 from retinue.runs.control import RunQuery
 from retinue.runs.errors import StoreBroken, StoreBusy, StoreFull
 from retinue.runs.ownership import LeasedRun, NewRun
+from retinue.sandbox.room import Room
 from retinue.store.sqlite import SqliteStore
 
 _BOUND = 20.0
@@ -105,6 +106,26 @@ async def test_a_host_drives_a_parent_and_its_children(place: Place) -> None:
         assert (record.status, record.pid) == ("completed", host.info.pid)
     children = await place.store.list_runs(RunQuery(parent_run_id=run_id, limit=100))
     assert len(children) == 50 and {child.status for child in children} == {Status.completed}
+
+
+@pytest.mark.promise("E2")
+async def test_a_host_that_stops_lets_go_of_what_ended_runs_leave_behind(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "plain.yaml").write_text("profile: unconfined\n")
+    release = Room.release
+
+    async def slowly(room: Room, run_id: str, ended: bool) -> None:
+        await asyncio.sleep(0.1 * ended)
+        await release(room, run_id, ended)
+
+    monkeypatch.setattr(Room, "release", slowly)
+    async with place.hosting():
+        result = await place.ended(await place.submit("boxed", "it"))
+        assert result.value == "it", result.error
+    work = tmp_path / ".retinue" / "sandboxes" / "work"
+    assert work.is_dir() and not any(work.rglob("tree")), "the run has ended, and its workspace is gone"
 
 
 async def test_a_host_with_little_room_takes_little_at_once(place: Place) -> None:

@@ -142,6 +142,27 @@ async def test_a_round_sweeps_and_collects_once_an_hour(tmp_path: Path, monkeypa
         await room.close()
 
 
+async def test_a_process_that_lives_shortly_tidies_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_keeping, "FIRST", 0.0)
+    async with at(tmp_path) as (settings, store, _):
+        room = open_sandboxes(settings, store)
+        left = tmp_path / ".retinue" / "sandboxes" / "work" / "gone" / "1"
+        left.mkdir(parents=True)
+        (left / "lock").touch()
+        await store.submit([new_run("first")])
+        owner = await own(store, "first")
+        await owner.append(said("opened"), sandboxes=(SandboxRow(state("gone", node="elsewhere"), "t" * 32),))
+        tending = asyncio.create_task(SandboxDuty(settings, store, room).tend_for_ever())
+        async with asyncio.timeout(10):
+            while True:
+                if not left.exists():
+                    break
+                await asyncio.sleep(0.01)
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
+        await room.close()
+
+
 async def test_a_round_survives_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,11 +31,14 @@ def test_dead_letters_have_one_shape_whatever_was_given_up(retinue: Command, pro
     run, refused = letters["2", None], letters[None, 3]
     assert (run["kind"], run["agent"], run["reason"], run["code"]) == ("run", "line", "tool_failure", "missing")
     assert (run["message"], run["retryable"], run["attempts"]) == ("no map of bad b", False, 1)
-    assert run["helps"] == "repair the tool, then retry"
+    assert run["helps"] == "repair the tool or what it was given, then retry"
     assert (refused["kind"], refused["agent"], refused["reason"], refused["job"]) == ("input", "line", "not_json", made)
     assert refused["source"].endswith("rows.jsonl") and "run the corrected lines as a batch" in refused["helps"]
     text = retinue("dlq", "list", "--limit", "2")
-    assert "more: --limit shows more of them" in text.out and "repair the tool, then retry" in text.out
+    assert (
+        "more: --limit shows more of them" in text.out
+        and "repair the tool or what it was given, then retry" in text.out
+    )
     assert retinue("dlq", "show", refused["id"], "--json").json["input"] == "{half\n"
     assert '"bad b"' in retinue("dlq", "show", run["id"]).out
     said = retinue("dlq", "redrive", refused["id"])

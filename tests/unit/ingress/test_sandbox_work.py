@@ -162,3 +162,41 @@ def test_what_is_not_there_is_told(project: Path, retinue: Command) -> None:
     ):
         said = retinue("sandbox", *arguments)
         assert said.code in (1, 2) and words in said.err, (arguments, said)
+
+
+def test_another_tenants_sandbox_is_not_worked_with_unnamed(project: Path, retinue: Command) -> None:
+    done = shell(retinue, "coder", "echo far > far", "--keep", "--tenant", "yota")
+    for verb in (("exec", "--local"), ("snapshot",), ("export",)):
+        rest = ("x.tar.zst",) if verb == ("export",) else ("true",) if "exec" in verb else ()
+        said = retinue("sandbox", verb[0], *verb[1:], done["sandbox"], *rest)
+        assert said.code == 2 and "is of tenant 'yota' and not of 'default': say --tenant yota" in said.err
+    assert shell(retinue, done["sandbox"], "cat far", "--tenant", "yota")["result"]["stdout"] == "far\n"
+
+
+def test_what_is_said_wrong_is_told_before_anything_runs(project: Path, retinue: Command, tmp_path: Path) -> None:
+    kept = shell(retinue, "coder", "echo one > one", "--keep")["snapshot"]
+    other = shell(retinue, "coder", "echo two > one", "--keep")["snapshot"]
+    runs = len(retinue("ps", "--json").json)
+    for arguments, words in (
+        (("exec", kept, "--manifest", "nope", "--local", "true"), "there is no such manifest; there are: coder"),
+        (("snapshot", kept, "--manifest", "nope", "--pin", "p"), "there is no such manifest"),
+        (("import", "x.tar.zst", "--pin", "Bad", "--manifest", "coder"), "a pin's name is"),
+        (("restore", kept, str(tmp_path / "none" / "out"), "--local"), "make that folder"),
+        (("export", kept, str(tmp_path / "none" / "x.tar.zst")), "make that folder"),
+        (("gc", "--unpin", "nope", "--dry-run"), "takes out no pin"),
+        (("list", "--pins", "--status", "open"), "neither --run nor --status"),
+    ):
+        said = retinue("sandbox", *arguments)
+        assert said.code == 2 and words in said.err, (arguments, said)
+    assert len(retinue("ps", "--json").json) == runs
+    retinue("sandbox", "snapshot", kept, "--pin", "best")
+    assert f"best was {kept}, pinned by bob" in retinue("sandbox", "snapshot", other, "--pin", "best").err
+    assert other in retinue("sandbox", "list", "--pins", "--manifest", "coder").out, "the whole id, to be copied"
+    assert "best" not in retinue("sandbox", "list", "--pins", "--manifest", "nope").out
+
+
+def test_output_and_how_it_ended_stand_on_lines_of_their_own(project: Path, retinue: Command) -> None:
+    said = retinue("sandbox", "exec", "coder", "--local", "--", "sh", "-c", "printf oops >&2; exit 3")
+    assert "oops\nended with code 3" in said.err
+    forked = retinue("sandbox", "fork", "coder", "2", "--local", "--", "sh", "-c", "echo no $RETINUE_FORK >&2; exit 1")
+    assert "0: no 0\n1: no 1" in forked.err

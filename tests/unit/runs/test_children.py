@@ -329,3 +329,19 @@ async def test_a_source_that_changed_is_refused(make: Make, tmp_path: Path) -> N
     change(source)
     result = await world.finish(await job(world, source, window=2))
     assert result.error is not None and "changed since the job began" in result.error.message
+
+
+@pytest.mark.rule("R12")
+async def test_a_large_fan_out_leaves_its_host_time_for_others(make: Make) -> None:
+    """A host that is not heard of is taken for dead, and one that never looks hears of no signal."""
+    world = await make(everyone, worker)
+    world.use(spawn_chunk=1)
+    run_id = await world.submit(everyone, list(range(100)))
+    await world.lease()
+    seen: set[int] = set()
+    async with asyncio.timeout(30):
+        while 100 not in seen:
+            await asyncio.sleep(0)
+            seen |= {group.total for group in world.active[run_id].news.groups.values()}
+    assert len(seen) >= 100, "others had their turn after each chunk"
+    await world.crash()
