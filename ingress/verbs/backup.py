@@ -36,7 +36,8 @@ async def backup_command(
     counts, copied = await asyncio.to_thread(work, settings, target)
     place = settings.sandbox.snapshots
     keys = "without keys" if without_keys else "with keys: keep it as safe as they are"
-    text = f"{counts['runs']:,} runs, {counts['frames']:,} frames, {counts['blobs']:,} blobs{_with(copied)} in {target}"
+    held = ", ".join(counted(counts[f"{noun}s"], noun) for noun in ("run", "frame", "blob"))
+    text = f"{held}{_with(copied)} in {target}"
     said = {"target": str(target), **counts, "keys": not without_keys, "snapshots": copied, "snapshots_in": place}
     terminal.give(said, f"{text}, {keys}")
     if place is not None:
