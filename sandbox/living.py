@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -159,8 +159,9 @@ class Living:
 def _take_newest(of_sandbox: Path) -> tuple[Path | None, int | None]:
     """The newest workspace of a sandbox and its lock, None when somebody has it. Who only puts what was left to rest is
     waited for."""
-    with _locked(of_sandbox):
-        newest = max(_numbered(of_sandbox), key=lambda folder: int(folder.name), default=None)
+    with _locked(of_sandbox) as there:
+        numbered = _numbered(of_sandbox) if there else []
+        newest = max(numbered, key=lambda folder: int(folder.name), default=None)
         return newest, None if newest is None else _try_lock(newest)
 
 
@@ -178,16 +179,16 @@ def _rest(folder: Path) -> bool:
 
 
 def _numbered(of_sandbox: Path) -> list[Path]:
-    try:
-        return [entry for entry in of_sandbox.iterdir() if entry.name.isdecimal()]
-    except FileNotFoundError:
-        return []
+    """The folders of a sandbox that is there: it is locked."""
+    return [entry for entry in of_sandbox.iterdir() if entry.name.isdecimal()]
 
 
 def _take_number(of_sandbox: Path) -> tuple[Path, int]:
     """A new folder with the next number, and its lock."""
+    of_sandbox.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     while True:
-        of_sandbox.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            of_sandbox.mkdir(mode=0o711)
         with _locked(of_sandbox) as there:
             if there:
                 number = 1 + max((int(folder.name) for folder in _numbered(of_sandbox)), default=0)
@@ -201,8 +202,8 @@ def _take_number(of_sandbox: Path) -> tuple[Path, int]:
 def _remove_others(of_sandbox: Path, but: Path | None) -> int:
     """Remove the workspaces of a sandbox that nobody has, all but one; how many."""
     removed = 0
-    with _locked(of_sandbox):
-        others = [folder for folder in _numbered(of_sandbox) if folder != but]
+    with _locked(of_sandbox) as there:
+        others = [folder for folder in _numbered(of_sandbox) if folder != but] if there else []
         removed += sum(_remove_begun(folder) for folder in others)
     for folder in others:
         lock = _try_lock(folder)
@@ -241,17 +242,22 @@ def _remove_begun(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Held for as long as it takes to make a folder; whether it is there."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield is_at(handle, folder)
-    finally:
-        os.close(handle)
+    """Held for as long as it takes to make a folder; whether it is there. One that was removed while we waited, and
+    made anew, is not the one that was locked: it is locked again.
+    """
+    while True:
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if is_at(handle, folder):
+                yield True
+                return
+        finally:
+            os.close(handle)
 
 
 def _try_lock(folder: Path) -> int | None:
