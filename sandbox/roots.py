@@ -63,7 +63,7 @@ def shown(place: Place, profile: Profile) -> list[str]:
     """
     system = [f"/{name}" for name in _SYSTEM if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     programs = [os.path.abspath(program) for program in (Path(sys.base_prefix), *place.programs)]
-    asked = [_checked(path) for path in profile.reads]
+    asked = checked(profile)
     rest = [] if profile.own_root else [f"/{name}" for name in sorted(os.listdir("/")) if name not in _MADE_INSIDE]
     etc = [path for path in _SHOWN_ETC if os.path.exists(path)]
     paths = dict.fromkeys([*system, *rest, *etc, *programs, *asked])
@@ -72,6 +72,11 @@ def shown(place: Place, profile: Profile) -> list[str]:
 
 def _inside(path: str, other: str) -> bool:
     return path.startswith(other.rstrip("/") + "/")
+
+
+def checked(profile: Profile) -> list[str]:
+    """The paths that a profile shows besides, as they are on this node. SandboxRefused for one that cannot be."""
+    return [_checked(path) for path in profile.reads]
 
 
 def _checked(path: str) -> str:
@@ -84,7 +89,10 @@ def _checked(path: str) -> str:
             code="sandbox_reads",
         )
     if not os.path.isabs(path) or not os.path.exists(asked):
-        raise SandboxRefused(f"`reads: {path}` is no absolute path that exists on this node", code="sandbox_reads")
+        raise SandboxRefused(
+            f"`reads: {path}` is no absolute path that exists on this node: make it, or correct the profile",
+            code="sandbox_reads",
+        )
     return asked
 
 
