@@ -21,6 +21,9 @@ WORKSPACE = "/workspace"
 PROXY = "/run/retinue/proxy.sock"
 """Where the proxy's socket is, inside, for a profile that lists hosts."""
 
+PYTHON = "/run/retinue/python"
+"""Where a root of its own has the host's Python by a name that says nothing of the host and is the same on each."""
+
 USER = 1000
 """The user and group that a program is, inside."""
 
@@ -96,12 +99,19 @@ def _checked(path: str) -> str:
     return asked
 
 
-def environment(place: Place, home: str, temporary: str) -> dict[str, str]:
-    """Variables that every program gets; those of an exec go over them."""
-    programs = [str(program) for program in (sys.base_prefix, *place.programs)]
-    folders = [folder for program in programs for folder in (f"{program}/bin", program)]
+def interpreter() -> str | None:
+    """The folder of the host's Python; None where it is one of the system's programs."""
+    found = os.path.abspath(sys.base_prefix)
+    return None if any(found == f"/{name}" or _inside(found, f"/{name}") for name in _SYSTEM) else found
+
+
+def environment(place: Place, home: str, temporary: str, python: str | None) -> dict[str, str]:
+    """Variables that every program gets; those of an exec go over them. `python` is where the interpreter's folder is
+    seen, None where it is one of the system's programs."""
+    folders = [folder for program in place.programs for folder in (f"{program}/bin", str(program))]
+    own = [f"{python}/bin"] if python else []
     return {
-        "PATH": ":".join(dict.fromkeys([*folders, *_PATH])),
+        "PATH": ":".join(dict.fromkeys([*own, *folders, *_PATH])),
         "HOME": home,
         "USER": "sandbox",
         "LOGNAME": "sandbox",
