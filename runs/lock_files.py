@@ -38,13 +38,12 @@ def read_lock_file(path: Path, kind: type[L]) -> L:
 
 def write_lock_file(path: Path, lock: BaseModel) -> None:
     """Replace a lock as a whole, in lines that can be compared. ConfigError when it cannot be written."""
-    text = json.dumps(lock.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(lock.model_dump(mode="json"), indent=2, sort_keys=True)
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
-            file.write(text)
-            file.flush()
+            print(text, file=file, flush=True)
             os.fsync(file.fileno())
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
