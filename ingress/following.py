@@ -43,6 +43,10 @@ async def follow(
                 await showing
     except TimeoutError:
         return await _late(terminal, client, run_id, timeout)
+    except asyncio.CancelledError:
+        name = short(run_id)
+        terminal.note(f"stopped watching; `retinue wait {name}` goes on with it, `retinue cancel {name}` ends it")
+        raise
     finally:
         if showing is not None:
             showing.cancel()

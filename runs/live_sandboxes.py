@@ -265,6 +265,7 @@ class LiveSandboxes:
         again = self._past.since_head(place)
         if again is None:
             self._lose(place, state, self._why_not(place), key)
+        state = state.model_copy(update={"can_resume": True, "can_snapshot": True})  # it may have been lost before
         box = await self._or_lose(place, state, key, self._port().restore(state, self._owner))
         try:
             for operation in again:

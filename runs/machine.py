@@ -76,7 +76,7 @@ _OF_CODE = {
     "no_snapshot": "submit it again with a snapshot that is kept: `retinue sandbox list --all` and `--pins` name them",
     "no_sandboxes": "put manifests into the folder that `sandbox.folder` names, then retry",
     "sandbox_backend": "`retinue doctor` says what this machine lacks for the profile; mend that, then retry",
-    "sandbox_lost": "fork the run from before, or submit it again: the same workspace cannot be had",
+    "sandbox_lost": "bring back what is named there and retry; or fork the run from before, or submit it again",
     "lost_exec": "find out what the program did outside its sandbox, then retry",
 }
 

@@ -141,6 +141,8 @@ def _mounts(program: Program, profile: Profile, paths: list[str]) -> Iterator[st
         yield from ("--perms", "0444", "--file", str(_ETC_FILES + number), f"/etc/{name}")
     for path in paths:
         yield from ("--ro-bind", path, path)
+    if python := roots.interpreter():
+        yield from ("--symlink", python, roots.PYTHON)
 
 
 def _temporary(program: Program, at: str, size: int) -> list[str]:
@@ -245,7 +247,8 @@ def _start(program: Program, closed: bytes, plan: Plan) -> Start:
         "--chdir",
         roots.inner(order.cwd),
     ]
-    for name, value in variables(roots.environment(place, roots.WORKSPACE, "/tmp"), order, around).items():
+    own = roots.environment(place, roots.WORKSPACE, "/tmp", roots.PYTHON if roots.interpreter() else None)
+    for name, value in variables(own, order, around).items():
         words += ["--setenv", name, value]
     etc = tuple(text.encode() for text in roots.ETC.values())
     return Start(

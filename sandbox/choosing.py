@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from retinue.runs.errors import ConfigError
 from retinue.runs.sandboxes import SandboxRefused
+from retinue.sandbox import roots
 from retinue.sandbox.backends import Backend, Demand, Finding, Report, demands
 from retinue.sandbox.bubblewrap import Bubblewrap
 from retinue.sandbox.cgroups import find
@@ -48,7 +49,8 @@ class Backends:
 
 async def choose(backends: Sequence[Backend], name: str, profile: Profile) -> tuple[Backend, Report]:
     """The backend of this name, or for `auto` the first that is fit for a profile, with its report. ConfigError for an
-    unknown name; SandboxRefused when none is fit, naming each demand that is not met, why, and what mends it.
+    unknown name; SandboxRefused when none is fit, naming each demand that is not met, why, and what mends it, and for a
+    path that the profile shows and that is not there.
     """
     named = {backend.name: backend for backend in backends}
     if name != AUTO and name not in named:
@@ -61,6 +63,7 @@ async def choose(backends: Sequence[Backend], name: str, profile: Profile) -> tu
             f"backend, or {AUTO}",
             code="sandbox_unconfined",
         )
+    roots.checked(profile)
     asked = [named[name]] if name != AUTO else [backend for key, backend in named.items() if key != UNCONFINED]
     lacking: dict[str, Mapping[Demand, Finding]] = {}
     for backend in asked:

@@ -110,9 +110,10 @@ class Landlock:
         paths = [*roots.shown(place, profile), *(path for path in _SHOWN_ETC if os.path.exists(path))]
         rules = _rules(found.version, paths, [workspace, str(temporary)])
         networked = profile.network == "host"
+        own = roots.environment(place, workspace, str(temporary), roots.interpreter())
         return Start(
             argv=order.argv,
-            environment=variables(roots.environment(place, workspace, str(temporary)), order, plan.around),
+            environment=variables(own, order, plan.around),
             cwd=roots.inner(order.cwd, workspace),
             uid=place.uid,
             covers=roots.covers([*paths, workspace, str(temporary)], place.uid),

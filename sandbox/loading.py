@@ -147,8 +147,7 @@ class Manifests:
                 raise ConfigError(f"{_where(read, tuple(place.split('.', 1)))}: {place}: {error}") from None
         self._check_packages(read, declared)
         self._check_archives(read, declared)
-        mounts = {variable: self.sources.mount(folder) for variable, folder in declared.mounts.items()}
-        manifest = declared.model_copy(update={"mounts": mounts})
+        manifest = declared.model_copy(update={"mounts": self._mounts(read, declared)})
         version = version_of(declared, contents)
         pinned = pins.read_lock(self.sources.project).manifests.get(declared.name)
         facts = pins.facts_of(declared, under, contents)
@@ -158,6 +157,17 @@ class Manifests:
         # The digest is of what was declared: the same on every node, wherever the project lies there.
         shown = manifest.effective(self.profiles[declared.profile])
         return Loaded(manifest, shown, info, contents, facts, pinned, changed)
+
+    def _mounts(self, read: YamlFile, declared: Manifest) -> dict[str, str]:
+        """The folders of the host that programs see, absolute, by variable."""
+        found = {}
+        for variable, folder in declared.mounts.items():
+            try:
+                found[variable] = self.sources.mount(folder)
+            except ConfigError as error:
+                place = f"mounts.{variable}: {folder!r}"
+                raise ConfigError(f"{_where(read, ('mounts', variable))}: {place}: {error}") from None
+        return found
 
     def _check_archives(self, read: YamlFile, declared: Manifest) -> None:
         for path, archive in declared.archives.items():
@@ -263,7 +273,7 @@ def _tell(read: YamlFile, item: Any) -> str:
         return f"{_where(read, place)}: there is no key {name!r}; {_suggest(place)}"
     said = str(item["msg"]).removeprefix("Value error, ")
     if not place:
-        return f"{read.path}: {said}"
+        return f"{_where(read, tuple(said.partition(':')[0].split('.', 1)))}: {said}"
     if item["type"] == "missing":
         return f"{_where(read, place)}: key {name!r} is missing; add it"
     said = _SHAPES.get(item["type"], said)

@@ -21,6 +21,9 @@ WORKSPACE = "/workspace"
 PROXY = "/run/retinue/proxy.sock"
 """Where the proxy's socket is, inside, for a profile that lists hosts."""
 
+PYTHON = "/run/retinue/python"
+"""Where a root of its own has the host's Python by a name that says nothing of the host and is the same on each."""
+
 USER = 1000
 """The user and group that a program is, inside."""
 
@@ -63,7 +66,7 @@ def shown(place: Place, profile: Profile) -> list[str]:
     """
     system = [f"/{name}" for name in _SYSTEM if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
     programs = [os.path.abspath(program) for program in (Path(sys.base_prefix), *place.programs)]
-    asked = [_checked(path) for path in profile.reads]
+    asked = checked(profile)
     rest = [] if profile.own_root else [f"/{name}" for name in sorted(os.listdir("/")) if name not in _MADE_INSIDE]
     etc = [path for path in _SHOWN_ETC if os.path.exists(path)]
     paths = dict.fromkeys([*system, *rest, *etc, *programs, *asked])
@@ -72,6 +75,11 @@ def shown(place: Place, profile: Profile) -> list[str]:
 
 def _inside(path: str, other: str) -> bool:
     return path.startswith(other.rstrip("/") + "/")
+
+
+def checked(profile: Profile) -> list[str]:
+    """The paths that a profile shows besides, as they are on this node. SandboxRefused for one that cannot be."""
+    return [_checked(path) for path in profile.reads]
 
 
 def _checked(path: str) -> str:
@@ -84,16 +92,26 @@ def _checked(path: str) -> str:
             code="sandbox_reads",
         )
     if not os.path.isabs(path) or not os.path.exists(asked):
-        raise SandboxRefused(f"`reads: {path}` is no absolute path that exists on this node", code="sandbox_reads")
+        raise SandboxRefused(
+            f"`reads: {path}` is no absolute path that exists on this node: make it, or correct the profile",
+            code="sandbox_reads",
+        )
     return asked
 
 
-def environment(place: Place, home: str, temporary: str) -> dict[str, str]:
-    """Variables that every program gets; those of an exec go over them."""
-    programs = [str(program) for program in (sys.base_prefix, *place.programs)]
-    folders = [folder for program in programs for folder in (f"{program}/bin", program)]
+def interpreter() -> str | None:
+    """The folder of the host's Python; None where it is one of the system's programs."""
+    found = os.path.abspath(sys.base_prefix)
+    return None if any(found == f"/{name}" or _inside(found, f"/{name}") for name in _SYSTEM) else found
+
+
+def environment(place: Place, home: str, temporary: str, python: str | None) -> dict[str, str]:
+    """Variables that every program gets; those of an exec go over them. `python` is where the interpreter's folder is
+    seen, None where it is one of the system's programs."""
+    folders = [folder for program in place.programs for folder in (f"{program}/bin", str(program))]
+    own = [f"{python}/bin"] if python else []
     return {
-        "PATH": ":".join(dict.fromkeys([*folders, *_PATH])),
+        "PATH": ":".join(dict.fromkeys([*own, *folders, *_PATH])),
         "HOME": home,
         "USER": "sandbox",
         "LOGNAME": "sandbox",

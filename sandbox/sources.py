@@ -96,14 +96,14 @@ class Sources:
         is private."""
         folder = Path(os.path.realpath(self.project / Path(path).expanduser()))
         if len(folder.parts) < 3 or Path(os.path.expanduser("~")).is_relative_to(folder):
-            raise ConfigError(f"mounts: {path}: {folder} is too much to be shown to a sandbox: name a folder below it")
+            raise ConfigError(f"{folder} is too much to be shown to a sandbox: name a folder below it")
         if folder.parts[1] in ("proc", "sys", "dev", "etc", "run"):
-            raise ConfigError(f"mounts: {path}: {folder} belongs to the system and is not shown: name another folder")
+            raise ConfigError(f"{folder} belongs to the system and is not shown: name another folder")
         for private in self._private:
             if private.is_relative_to(folder) or folder.is_relative_to(private):
-                raise ConfigError(f"mounts: {path}: {private} is private to Retinue: name a folder apart from it")
+                raise ConfigError(f"{private} is private to Retinue: name a folder apart from it")
         if not folder.is_dir():
-            raise ConfigError(f"mounts: {path}: there is no folder {folder}: make it, or correct the path")
+            raise ConfigError(f"there is no folder {folder}: make it, or correct the path")
         return str(folder)
 
     @contextmanager

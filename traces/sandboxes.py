@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.runs.asked import ASKED
+from retinue.runs.capabilities import SANDBOX
 from retinue.runs.contracts import Json
 from retinue.runs.journal import Intent, Outcome, Record
 from retinue.runs.steps import result_of
@@ -55,15 +56,18 @@ def output(page: Page, entry: Record) -> None:
 
 
 def ran(page: Page, intent: Intent | None, outcome: Outcome) -> None:
-    """The end of a call that ran a program in a sandbox; other calls give no row."""
-    if not _is_exec(outcome):
-        return
+    """The end of a call that ran a program in a sandbox, also of one that was canceled or refused there; other calls
+    give no row.
+    """
     facts = (intent.facts if intent else {}) | outcome.facts
+    if outcome.name not in EXECS or ("sandbox" not in facts and facts.get("source") != SANDBOX):
+        return
     value, edited = result_of(outcome)
+    asked = intent.content if intent else None
     page.add(
         "sandbox_execs",
         {
-            "place": facts.get("sandbox"),
+            "place": facts.get("sandbox") or member(asked, "sandbox"),
             "key": outcome.key,
             "call_id": facts.get("call_id"),
             "turn": facts.get("turn"),
@@ -79,7 +83,7 @@ def ran(page: Page, intent: Intent | None, outcome: Outcome) -> None:
             "generation": facts.get("generation"),
             "replayable": facts.get("replayable"),
             "lost": False,
-            **_called(edited or (intent.content if intent else None)),
+            **_called(edited or asked),
         },
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from retinue.ingress.boxes import Boxes, Source, check_pin
+from retinue.ingress.client import Client
 from retinue.ingress.connecting import connect
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import ENDED, Exit
@@ -35,6 +37,10 @@ _WORK = (
     click.option("--cwd", default=".", metavar="FOLDER", help="The folder in the workspace to run in."),
     click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable for the program."),
 )
+
+
+_QUIET = 10.0
+"""Seconds that the programs of an errand which is canceled may take to end."""
 
 
 def _options(*options: Callable[[Body], Body]) -> Callable[[Body], Body]:
@@ -182,13 +188,25 @@ async def _run(terminal: Terminal, source: Source, wanted: dict[str, Any], local
     async with connect(settings=terminal.settings(), local=local) as client:
         handle = await client.submit(ERRAND, given, tenant=source.tenant)
         terminal.note(f"run {short(handle.run_id)}")
-        branch = await wait_for(terminal, client, handle.run_id)
+        try:
+            branch = await wait_for(terminal, client, handle.run_id)
+        except asyncio.CancelledError:
+            await _take_back(terminal, client, handle.run_id)
+            raise
         if branch is None:
             return _Done(handle.run_id, None, await tell_asks(terminal, client, handle.run_id))
     if not branch.ok:
         show_result(terminal, branch, None)
         return _Done(handle.run_id, None, ENDED[branch.status])
     return _Done(handle.run_id, branch.value, Exit.done)
+
+
+async def _take_back(terminal: Terminal, client: Client, run_id: str) -> None:
+    """Somebody was there and has stopped it: another process is not to begin it anew when nobody looks."""
+    await client.cancel(run_id)
+    with suppress(TimeoutError):
+        await client.wait(run_id, _QUIET)
+    terminal.note(f"run {short(run_id)} is canceled")
 
 
 def _work(argv: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:

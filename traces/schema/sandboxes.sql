@@ -41,7 +41,7 @@ CREATE TABLE sandbox_moves (  -- a sandbox moved, or its owner had something to 
     closed_at TIMESTAMPTZ               -- when it was closed
 );
 
-CREATE TABLE sandbox_execs (  -- a program was run in a sandbox, or was in flight when its owner died
+CREATE TABLE sandbox_execs (  -- a program was run or refused in a sandbox, or was in flight when its owner died
     seq BIGINT NOT NULL,                -- the journal's order of commit
     ordinal INTEGER NOT NULL,           -- place of the entry within its append
     time TIMESTAMPTZ NOT NULL,          -- when it ended, or was reported as lost
@@ -49,7 +49,7 @@ CREATE TABLE sandbox_execs (  -- a program was run in a sandbox, or was in fligh
     root_run_id VARCHAR NOT NULL,       -- the run at the top of its tree
     tenant_id VARCHAR NOT NULL,         -- whose run it is
     agent VARCHAR,                      -- the agent or workflow that runs
-    place VARCHAR,                      -- the sandbox, by the id that the run's steps know it by
+    place VARCHAR,                      -- the sandbox, by the id that the run's steps know it by; null where an agent's call was cut off
     key VARCHAR,                        -- the step
     call_id VARCHAR,                    -- the model's id of the call
     turn INTEGER,                       -- the model call concerned
@@ -60,7 +60,7 @@ CREATE TABLE sandbox_execs (  -- a program was run in a sandbox, or was in fligh
     error_code VARCHAR,                 -- short stable word for the error
     exit_code BIGINT,                   -- how the program ended by itself
     signal BIGINT,                      -- the signal that ended it
-    limits VARCHAR[],                   -- limits that were hit: timeout, memory, processes, disk
+    limits VARCHAR[],                   -- limits that were hit, such as timeout, memory or disk
     stdout_bytes BIGINT,                -- bytes that it wrote to stdout
     stderr_bytes BIGINT,                -- bytes that it wrote to stderr
     micros BIGINT,                      -- microseconds that it ran

@@ -98,7 +98,7 @@ async def test_what_the_copied_journal_names_is_there_though_nobody_needs_it_a_m
     done = await asyncio.to_thread(restore_project, other, tmp_path / "copy")
     assert (done.runs, done.copied, done.place) == (1, copied, None)
     async with opened(other) as (store, snapshots):
-        [record] = (await store.sandbox_records.in_use("acme", START))
+        [record] = await store.sandbox_records.in_use("acme", START)
         assert record == head
         await snapshots.restore(head, "acme", tmp_path / "back")
     assert (tmp_path / "back" / "a").read_text() == "as of the checkpoint"

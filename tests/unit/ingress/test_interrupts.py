@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -63,3 +64,54 @@ def test_the_second_signal_stops_at_once() -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (out, err.strip(), process.returncode) == ("", "stopped at once", Exit.interrupted)
+
+
+NAPS = """
+from retinue import Context, workflow
+
+@workflow
+async def naps(ctx: Context, seconds: int) -> None:
+    await ctx.sleep(seconds)
+"""
+COMMAND = [sys.executable, "-c", "import sys; from retinue.ingress.cli import main; sys.exit(main())"]
+
+
+def begin_command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """A command in a project's folder that has told its run."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([*COMMAND, *words], cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None and process.stderr.readline().startswith("run ")
+    return process
+
+
+def test_a_run_that_is_stopped_says_how_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "retinue.yaml").write_text("modules: [naps]\n")
+    (tmp_path / "naps.py").write_text(NAPS)
+    process = begin_command(tmp_path, "run", "naps", "--input", "600", "--local")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.interrupted
+    assert "stopped watching; `retinue wait " in err and "`retinue cancel " in err
+
+
+@pytest.mark.promise("E2")
+def test_a_program_that_is_run_by_hand_and_stopped_is_not_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "retinue.yaml").write_text("principal: bob\n")
+    (tmp_path / "policy" / "rules.cedar").write_text('@id("all") permit (principal, action, resource);')
+    (tmp_path / "sandbox" / "plain.yaml").write_text("profile: unconfined\n")
+    process = begin_command(tmp_path, "sandbox", "exec", "plain", "--local", "--", "sleep", "600")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.terminated and "is canceled" in err
+    listed = subprocess.run(
+        [*COMMAND, "ps", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert [run["status"] for run in json.loads(listed.stdout)] == ["canceled"]

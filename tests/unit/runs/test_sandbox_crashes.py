@@ -111,6 +111,22 @@ async def test_a_sandbox_that_cannot_be_brought_back_stops_the_run(node: str, ma
     assert (await moves(world, run_id))[-2:] == ["lost", "closed"]
 
 
+async def test_a_sandbox_that_was_lost_and_is_brought_back_later_is_as_good_as_before(
+    make: Make, tmp_path: Path
+) -> None:
+    world, nodes, run_id = await begun(make, tmp_path, f"before exec sh -c {THIRD}", {})
+    await crash(world, nodes, "b")
+    away = nodes.shelf.rename(tmp_path / "away")
+    assert (await world.finish(run_id)).status is Status.failed
+    lost = (await told(world, run_id))[-1].facts
+    assert not lost["can_resume"] and not lost["can_snapshot"]
+    away.rename(nodes.shelf)
+    await world.retry(run_id)
+    assert (await world.finish(run_id)).value == ["", "1\n2\n3\n"]
+    again = (await told(world, run_id))[-1].facts
+    assert again["can_resume"] and again["can_snapshot"]
+
+
 async def test_two_owners_die_one_after_the_other(make: Make, tmp_path: Path) -> None:
     """The second dies while it makes again what was done since the head: the third begins at the head anew."""
     world, nodes, run_id = await begun(make, tmp_path, f"before exec sh -c {THIRD}", {})

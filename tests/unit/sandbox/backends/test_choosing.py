@@ -141,3 +141,11 @@ def test_a_container_that_hides_proc_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(remedies, "_setting", lambda name: "")
     assert "unmask" in remedy("bwrap: Can't mount proc on /newroot/proc: Operation not permitted")
     assert "bwrap --unshare-user" in remedy("something else")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "/", "/etc", "/proc/1"])
+async def test_a_path_that_cannot_be_shown_is_refused_before_anything_runs(path: str) -> None:
+    profile = STRICT.model_copy(update={"reads": (path,)})
+    with pytest.raises(SandboxRefused, match=f"reads: {path}") as refused:
+        await choose([whole("first"), PLAIN], "auto", profile)
+    assert refused.value.code == "sandbox_reads"

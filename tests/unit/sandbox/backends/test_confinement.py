@@ -20,7 +20,7 @@ from retinue.sandbox.bubblewrap import UNBOUNDED, Bubblewrap, Program, find_prog
 from retinue.sandbox.execution import Runner
 from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.profiles import STRICT, Profile
-from retinue.sandbox.roots import PROXY
+from retinue.sandbox.roots import PROXY, PYTHON
 from retinue.sandbox.selftest import MET, Attempts, try_out
 from retinue.sandbox.unconfined import Unconfined
 
@@ -82,6 +82,14 @@ async def test_no_process_inside_has_the_environment_of_the_host(
     done = await bubblewrap.sh("cat /proc/*/environ; cat /proc/*/cmdline", environment={"OWN": "for-programs"})
     assert "for-programs" in done.stdout
     assert "not-for-programs" not in done.stdout
+
+
+async def test_the_search_path_does_not_tell_where_the_host_has_its_python(bubblewrap: Door) -> None:
+    done = await bubblewrap.sh('echo "$PATH"; exec python3 -c "import json, sys; print(sys.prefix)"')
+    assert done.ok, done.stderr
+    path, prefix = done.stdout.split()
+    assert set(path.split(":")) <= {f"{PYTHON}/bin", "/usr/local/bin", "/usr/bin", "/bin"}
+    assert prefix == PYTHON or prefix.startswith("/usr")
 
 
 async def test_a_secret_is_in_no_list_of_processes(confined: Door) -> None:
