@@ -37,7 +37,9 @@ _STATES: dict[str, Callable[[Settings], str]] = {
         if settings.store is None
         else f"PostgreSQL at {identity_of(settings)}, every acknowledged step committed there"
     ),
-    "capabilities": lambda _: "native tools behind one gateway, each with side effect, idempotency, timeout and cap",
+    "capabilities": lambda _: (
+        "native tools and tools of servers (MCP) behind one gateway, with side effect, idempotency, timeout and cap"
+    ),
     "policy": lambda settings: f"Cedar rules from {settings.policy_folder or 'the shipped defaults: no writes'}",
     "context": lambda settings: f"packets of at most {settings.context_tokens:,} tokens, omissions with reasons",
     "traces": lambda settings: (
@@ -69,7 +71,7 @@ _AREAS: dict[str, dict[str, Any]] = {
     },
     "capabilities": {
         "owner": "sessions/",
-        "gap": "remote tool servers (MCP) are not there",
+        "gap": "what a server does with a call is not seen: its tools count as writes until declared otherwise",
         "decision": "fit",
     },
     "policy": {
@@ -77,7 +79,11 @@ _AREAS: dict[str, dict[str, Any]] = {
         "gap": "rules are not signed: whoever may write the folder decides what is permitted",
         "decision": "fit",
     },
-    "context": {"owner": "memory/", "gap": "no memory across runs", "decision": "fit"},
+    "context": {
+        "owner": "memory/",
+        "gap": "memory across runs is found by the words it shares with a question, not by meaning",
+        "decision": "fit",
+    },
     "traces": {
         "owner": "traces/",
         "gap": "no retention by age: the file grows with the journal",

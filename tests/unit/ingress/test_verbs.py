@@ -302,6 +302,8 @@ def test_doctor_checks_the_project_and_tells_what_is_ready(retinue: Command, pro
     areas = {area["name"]: area for area in said.json["readiness"]}
     assert {"state", "capabilities", "policy", "context", "traces", "sandbox", "auth", "backups"} == set(areas)
     assert all(area["owner"] and area["gap"] and area["decision"] for area in areas.values())
+    said = repr((areas["capabilities"], areas["context"]))
+    assert "MCP" in said and "not there" not in said and "no memory" not in said, "what exists is not told as a gap"
     assert "readiness" not in retinue("doctor").err
 
 
