@@ -16,7 +16,7 @@ from typing import Any
 from retinue.host.moving import back_up_shared, restore_shared
 from retinue.host.sandboxes import local_snapshots
 from retinue.host.settings import Settings
-from retinue.sandbox.copying import Copied, bring_back, copy_out, guarded, refuse_snapshots
+from retinue.sandbox.snapshots.copying import Copied, bring_back, copy_out, guarded, refuse_snapshots
 from retinue.store.backup import back_up, facts_of, refuse_no_store, refuse_store, restore
 
 _COPIED, _PLACE = "sandboxes", "snapshots_in"

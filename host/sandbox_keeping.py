@@ -21,9 +21,9 @@ from retinue.host.settings import Settings
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import Sandboxes
 from retinue.sandbox.bases import Bases
-from retinue.sandbox.collecting import Collected, collect
 from retinue.sandbox.room import Room
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.collecting import Collected, collect
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.store.store import Store
 
 _LOG = logging.getLogger("retinue.host")

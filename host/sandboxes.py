@@ -14,21 +14,21 @@ from pathlib import Path
 from retinue.host import clock
 from retinue.host.sandboxing import Sandboxing, manifests_of, sandboxing_of
 from retinue.host.settings import Settings
+from retinue.sandbox.backends.choosing import Backends
 from retinue.sandbox.bases import Bases
 from retinue.sandbox.boxes import Contents
-from retinue.sandbox.choosing import Backends
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living
-from retinue.sandbox.loading import Loaded, environment_of, secrets_of
+from retinue.sandbox.manifests.loading import Loaded, environment_of, secrets_of
 from retinue.sandbox.masking import Mask
-from retinue.sandbox.nearby import Nearby
-from retinue.sandbox.objects import LocalObjects, Objects
-from retinue.sandbox.packing import Cipher
-from retinue.sandbox.remote import RemoteObjects
 from retinue.sandbox.room import Parts, Room
-from retinue.sandbox.rules import Quota, Rules
 from retinue.sandbox.scratch import sweep_temporary
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.nearby import Nearby
+from retinue.sandbox.snapshots.objects import LocalObjects, Objects
+from retinue.sandbox.snapshots.packing import Cipher
+from retinue.sandbox.snapshots.remote import RemoteObjects
+from retinue.sandbox.snapshots.rules import Quota, Rules
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.tiers import Tiers, sweep_trials
 from retinue.sandbox.users import Users
 from retinue.store.liveness import boot_id

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from retinue.host.settings import Settings
 from retinue.runs.errors import ConfigError
-from retinue.sandbox.backends import Backend, Report
-from retinue.sandbox.choosing import Backends
+from retinue.sandbox.backends.choosing import Backends
+from retinue.sandbox.backends.port import Backend, Report
 from retinue.sandbox.extending import profiles_of, size_of
-from retinue.sandbox.loading import Manifests, load_manifests
+from retinue.sandbox.manifests.loading import Manifests, load_manifests
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.users import parse_range
 from retinue.store.objects import resolve

@@ -17,7 +17,7 @@ from retinue.runs.control import SandboxRecord, SnapshotPin
 from retinue.runs.errors import InvalidInput, UnknownName
 from retinue.runs.journal import Record
 from retinue.runs.sandbox_past import TOPIC
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.store.store import Store
 
 _SNAPSHOT = re.compile(r"s1-[0-9a-f]{64}")

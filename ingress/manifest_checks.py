@@ -12,8 +12,8 @@ from retinue.host.sandboxing import manifests_of
 from retinue.host.settings import Settings
 from retinue.ingress.checks import Check
 from retinue.runs.errors import ConfigError, RetinueError
-from retinue.sandbox.loading import Loaded, Manifests
-from retinue.sandbox.pins import FILE, read_lock
+from retinue.sandbox.manifests.loading import Loaded, Manifests
+from retinue.sandbox.manifests.pins import FILE, read_lock
 
 
 def check_manifests(settings: Settings) -> Iterator[Check]:

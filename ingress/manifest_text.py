@@ -9,9 +9,9 @@ from typing import Any
 from retinue.ingress.pin_text import visible
 from retinue.ingress.render import columns, counted, cut, duration
 from retinue.runs.contracts import Json
-from retinue.sandbox.loading import Loaded
-from retinue.sandbox.pins import Change
-from retinue.sandbox.previewing import Part
+from retinue.sandbox.manifests.loading import Loaded
+from retinue.sandbox.manifests.pins import Change
+from retinue.sandbox.manifests.previewing import Part
 from retinue.sandbox.profiles import Limits, Profile
 
 _LINE = 100

@@ -14,10 +14,10 @@ from retinue.host.settings import Settings
 from retinue.ingress.checks import Check
 from retinue.runs.errors import ConfigError, RetinueError
 from retinue.runs.sandboxes import Assurance
-from retinue.sandbox.backends import Finding, Report
-from retinue.sandbox.choosing import AUTO, Backends
+from retinue.sandbox.backends.choosing import AUTO, Backends
+from retinue.sandbox.backends.port import Finding, Report
+from retinue.sandbox.backends.unconfined import NAME as UNCONFINED
 from retinue.sandbox.profiles import STRICT, Profile
-from retinue.sandbox.unconfined import NAME as UNCONFINED
 
 
 async def try_sandboxes(settings: Settings) -> list[Check]:

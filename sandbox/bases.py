@@ -28,15 +28,15 @@ from pydantic import ValidationError
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.errors import TransientError
-from retinue.sandbox.cloning import destroy_subvolume, is_subvolume
 from retinue.sandbox.emptying import TREE
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.locks import locked, open_lock, try_lock
 from retinue.sandbox.mounts import CHANGES
-from retinue.sandbox.objects import quoted
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.trees import Tree
-from retinue.sandbox.walking import Stopped
+from retinue.sandbox.snapshots.cloning import destroy_subvolume, is_subvolume
+from retinue.sandbox.snapshots.objects import quoted
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.trees import Tree
+from retinue.sandbox.snapshots.walking import Stopped
 
 _RECORD, _USERS = "base.json", "users"
 _PATIENCE, _PAUSE = 900.0, 0.01

@@ -24,12 +24,13 @@ from retinue.runs.sandboxes import (
     SandboxStatus,
     Watch,
 )
-from retinue.sandbox import forwarding, roots
-from retinue.sandbox.backends import Backend, Place, Surroundings
+from retinue.sandbox.backends import roots
+from retinue.sandbox.backends.port import Backend, Place, Surroundings
+from retinue.sandbox.egress import forwarding
+from retinue.sandbox.egress.proxy import way_out
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.masking import Mask, Telling
 from retinue.sandbox.profiles import Profile
-from retinue.sandbox.proxy import way_out
 from retinue.sandbox.threads import disk_told, in_thread
 from retinue.sandbox.workspaces import LARGEST_WRITE, Workspace
 

@@ -14,9 +14,9 @@ from retinue.sandbox.boxes import Holdings
 from retinue.sandbox.emptying import empty_place
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.names import text_of
-from retinue.sandbox.rules import Rules
-from retinue.sandbox.shelves import missing
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.rules import Rules
+from retinue.sandbox.snapshots.shelves import missing
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.threads import in_thread
 from retinue.sandbox.tiers import Tiers
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retinue.sandbox.cloning import destroy_subvolume, is_subvolume
 from retinue.sandbox.folders import remove_tree
 from retinue.sandbox.mounts import CHANGES, LOWER, is_mounted, mount_again, unmount_below
-from retinue.sandbox.stat_cache import cache_of
+from retinue.sandbox.snapshots.cloning import destroy_subvolume, is_subvolume
+from retinue.sandbox.snapshots.stat_cache import cache_of
 
 TREE = "tree"
 OVERLAYFS = "overlayfs"

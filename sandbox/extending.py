@@ -22,7 +22,7 @@ from pydantic import (
 
 from retinue.runs.contracts import Frozen
 from retinue.runs.patience import Span
-from retinue.sandbox.hosts import parse_listed
+from retinue.sandbox.egress.hosts import parse_listed
 from retinue.sandbox.profiles import MIB, SHIPPED, Limits, Network, Profile
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")

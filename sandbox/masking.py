@@ -13,8 +13,8 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Mapping
 
 from retinue.runs.sandboxes import ExecResult, FileContent
-from retinue.sandbox.rules import SHORTEST_SECRET
-from retinue.sandbox.streams import CUT
+from retinue.sandbox.backends.streams import CUT
+from retinue.sandbox.snapshots.rules import SHORTEST_SECRET
 
 Tell = Callable[[str, str], None]
 _PART = 3

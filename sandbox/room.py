@@ -29,13 +29,13 @@ from retinue.runs.sandboxes import (
     SandboxState,
     SandboxStatus,
 )
-from retinue.sandbox.backends import Backend, Report
+from retinue.sandbox.backends.port import Backend, Report
 from retinue.sandbox.boxes import Contents, Holdings, Kit, LocalBox, environment_in, run_in
 from retinue.sandbox.living import Living, Workplace
-from retinue.sandbox.loading import Loaded, Manifests
-from retinue.sandbox.manifests import Manifest
+from retinue.sandbox.manifests.loading import Loaded, Manifests
+from retinue.sandbox.manifests.manifest import Manifest
+from retinue.sandbox.manifests.materializing import materialize
 from retinue.sandbox.masking import Mask
-from retinue.sandbox.materializing import materialize
 from retinue.sandbox.profiles import Profile
 from retinue.sandbox.threads import disk_told
 

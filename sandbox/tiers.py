@@ -22,19 +22,19 @@ from threading import Event, Lock
 
 from retinue.sandbox.bases import Base, Bases, make_closed, measured
 from retinue.sandbox.boxes import Holdings
-from retinue.sandbox.cloning import clone, make_subvolume, snapshot_subvolume
 from retinue.sandbox.emptying import OVERLAYFS, TREE, empty_place, remove_place
 from retinue.sandbox.folders import Trail, make_private, remove_tree
 from retinue.sandbox.living import Workplace
 from retinue.sandbox.mounts import mount_overlay
-from retinue.sandbox.restoring import Restore, restore
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.scanning import remember, scan
 from retinue.sandbox.scratch import sweep, taken
-from retinue.sandbox.shelves import Shelf, missing
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.stat_cache import cache_of, copy_cache
-from retinue.sandbox.trees import Entry, Tree, check_id
+from retinue.sandbox.snapshots.cloning import clone, make_subvolume, snapshot_subvolume
+from retinue.sandbox.snapshots.restoring import Restore, restore
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.scanning import remember, scan
+from retinue.sandbox.snapshots.shelves import Shelf, missing
+from retinue.sandbox.snapshots.stat_cache import cache_of, copy_cache
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import Entry, Tree, check_id
 
 COPY, REFLINK, BTRFS = "copy", "reflink", "btrfs"
 ORDER = (OVERLAYFS, BTRFS, REFLINK, COPY)

@@ -35,8 +35,8 @@ from benchmarks.sandbox.work import FORKS, TENANT, Archives, Copies, Ours, chang
 
 from retinue.host import clock
 from retinue.runs.sandboxes import Exec, SandboxRefused
+from retinue.sandbox.backends.choosing import AUTO, Backends
 from retinue.sandbox.boxes import Kit, LocalBox
-from retinue.sandbox.choosing import AUTO, Backends
 from retinue.sandbox.masking import Mask
 from retinue.sandbox.profiles import STRICT
 from retinue.sandbox.tiers import COPY

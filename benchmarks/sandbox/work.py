@@ -17,9 +17,9 @@ from retinue.runs.sandboxes import SandboxState
 from retinue.sandbox.bases import Bases
 from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.living import Living, Workplace
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Rules
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Rules
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.tiers import ORDER, Tiers
 
 TENANT = "bench"

@@ -17,7 +17,7 @@ from retinue.ingress.render import counted
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.errors import StoreBusy
-from retinue.sandbox.copying import Copied
+from retinue.sandbox.snapshots.copying import Copied
 
 _FOLDER = click.Path(path_type=Path, resolve_path=True)
 

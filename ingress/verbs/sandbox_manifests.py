@@ -18,9 +18,9 @@ from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.loading import Loaded
-from retinue.sandbox.pins import FILE, PinnedManifest, read_lock, write_lock
-from retinue.sandbox.previewing import preview
+from retinue.sandbox.manifests.loading import Loaded
+from retinue.sandbox.manifests.pins import FILE, PinnedManifest, read_lock, write_lock
+from retinue.sandbox.manifests.previewing import preview
 from retinue.sandbox.profiles import Profile
 
 _SECOND = 1_000_000_000

@@ -19,10 +19,10 @@ from retinue.ingress.render import counted
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import Duration, verb
 from retinue.runs.errors import InvalidInput
-from retinue.sandbox.collecting import Collected
-from retinue.sandbox.exporting import export, import_
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.trees import Changes
+from retinue.sandbox.snapshots.collecting import Collected
+from retinue.sandbox.snapshots.exporting import export, import_
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.trees import Changes
 
 _TENANT = click.option("--tenant", help="Whose snapshots. Default: the configuration's.")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.shelves import OBJECTS, TREES
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.shelves import OBJECTS, TREES
 from retinue.store.sealing import KeyFolder, Vault
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from retinue.sandbox.backends import Report
-from retinue.sandbox.bubblewrap import Bubblewrap
-from retinue.sandbox.landlock import Landlock
+from retinue.sandbox.backends.bubblewrap import Bubblewrap
+from retinue.sandbox.backends.landlock import Landlock
+from retinue.sandbox.backends.port import Report
 
 FOUND: dict[tuple[str, int | None], Report] = {}
 """By backend and the user that it was tried as."""

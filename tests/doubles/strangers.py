@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinue.sandbox.launching import Launcher, Start
-from retinue.sandbox.roots import covers
-from retinue.sandbox.streams import Excerpt
+from retinue.sandbox.backends.launching import Launcher, Start
+from retinue.sandbox.backends.roots import covers
+from retinue.sandbox.backends.streams import Excerpt
 
 USER = 64002
 """The ordinary user."""

@@ -20,9 +20,9 @@ from typing import Any
 
 from tests.doubles.sealed import FolderCiphers
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Rules
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Rules
+from retinue.sandbox.snapshots.store import Snapshots
 
 ROOT = Path(__file__).resolve().parents[2]
 

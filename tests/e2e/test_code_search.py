@@ -12,7 +12,7 @@ import pytest
 from tests.doubles.processes import ROOT
 from tests.e2e.conftest import environment
 
-from retinue.sandbox.bubblewrap import find_program
+from retinue.sandbox.backends.bubblewrap import find_program
 
 pytestmark = [
     pytest.mark.promise("E1", "E3"),

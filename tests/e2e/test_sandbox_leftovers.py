@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import Project, environment
 
-from retinue.sandbox.bubblewrap import find_program
+from retinue.sandbox.backends.bubblewrap import find_program
 from retinue.sandbox.mounts import mounted_below, unmount_below
 
 pytestmark = [

@@ -11,7 +11,7 @@ import pytest
 from tests.doubles.places import Places
 from tests.e2e.conftest import Project, environment
 
-from retinue.sandbox.bubblewrap import find_program
+from retinue.sandbox.backends.bubblewrap import find_program
 
 pytestmark = [
     pytest.mark.promise("E2", "E3"),

@@ -13,8 +13,8 @@ from tests.escapes import egress, hostward, limits
 from tests.escapes.inside import files, kernel, network, processes
 from tests.escapes.trials import Outcome
 
-from retinue.sandbox.cgroups import find
-from retinue.sandbox.landlock import version
+from retinue.sandbox.backends.cgroups import find
+from retinue.sandbox.backends.landlock import version
 
 PAGE = Path(__file__).parents[2] / "docs" / "escapes.md"
 COLUMNS = ("bubblewrap root", "bubblewrap user", "landlock root", "landlock user", "unconfined root", "unconfined user")

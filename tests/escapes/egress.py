@@ -18,8 +18,9 @@ from tests.escapes.planting import NEIGHBOUR
 from tests.escapes.trials import UID, Cell, Outcome, cell
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
-from retinue.sandbox import forwarding, proxy, roots
-from retinue.sandbox.backends import Surroundings
+from retinue.sandbox.backends import roots
+from retinue.sandbox.backends.port import Surroundings
+from retinue.sandbox.egress import forwarding, proxy
 from retinue.sandbox.profiles import BUILD
 
 _ASK = """

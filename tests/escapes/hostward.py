@@ -21,8 +21,8 @@ from tests.escapes.trials import UID, Cell, Outcome, cell
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.folders import remove_tree
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.workspaces import Workspace
 
 TENANT = "acme"

@@ -19,15 +19,15 @@ from typing import Any, Literal
 from tests.escapes.planting import Planted, planted
 
 from retinue.runs.sandboxes import Exec, ExecResult
-from retinue.sandbox.backends import Backend, Place, Surroundings
-from retinue.sandbox.bubblewrap import Bubblewrap, find_program
-from retinue.sandbox.cgroups import find
-from retinue.sandbox.execution import Runner
-from retinue.sandbox.landlock import Landlock, version
-from retinue.sandbox.launching import Launcher
+from retinue.sandbox.backends.bubblewrap import Bubblewrap, find_program
+from retinue.sandbox.backends.cgroups import find
+from retinue.sandbox.backends.execution import Runner
+from retinue.sandbox.backends.landlock import Landlock, version
+from retinue.sandbox.backends.launching import Launcher
+from retinue.sandbox.backends.port import Backend, Place, Surroundings
+from retinue.sandbox.backends.running import Output
+from retinue.sandbox.backends.unconfined import Unconfined
 from retinue.sandbox.profiles import STRICT, UNCONFINED, Limits, Profile
-from retinue.sandbox.running import Output
-from retinue.sandbox.unconfined import Unconfined
 
 State = Literal["stopped", "limited", "open"]
 UID = 64001 if os.geteuid() == 0 else None

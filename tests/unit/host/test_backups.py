@@ -18,9 +18,9 @@ from retinue.host.sandboxes import open_snapshots
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.errors import InvalidInput, StoreError, TransientError
 from retinue.runs.sandboxes import SandboxRow, SandboxState
-from retinue.sandbox import objects
-from retinue.sandbox.copying import copy_out
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots import objects
+from retinue.sandbox.snapshots.copying import copy_out
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.store.store import Store
 
 pytestmark = [pytest.mark.promise("E3"), pytest.mark.rule("R16", "R5")]

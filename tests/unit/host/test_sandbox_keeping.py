@@ -21,9 +21,9 @@ from retinue.host.sandbox_keeping import Keeping, SandboxDuty, Sweeping, collect
 from retinue.host.sandboxes import bases_of, open_sandboxes, open_snapshots
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.sandboxes import SandboxRow, SandboxState
-from retinue.sandbox.scanning import scan
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import Tree
+from retinue.sandbox.snapshots.scanning import scan
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import Tree
 from retinue.store.store import Store
 
 pytestmark = pytest.mark.promise("E2")

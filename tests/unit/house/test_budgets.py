@@ -27,7 +27,7 @@ LAZY_IMPORTS = [
     ("host/remotes.py", "retinue.sessions.remotes"),
     ("host/rows.py", "pyarrow.parquet"),
     ("host/parts.py", "pyarrow*"),
-    ("sandbox/seccomp.py", "pyseccomp"),
+    ("sandbox/backends/seccomp.py", "pyseccomp"),
     ("store/places.py", "retinue.store.s3"),
     ("traces/*", "opentelemetry.exporter.*"),
 ]

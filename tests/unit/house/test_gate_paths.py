@@ -45,7 +45,7 @@ DOORS: dict[str, set[str]] = {
     # A write in doubt is asked about. The others only read what a declaration says of a tool's probe.
     "probe": {
         "ingress.sandbox_checks:try_sandboxes",
-        "sandbox.choosing:choose",
+        "sandbox.backends.choosing:choose",
         "runs.effects.calls:_probe",
         "runs.breakers:BreakerPolicy.probe_ns",
         "sessions.remote:RemoteTool.invoke_probe",
@@ -151,10 +151,10 @@ NETWORK: dict[str, set[str]] = {
     "ray": {"actors"},
     "subprocess": {
         "actors.runtime",
-        "sandbox.bubblewrap",
-        "sandbox.launching",
+        "sandbox.backends.bubblewrap",
+        "sandbox.backends.launching",
         "sandbox.mounts",
-        "sandbox.selftest",
+        "sandbox.backends.selftest",
         "sessions.mcp.children",
         "store.backup",
     },
@@ -167,13 +167,13 @@ NETWORK: dict[str, set[str]] = {
         "host.model_endpoint",
         "host.sandboxes",
         "ingress.mcp.http",
-        "sandbox.forwarding",
-        "sandbox.keeper",
-        "sandbox.launching",
-        "sandbox.proxy",
-        "sandbox.running",
-        "sandbox.selftest",
-        "sandbox.trial",
+        "sandbox.egress.forwarding",
+        "sandbox.backends.keeper",
+        "sandbox.backends.launching",
+        "sandbox.egress.proxy",
+        "sandbox.backends.running",
+        "sandbox.backends.selftest",
+        "sandbox.backends.trial",
         "sessions.mcp.containment",
     },
     # Servers: what they are asked becomes a run or a step.
@@ -194,14 +194,14 @@ CLIENTS = {
 
 ESCAPES: dict[str, set[str]] = {
     # An alert is told; git writes out the commit that a reviewed manifest names.
-    "create_subprocess_exec": {"host.telling:_run", "sandbox.checkouts:_finish"},
+    "create_subprocess_exec": {"host.telling:_run", "sandbox.manifests.checkouts:_finish"},
     "create_connection": {
         "actors.runtime:_await_head",
         "actors.runtime:_refuse_silence",
-        "sandbox.trial:_connect_loopback",
+        "sandbox.backends.trial:_connect_loopback",
     },
     "system": {"ingress.checks:_python"},
-    "open_connection": {"sandbox.proxy:Proxy._reach"},
+    "open_connection": {"sandbox.egress.proxy:Proxy._reach"},
     **{name: set() for name in ("open_unix_connection", "create_subprocess_shell", "popen")},
     **{name: set() for name in ("urlopen", "posix_spawn", "spawnv", "execv", "execve", "start_server")},
 }

@@ -11,9 +11,9 @@ from retinue.host.settings import Settings, load_settings
 from retinue.ingress import sandbox_checks
 from retinue.ingress.exits import Exit
 from retinue.ingress.sandbox_checks import try_sandboxes
-from retinue.sandbox.backends import Demand, Finding, Report, demands
+from retinue.sandbox.backends.port import Demand, Finding, Report, demands
+from retinue.sandbox.backends.selftest import MET, absent
 from retinue.sandbox.profiles import BUILD
-from retinue.sandbox.selftest import MET, absent
 
 pytestmark = pytest.mark.promise("E4")
 

@@ -24,10 +24,10 @@ from retinue.ingress.sync import connect_sync
 from retinue.ingress.terminal import Terminal
 from retinue.runs.contracts import Status
 from retinue.runs.control import SnapshotPin
-from retinue.sandbox import objects
-from retinue.sandbox.copying import guarded
-from retinue.sandbox.scanning import scan
-from retinue.sandbox.trees import Tree
+from retinue.sandbox.snapshots import objects
+from retinue.sandbox.snapshots.copying import guarded
+from retinue.sandbox.snapshots.scanning import scan
+from retinue.sandbox.snapshots.trees import Tree
 
 pytestmark = [pytest.mark.promise("I6")]
 
@@ -230,8 +230,8 @@ POINTS = [
     ("retinue.store.sealing", "KeyFolder.destroy", "after"),
     ("retinue.sandbox.bases", "Bases.erase", "before"),
     ("retinue.sandbox.bases", "remove_tree", "after"),
-    ("retinue.sandbox.objects", "LocalObjects.erase", "before"),
-    ("retinue.sandbox.objects", "LocalObjects.erase", "after"),
+    ("retinue.sandbox.snapshots.objects", "LocalObjects.erase", "before"),
+    ("retinue.sandbox.snapshots.objects", "LocalObjects.erase", "after"),
     ("retinue.host.erasing", "remove_tables", "after"),
 ]
 

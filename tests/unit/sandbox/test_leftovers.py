@@ -143,7 +143,7 @@ def test_a_folder_that_went_before_it_was_locked_is_nobodys(temporary: Path, mon
 PROXIES = """
 import asyncio, sys
 from retinue.sandbox.profiles import Limits, Profile
-from retinue.sandbox.proxy import way_out
+from retinue.sandbox.egress.proxy import way_out
 
 async def main():
     profile = Profile(name="p", network="listed", hosts=("example.org:443",))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.runs.sandboxes import ExecResult, FileContent
+from retinue.sandbox.backends.streams import Excerpt
 from retinue.sandbox.masking import Mask, Telling
-from retinue.sandbox.streams import Excerpt
 from retinue.sandbox.workspaces import Workspace
 
 pytestmark = pytest.mark.promise("E4")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from tests.unit.sandbox.backends.doors import UID, Door
 
-from retinue.sandbox.backends import Backend
-from retinue.sandbox.bubblewrap import Bubblewrap, find_program
-from retinue.sandbox.cgroups import Cgroups, find
-from retinue.sandbox.execution import Runner
-from retinue.sandbox.landlock import Landlock, version
-from retinue.sandbox.launching import Launcher
+from retinue.sandbox.backends.bubblewrap import Bubblewrap, find_program
+from retinue.sandbox.backends.cgroups import Cgroups, find
+from retinue.sandbox.backends.execution import Runner
+from retinue.sandbox.backends.landlock import Landlock, version
+from retinue.sandbox.backends.launching import Launcher
+from retinue.sandbox.backends.port import Backend
+from retinue.sandbox.backends.unconfined import Unconfined
 from retinue.sandbox.profiles import STRICT, UNCONFINED
-from retinue.sandbox.unconfined import Unconfined
 
 BACKENDS: dict[str, Callable[[Runner], Backend]] = {
     "bubblewrap": lambda runner: Bubblewrap(runner, UID),

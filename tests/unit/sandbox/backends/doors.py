@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.runs.sandboxes import Exec, ExecResult
-from retinue.sandbox.backends import Backend, Place, Surroundings
+from retinue.sandbox.backends.port import Backend, Place, Surroundings
 from retinue.sandbox.profiles import Limits, Profile
 
 UID = 64001 if os.geteuid() == 0 else None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from retinue.sandbox import cgroups
-from retinue.sandbox.cgroups import Cgroups, find
+from retinue.sandbox.backends import cgroups
+from retinue.sandbox.backends.cgroups import Cgroups, find
 from retinue.sandbox.profiles import MIB, Limits
 
 pytestmark = pytest.mark.promise("E4")

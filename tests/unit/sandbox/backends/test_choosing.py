@@ -8,12 +8,12 @@ import pytest
 
 from retinue.runs.errors import ConfigError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
-from retinue.sandbox import remedies
-from retinue.sandbox.backends import Demand, Finding, Place, Report, Surroundings, demands
-from retinue.sandbox.choosing import Backends, choose
+from retinue.sandbox.backends import remedies
+from retinue.sandbox.backends.choosing import Backends, choose
+from retinue.sandbox.backends.port import Demand, Finding, Place, Report, Surroundings, demands
+from retinue.sandbox.backends.remedies import remedy
+from retinue.sandbox.backends.selftest import MET, absent
 from retinue.sandbox.profiles import BUILD, SHIPPED, STRICT, UNCONFINED, Limits, Profile
-from retinue.sandbox.remedies import remedy
-from retinue.sandbox.selftest import MET, absent
 
 pytestmark = pytest.mark.promise("E4")
 

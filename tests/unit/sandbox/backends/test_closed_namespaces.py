@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from retinue.sandbox.landlock import version
+from retinue.sandbox.backends.landlock import version
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -37,7 +37,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 CHOOSES = """
 import asyncio, json
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.choosing import Backends
+from retinue.sandbox.backends.choosing import Backends
 from retinue.sandbox.profiles import SHIPPED
 
 async def main():

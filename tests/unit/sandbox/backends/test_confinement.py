@@ -14,15 +14,15 @@ import pytest
 from tests.unit.sandbox.backends.doors import UID, Door
 
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
-from retinue.sandbox import bubblewrap as bubblewrap_module
-from retinue.sandbox.backends import Place, Report, Surroundings
-from retinue.sandbox.bubblewrap import UNBOUNDED, Bubblewrap, Program, find_program
-from retinue.sandbox.execution import Runner
-from retinue.sandbox.landlock import Landlock
+from retinue.sandbox.backends import bubblewrap as bubblewrap_module
+from retinue.sandbox.backends.bubblewrap import UNBOUNDED, Bubblewrap, Program, find_program
+from retinue.sandbox.backends.execution import Runner
+from retinue.sandbox.backends.landlock import Landlock
+from retinue.sandbox.backends.port import Place, Report, Surroundings
+from retinue.sandbox.backends.roots import PROXY, PYTHON
+from retinue.sandbox.backends.selftest import MET, Attempts, try_out
+from retinue.sandbox.backends.unconfined import Unconfined
 from retinue.sandbox.profiles import STRICT, Profile
-from retinue.sandbox.roots import PROXY, PYTHON
-from retinue.sandbox.selftest import MET, Attempts, try_out
-from retinue.sandbox.unconfined import Unconfined
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -34,7 +34,7 @@ async def test_too_little_time_is_no_finding_for_good(monkeypatch: pytest.Monkey
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr("retinue.sandbox.selftest.SECONDS", 0.01)
+    monkeypatch.setattr("retinue.sandbox.backends.selftest.SECONDS", 0.01)
     report = await try_out(Attempts("slow", "1", stays, None), {})
     assert "was not done after" in report.findings["files"].why
 

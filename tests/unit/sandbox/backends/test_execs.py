@@ -11,9 +11,9 @@ from tests.unit.sandbox.backends.doors import STAYS, Door
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.execution import Ended, result
+from retinue.sandbox.backends.execution import Ended, result
+from retinue.sandbox.backends.streams import Excerpt
 from retinue.sandbox.locks import is_free
-from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 

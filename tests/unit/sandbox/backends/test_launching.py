@@ -16,12 +16,12 @@ import pytest
 from tests.unit.sandbox.backends.doors import STAYS, UID, Door
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox import keeper, launching
-from retinue.sandbox.keeper import descendants
-from retinue.sandbox.launching import Launcher, Start
+from retinue.sandbox.backends import keeper, launching
+from retinue.sandbox.backends.keeper import descendants
+from retinue.sandbox.backends.launching import Launcher, Start
+from retinue.sandbox.backends.remedies import remedy
+from retinue.sandbox.backends.streams import Excerpt
 from retinue.sandbox.locks import is_free
-from retinue.sandbox.remedies import remedy
-from retinue.sandbox.streams import Excerpt
 
 pytestmark = pytest.mark.promise("E4")
 
@@ -29,8 +29,8 @@ HOST = """
 import asyncio, sys
 from pathlib import Path
 from retinue.runs.sandboxes import Exec
-from retinue.sandbox.backends import Place, Surroundings
-from retinue.sandbox.choosing import Backends
+from retinue.sandbox.backends.port import Place, Surroundings
+from retinue.sandbox.backends.choosing import Backends
 from retinue.sandbox.profiles import SHIPPED
 
 async def main():

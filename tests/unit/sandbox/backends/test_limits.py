@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.unit.sandbox.backends.doors import Door
 
-from retinue.sandbox.backends import Report, demands
-from retinue.sandbox.cgroups import find
-from retinue.sandbox.execution import Runner
+from retinue.sandbox.backends.cgroups import find
+from retinue.sandbox.backends.execution import Runner
+from retinue.sandbox.backends.port import Report, demands
+from retinue.sandbox.backends.watching import passes_disk, watched
 from retinue.sandbox.profiles import MIB, STRICT, Limits
-from retinue.sandbox.watching import passes_disk, watched
 
 pytestmark = pytest.mark.promise("E4")
 

@@ -8,10 +8,10 @@ import pytest
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import Exec, ExecResult
-from retinue.sandbox import selftest
-from retinue.sandbox.backends import Place, Surroundings
+from retinue.sandbox.backends import selftest
+from retinue.sandbox.backends.port import Place, Surroundings
+from retinue.sandbox.backends.selftest import Attempts, try_out
 from retinue.sandbox.profiles import STRICT, Profile
-from retinue.sandbox.selftest import Attempts, try_out
 
 pytestmark = pytest.mark.promise("E4")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.sandbox.heads import CHUNKED, Refused, chunk_length, parse_head, passed_on, place_of, target_of
+from retinue.sandbox.egress.heads import CHUNKED, Refused, chunk_length, parse_head, passed_on, place_of, target_of
 
 pytestmark = [pytest.mark.promise("E4")]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.sandbox.hosts import USUAL_PORTS, Listed, may_lead_to, parse_listed, plain_name, split_port
+from retinue.sandbox.egress.hosts import USUAL_PORTS, Listed, may_lead_to, parse_listed, plain_name, split_port
 
 pytestmark = [pytest.mark.promise("E4")]
 

@@ -12,10 +12,11 @@ from tests.escapes.trials import UID, Cell, cell, usable
 from tests.unit.sandbox.egress.ways import server, yes
 
 from retinue.runs.sandboxes import Exec, ExecResult
-from retinue.sandbox import forwarding, roots
-from retinue.sandbox.backends import Surroundings
+from retinue.sandbox.backends import roots
+from retinue.sandbox.backends.port import Surroundings
+from retinue.sandbox.egress import forwarding
+from retinue.sandbox.egress.proxy import way_out
 from retinue.sandbox.profiles import BUILD, Limits
-from retinue.sandbox.proxy import way_out
 
 pytestmark = [pytest.mark.promise("E4")]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tests.unit.sandbox.egress.ways import HELLO, asked, leading, server, way, yes
 
-from retinue.sandbox import proxy
+from retinue.sandbox.egress import proxy
+from retinue.sandbox.egress.proxy import way_out
 from retinue.sandbox.profiles import STRICT
-from retinue.sandbox.proxy import way_out
 
 pytestmark = [pytest.mark.promise("E4")]
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from retinue.sandbox.egress.proxy import way_out
 from retinue.sandbox.profiles import BUILD
-from retinue.sandbox.proxy import way_out
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n"
 

@@ -14,7 +14,7 @@ import pytest
 
 from retinue.runs.sandboxes import Exec, ExecResult
 from retinue.sandbox.extending import Extension, profiles_of
-from retinue.sandbox.loading import Manifests, load_manifests
+from retinue.sandbox.manifests.loading import Manifests, load_manifests
 
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 

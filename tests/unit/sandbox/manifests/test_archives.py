@@ -18,8 +18,8 @@ import pytest
 from tests.unit.sandbox.manifests.projects import held, tar_of
 
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.archives import MOST_RATIO, SMALL, unpack
-from retinue.sandbox.building import Builder
+from retinue.sandbox.manifests.archives import MOST_RATIO, SMALL, unpack
+from retinue.sandbox.manifests.building import Builder
 from retinue.sandbox.profiles import Limits
 
 pytestmark = [pytest.mark.promise("E1")]

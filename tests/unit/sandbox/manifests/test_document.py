@@ -12,7 +12,7 @@ from tests.unit.sandbox.manifests.projects import Project
 
 from retinue.host.keys import Sandbox
 from retinue.sandbox.extending import Changes, Extension
-from retinue.sandbox.manifests import ArchiveSource, Checkout, DirectorySource, FileSource, Manifest, Packages
+from retinue.sandbox.manifests.manifest import ArchiveSource, Checkout, DirectorySource, FileSource, Manifest, Packages
 from retinue.sandbox.profiles import STRICT
 
 TEXT = (Path(__file__).resolve().parents[4] / "docs/sandbox.md").read_text("utf-8")

@@ -11,8 +11,8 @@ from tests.unit.sandbox.manifests.git_server import Server, git_server
 from tests.unit.sandbox.manifests.projects import Project, held, nothing_runs
 
 from retinue.runs.errors import EffectError
-from retinue.sandbox.materializing import materialize
-from retinue.sandbox.previewing import preview
+from retinue.sandbox.manifests.materializing import materialize
+from retinue.sandbox.manifests.previewing import preview
 
 pytestmark = [pytest.mark.promise("E1")]
 

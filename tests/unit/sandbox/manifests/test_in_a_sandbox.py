@@ -12,15 +12,15 @@ from tests.unit.sandbox.manifests.projects import Project
 from tests.unit.sandbox.manifests.test_materializing import wheel
 
 from retinue.runs.sandboxes import Exec, ExecResult
-from retinue.sandbox.backends import Backend, Place, Surroundings
-from retinue.sandbox.bubblewrap import Bubblewrap, find_program
-from retinue.sandbox.cgroups import find
-from retinue.sandbox.execution import Runner
-from retinue.sandbox.landlock import Landlock, version
-from retinue.sandbox.launching import Launcher
-from retinue.sandbox.loading import environment_of
-from retinue.sandbox.materializing import materialize
-from retinue.sandbox.roots import WORKSPACE
+from retinue.sandbox.backends.bubblewrap import Bubblewrap, find_program
+from retinue.sandbox.backends.cgroups import find
+from retinue.sandbox.backends.execution import Runner
+from retinue.sandbox.backends.landlock import Landlock, version
+from retinue.sandbox.backends.launching import Launcher
+from retinue.sandbox.backends.port import Backend, Place, Surroundings
+from retinue.sandbox.backends.roots import WORKSPACE
+from retinue.sandbox.manifests.loading import environment_of
+from retinue.sandbox.manifests.materializing import materialize
 from retinue.sandbox.workspaces import Workspace
 
 pytestmark = [pytest.mark.promise("E1", "E4")]

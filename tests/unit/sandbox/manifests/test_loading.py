@@ -12,8 +12,8 @@ from tests.unit.sandbox.manifests.projects import Project
 from retinue.runs.errors import ConfigError, UnknownName
 from retinue.runs.sandboxes import ManifestInfo
 from retinue.sandbox.extending import Changes, Extension
-from retinue.sandbox.loading import environment_of
-from retinue.sandbox.manifests import Manifest
+from retinue.sandbox.manifests.loading import environment_of
+from retinue.sandbox.manifests.manifest import Manifest
 
 pytestmark = [pytest.mark.promise("E1")]
 

@@ -15,11 +15,11 @@ from tests.unit.sandbox.manifests.projects import Project, held, nothing_runs, t
 
 from retinue.runs.errors import ConfigError, PermanentError, TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
-from retinue.sandbox.loading import environment_of, secrets_of
-from retinue.sandbox.materializing import materialize
-from retinue.sandbox.previewing import preview
-from retinue.sandbox.requirements import PIP
-from retinue.sandbox.scanning import scan
+from retinue.sandbox.manifests.loading import environment_of, secrets_of
+from retinue.sandbox.manifests.materializing import materialize
+from retinue.sandbox.manifests.previewing import preview
+from retinue.sandbox.manifests.requirements import PIP
+from retinue.sandbox.snapshots.scanning import scan
 
 pytestmark = [pytest.mark.promise("E1")]
 

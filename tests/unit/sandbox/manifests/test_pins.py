@@ -9,9 +9,9 @@ from tests.unit.sandbox.manifests.projects import Project, nothing_runs
 
 from retinue.runs.errors import ConfigError
 from retinue.sandbox.extending import Extension
-from retinue.sandbox.loading import Manifests
-from retinue.sandbox.materializing import materialize
-from retinue.sandbox.pins import FILE, PinnedManifest, read_lock, write_lock
+from retinue.sandbox.manifests.loading import Manifests
+from retinue.sandbox.manifests.materializing import materialize
+from retinue.sandbox.manifests.pins import FILE, PinnedManifest, read_lock, write_lock
 
 pytestmark = [pytest.mark.promise("E1")]
 

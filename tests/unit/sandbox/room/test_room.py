@@ -28,8 +28,8 @@ from retinue.runs.sandboxes import (
     Watch,
 )
 from retinue.sandbox.living import Living
+from retinue.sandbox.manifests.pins import PinnedManifest, write_lock
 from retinue.sandbox.mounts import mounted_below
-from retinue.sandbox.pins import PinnedManifest, write_lock
 from retinue.sandbox.room import Room
 from retinue.store.store import Store
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.doubles.sealed import FolderCiphers
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.shelves import Shelf, Writer
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import Tree
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.shelves import Shelf, Writer
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import Tree
 
 TENANT = "acme"
 

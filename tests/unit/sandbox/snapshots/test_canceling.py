@@ -16,9 +16,9 @@ from tests.doubles.sealed import FolderCiphers, kept_keys
 from tests.doubles.trees import look, names
 
 from retinue.runs.errors import PermanentError, TransientError
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import CHUNK
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import CHUNK
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E3")

@@ -16,10 +16,10 @@ from tests.doubles.trees import look
 
 from retinue.host import clock
 from retinue.runs.sandboxes import SandboxLost
-from retinue.sandbox.collecting import collect
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.shelves import Shelf
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.collecting import collect
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.shelves import Shelf
+from retinue.sandbox.snapshots.store import Snapshots
 
 TENANT = "acme"
 LATER = 2**62
@@ -126,9 +126,9 @@ TAKER = """
 import asyncio, os, sys
 from pathlib import Path
 from tests.doubles.sealed import FolderCiphers
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.collecting import collect
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.collecting import collect
 store, keys, tree, what = sys.argv[1:]
 snapshots = Snapshots(LocalObjects(Path(store)), FolderCiphers(Path(keys)))
 print("ready", flush=True)

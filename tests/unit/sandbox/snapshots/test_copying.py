@@ -18,17 +18,17 @@ from tests.doubles.trees import look
 
 from retinue.host import clock
 from retinue.runs.errors import InvalidInput, StoreError, TransientError
-from retinue.sandbox import copying
-from retinue.sandbox import objects as objects_module
-from retinue.sandbox.collecting import collect
-from retinue.sandbox.copying import SUMS, Copied, bring_back, copy_out, guarded
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots import copying
+from retinue.sandbox.snapshots import objects as objects_module
+from retinue.sandbox.snapshots.collecting import collect
+from retinue.sandbox.snapshots.copying import SUMS, Copied, bring_back, copy_out, guarded
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.store import Snapshots
 
 TENANT = "acme"
 LATER = 2**62
 pytestmark = [pytest.mark.promise("E3"), pytest.mark.rule("R16")]
-BRING = "import sys; from pathlib import Path; from retinue.sandbox.copying import bring_back\n"
+BRING = "import sys; from pathlib import Path; from retinue.sandbox.snapshots.copying import bring_back\n"
 BRING += "bring_back(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))"
 
 

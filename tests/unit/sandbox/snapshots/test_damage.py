@@ -12,10 +12,10 @@ from tests.doubles.trees import names
 
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxLost
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.shelves import Shelf
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import CHUNK
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.shelves import Shelf
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import CHUNK
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E3")

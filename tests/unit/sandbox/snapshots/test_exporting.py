@@ -17,11 +17,11 @@ from zstandard import ZstdCompressor, ZstdDecompressor
 
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxLost, SandboxRefused
-from retinue.sandbox.exporting import export, import_
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import CHUNK
+from retinue.sandbox.snapshots.exporting import export, import_
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import CHUNK
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E3")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from retinue.runs.errors import RetinueError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.listing import BadTree, Head, check, decode, decode_head, encode_blocks, encode_head
-from retinue.sandbox.rules import Quota
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import Entry, Tree
+from retinue.sandbox.snapshots.listing import BadTree, Head, check, decode, decode_head, encode_blocks, encode_head
+from retinue.sandbox.snapshots.rules import Quota
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import Entry, Tree
 
 TENANT = "acme"
 EMPTY = sha256(b"").hexdigest()

@@ -14,9 +14,9 @@ from tests.doubles.sealed import FolderCiphers
 from tests.doubles.trees import look, names
 from tests.doubles.victims import Victims
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.scanning import scan
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.scanning import scan
+from retinue.sandbox.snapshots.store import Snapshots
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E2", "E3")

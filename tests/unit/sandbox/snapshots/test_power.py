@@ -18,9 +18,9 @@ import pytest
 from tests.doubles.sealed import FolderCiphers
 from tests.doubles.victims import Victims
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.scanning import scan
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.scanning import scan
+from retinue.sandbox.snapshots.store import Snapshots
 
 TENANT = "acme"
 pytestmark = [pytest.mark.promise("E2", "E3"), pytest.mark.long, pytest.mark.timeout(600)]

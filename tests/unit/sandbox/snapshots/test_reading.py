@@ -13,9 +13,9 @@ import pytest
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import SandboxRefused
-from retinue.sandbox.scanning import Scan, remember, scan
-from retinue.sandbox.stat_cache import StatCache, cache_of
-from retinue.sandbox.trees import CHUNK, Tree
+from retinue.sandbox.snapshots.scanning import Scan, remember, scan
+from retinue.sandbox.snapshots.stat_cache import StatCache, cache_of
+from retinue.sandbox.snapshots.trees import CHUNK, Tree
 
 pytestmark = pytest.mark.promise("E3")
 

@@ -13,13 +13,13 @@ from tests.doubles.trees import look
 
 from retinue.runs.errors import TransientError
 from retinue.runs.sandboxes import SandboxLost
-from retinue.sandbox import remote as remote_module
-from retinue.sandbox.collecting import collect
-from retinue.sandbox.nearby import Nearby
-from retinue.sandbox.objects import Objects
-from retinue.sandbox.remote import RemoteObjects
-from retinue.sandbox.rules import Quota, Rules
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots import remote as remote_module
+from retinue.sandbox.snapshots.collecting import collect
+from retinue.sandbox.snapshots.nearby import Nearby
+from retinue.sandbox.snapshots.objects import Objects
+from retinue.sandbox.snapshots.remote import RemoteObjects
+from retinue.sandbox.snapshots.rules import Quota, Rules
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.store.objects import split_url
 from retinue.store.places import open_objects
 

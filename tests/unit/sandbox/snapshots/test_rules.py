@@ -12,10 +12,10 @@ from tests.doubles.sealed import kept_keys
 from retinue.runs.errors import InvalidInput
 from retinue.runs.sandboxes import SandboxRefused
 from retinue.sandbox.folders import opened
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Quota, Rules
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import CHUNK
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Quota, Rules
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import CHUNK
 
 TENANT = "acme"
 SECRET = b"sk-live-0123456789abcdef"

@@ -13,11 +13,11 @@ from tests.doubles.sealed import kept_keys
 from tests.doubles.trees import names
 
 from retinue.runs.errors import TransientError
-from retinue.sandbox import objects as objects_module
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.shelves import Shelf
-from retinue.sandbox.snapshots import Snapshots
-from retinue.sandbox.trees import CHUNK, Changes
+from retinue.sandbox.snapshots import objects as objects_module
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.shelves import Shelf
+from retinue.sandbox.snapshots.store import Snapshots
+from retinue.sandbox.snapshots.trees import CHUNK, Changes
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E2", "E3")

@@ -9,8 +9,8 @@ from typing import Any
 
 from retinue.sandbox.bases import Bases
 from retinue.sandbox.contents import SnapshotContents
-from retinue.sandbox.rules import Rules
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.rules import Rules
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.tiers import Tiers
 
 

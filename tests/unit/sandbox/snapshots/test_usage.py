@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.sandbox.objects import LocalObjects
+from retinue.sandbox.snapshots.objects import LocalObjects
 
 pytestmark = pytest.mark.promise("E3")
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.doubles.sealed import FolderCiphers
 from tests.doubles.trees import Made, allocated, look, make
 
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.scanning import scan
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.scanning import scan
+from retinue.sandbox.snapshots.store import Snapshots
 
 TENANT = "acme"
 pytestmark = pytest.mark.promise("E2", "E3")

@@ -20,9 +20,9 @@ from retinue.sandbox.contents import SnapshotContents
 from retinue.sandbox.emptying import OVERLAYFS
 from retinue.sandbox.living import Living, Workplace
 from retinue.sandbox.mounts import mounted_below
-from retinue.sandbox.objects import LocalObjects
-from retinue.sandbox.rules import Quota, Rules
-from retinue.sandbox.snapshots import Snapshots
+from retinue.sandbox.snapshots.objects import LocalObjects
+from retinue.sandbox.snapshots.rules import Quota, Rules
+from retinue.sandbox.snapshots.store import Snapshots
 from retinue.sandbox.tiers import BTRFS, COPY, ORDER, REFLINK, Tiers
 
 TENANT = "acme"

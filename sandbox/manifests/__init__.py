@@ -1,0 +1,1 @@
+"""What a fresh workspace holds: manifests, their pins, and how one is made of them."""

@@ -1,0 +1,1 @@
+"""Workspaces as content that is kept: trees, objects sealed by tenant, taking, restoring, removing."""
