@@ -48,9 +48,9 @@ def moment(nanoseconds: int | None) -> str:
     return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def counted(count: int, noun: str) -> str:
-    """So many of a thing: `1 run`, `1,200 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """So many of a thing: `1 run`, `1,200 runs`; `nouns` where a final s is not enough."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def cut(text: str, most: int) -> str:

@@ -80,7 +80,7 @@ def _text(done: Erased) -> str:
     parts = [
         "its key is destroyed" if done.key else "its key was destroyed before",
         f"{done.snapshot_bytes:,} bytes of snapshots",
-        counted(done.bases, "plain copy").replace("copys", "copies"),
+        counted(done.bases, "plain copy", "plain copies"),
         counted(done.workspaces, "workspace"),
         counted(done.pins, "pin"),
         "the trace tables, which are made again without it" if done.tables else "no trace tables",

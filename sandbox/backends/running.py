@@ -88,7 +88,8 @@ class Running:
 
     async def _until_gone(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._gone.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
         except TimeoutError:
             self.stop("timeout")
             await self._after_kill()
@@ -97,13 +98,15 @@ class Running:
             await asyncio.shield(self._after_kill())
             raise
         try:
-            await asyncio.wait_for(self._drained.wait(), _LEFTOVER_SECONDS)
+            async with asyncio.timeout(_LEFTOVER_SECONDS):
+                await self._drained.wait()
         except TimeoutError:
             self.stopped = self.stopped or "output"
 
     async def _after_kill(self) -> None:
         try:
-            await asyncio.wait_for(self._gone.wait(), END_SECONDS)
+            async with asyncio.timeout(END_SECONDS):
+                await self._gone.wait()
         except TimeoutError:
             raise PermanentError(
                 f"processes of an exec were killed and are there after {END_SECONDS:.0f} s still, below {self.pid}: "
