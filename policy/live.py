@@ -95,9 +95,10 @@ class LiveGate:
             self._refused = texts
             self._keep(str(error))
             return False
-        before, self._gate = self._gate.digest, gate
+        before = self._gate.digest
         self._texts, self._place = texts, self._folder()
         self._moving, self._refused, self.problem = None, None, None
+        self._gate = gate  # last: others look on, and see no problem beside the rules that ended it
         _LOG.warning(
             "the rules have changed: digest %s is in force, %d rules; before: %s", gate.digest, len(gate.rules), before
         )

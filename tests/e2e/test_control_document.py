@@ -82,6 +82,7 @@ def example(tmp_path: Path) -> Project:
     return made
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.promise("A8")
 @pytest.mark.promise("A9")
 @pytest.mark.promise("B4")
