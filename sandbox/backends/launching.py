@@ -84,10 +84,15 @@ class Launcher:
         return Running(control, named, report)
 
     def have_ready(self, cgroups: tuple[str, ...]) -> None:
-        """Have a process ready in these groups for the next start in them, if few are ready and one can be had."""
-        if cgroups not in self._ready and len(self._ready) < _READY:
-            with suppress(OSError):
-                self._ready[cgroups] = self._order(cgroups)
+        """Have a process ready in these groups for the next start in them, if one can be had; of too many the one that
+        was not asked for the longest goes.
+        """
+        if cgroups in self._ready:
+            return
+        while len(self._ready) >= _READY:
+            self._ready.pop(next(iter(self._ready))).close()
+        with suppress(OSError):
+            self._ready[cgroups] = self._order(cgroups)
 
     def close(self) -> None:
         """End it, and what is ready; what its keepers run goes on to its end."""

@@ -191,6 +191,17 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+async def test_what_was_asked_for_last_is_had_ready_whatever_was_before(tmp_path: Path) -> None:
+    launcher = Launcher()
+    groups = [tmp_path / f"group-{number}" for number in range(2 * launching._READY)]
+    try:
+        for group in groups:
+            launcher.have_ready((str(group),))
+            await asyncio.to_thread(_until, lambda: group.exists() and group.read_text() == "0")  # noqa: B023 - waited for
+    finally:
+        launcher.close()
+
+
 async def test_what_is_made_ready_for_the_next_one_costs_nobody_a_result(
     unconfined: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
