@@ -197,7 +197,7 @@ async def test_what_was_asked_for_last_is_had_ready_whatever_was_before(tmp_path
     try:
         for group in groups:
             launcher.have_ready((str(group),))
-            await asyncio.to_thread(_until, lambda: group.exists() and group.read_text() == "0")  # noqa: B023 - waited for
+            await asyncio.to_thread(_until, lambda: group.exists() and group.read_text() == "0")
     finally:
         launcher.close()
 
