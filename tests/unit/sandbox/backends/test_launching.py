@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,13 +192,17 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def _has_joined(group: Path) -> bool:
+    return group.exists() and group.read_text() == "0"
+
+
 async def test_what_was_asked_for_last_is_had_ready_whatever_was_before(tmp_path: Path) -> None:
     launcher = Launcher()
     groups = [tmp_path / f"group-{number}" for number in range(2 * launching._READY)]
     try:
         for group in groups:
             launcher.have_ready((str(group),))
-            await asyncio.to_thread(_until, lambda: group.exists() and group.read_text() == "0")
+            await asyncio.to_thread(_until, partial(_has_joined, group))
     finally:
         launcher.close()
 
