@@ -5,6 +5,8 @@ Knows no models, no tools, no policy and no traces: importing them costs most of
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from retinue.host.clock import now_ns
@@ -36,6 +38,16 @@ def open_store(settings: Settings) -> Store:
     except OSError as error:
         remedy = "free space, change its owner, or name another in `data:`"
         raise StoreError(f"data folder {settings.data_folder} cannot be used: {error.strerror}; {remedy}") from None
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The project's store while the block lasts. ConfigError, StoreError."""
+    store = open_store(settings)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def identity_of(settings: Settings) -> str:

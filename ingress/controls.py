@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from retinue.host import clock
-from retinue.host.opening import open_store
+from retinue.host.opening import opened_store
 from retinue.host.settings import Settings
 from retinue.ingress.answering import answer_to, declined
 from retinue.ingress.approving import check_approver, check_edit
@@ -307,8 +307,5 @@ def _delta(run_id: str, position: int, piece: tuple[int, str, int, str]) -> RunE
 @asynccontextmanager
 async def open_controls(settings: Settings) -> AsyncIterator[Controls]:
     """The controls of a project's runs. Hosts nothing and starts nothing. Raises StoreError, StoreBusy."""
-    store = open_store(settings)
-    try:
+    async with opened_store(settings) as store:
         yield Controls(settings, store)
-    finally:
-        await store.close()

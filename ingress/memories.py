@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic_core import to_json
 
-from retinue.host.opening import open_store
+from retinue.host.opening import opened_store
 from retinue.host.settings import Settings
 from retinue.runs.contracts import Frozen, Json
 from retinue.runs.errors import InvalidInput, UnknownName
@@ -45,37 +45,28 @@ class Remembered(Frozen):
 
 async def remembered(settings: Settings, listing: Listing) -> list[Remembered]:
     """Memories, newest first; a run is found by an unambiguous part of its id."""
-    store = open_store(settings)
-    try:
+    async with opened_store(settings) as store:
         if listing.run_id is not None:
             full_id = (await store.get(listing.run_id)).run_id
             listing = Listing(**{**_fields(listing), "run_id": full_id})
         return [_remembered(one) for one in await store.memories.listed(listing)]
-    finally:
-        await store.close()
 
 
 async def find(settings: Settings, name: str) -> Remembered:
     """The memory of an id, or of the beginning of one. UnknownName when there is none, or more than one."""
-    store = open_store(settings)
-    try:
+    async with opened_store(settings) as store:
         return await _find(store, name)
-    finally:
-        await store.close()
 
 
 async def forget(settings: Settings, name: str, by: str | None, at: int) -> Remembered:
     """Take a memory's content away; the memory as it was. InvalidInput when it has ended already."""
-    store = open_store(settings)
-    try:
+    async with opened_store(settings) as store:
         found = await _find(store, name)
         space = Space.model_validate({"scope": found.scope, "owner": found.owner})
         who = f"person:{by or settings.principal}:{at}"
         if not await store.memories.forget(found.tenant, space, found.memory_id, who, at):
             raise InvalidInput(f"memory {found.memory_id} is {found.state} already")
         return found.model_copy(update={"state": "forgotten", "content": None})
-    finally:
-        await store.close()
 
 
 async def _find(store: Store, name: str) -> Remembered:

@@ -5,14 +5,12 @@ Changes nothing. Needs no runtime.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
 
 from retinue.host.clock import now_ns
-from retinue.host.opening import open_store
+from retinue.host.opening import opened_store
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.policy_cases import read_cases, run_cases
@@ -23,7 +21,6 @@ from retinue.ingress.verb import Duration, verb
 from retinue.policy.gate import CedarGate
 from retinue.policy.load import load_gate
 from retinue.runs.errors import ConfigError
-from retinue.store.store import Store
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _POLICY = click.option(
@@ -85,7 +82,7 @@ async def explain_command(terminal: Terminal, run: str, step: str | None) -> Exi
     except ConfigError as error:
         gate = None
         terminal.note(f"the project's rules cannot be read, so what they saw is not told apart: {error}")
-    async with _store(settings) as store:
+    async with opened_store(settings) as store:
         found = await explain(store, gate, run, step)
     terminal.give(found, explained_text(found))
     return Exit.done
@@ -99,7 +96,7 @@ async def replay_command(terminal: Terminal, since: float, folder: Path | None, 
     """Ask rules again what was asked and recorded, and show what they would have decided otherwise."""
     settings = terminal.settings()
     gate = _gate(settings, folder)
-    async with _store(settings) as store:
+    async with opened_store(settings) as store:
         said = await replay(store, gate, now_ns() - int(since * 1e9), limit)
     terminal.give(said, replayed_text(said))
     return Exit.done
@@ -108,15 +105,6 @@ async def replay_command(terminal: Terminal, since: float, folder: Path | None, 
 def _gate(settings: Settings, folder: Path | None) -> CedarGate:
     """The gate over a folder's rules or the project's, with the project's roles and without its kill switch."""
     return load_gate(settings.policy_folder if folder is None else folder, roles=settings.roles)
-
-
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[Store]:
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 for _command in (check_command, test_command, explain_command, replay_command):

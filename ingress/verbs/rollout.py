@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from retinue.host.opening import open_store
+from retinue.host.opening import opened_store
 from retinue.ingress.client import Client
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
@@ -47,11 +47,8 @@ def rollout_command() -> None:
 @asynccontextmanager
 async def _desk(terminal: Terminal) -> AsyncIterator[tuple[RolloutDesk, str]]:
     settings = terminal.settings()
-    store = open_store(settings)
-    try:
+    async with opened_store(settings) as store:
         yield RolloutDesk(Client(settings, store), store), settings.principal
-    finally:
-        await store.close()
 
 
 @verb("list")

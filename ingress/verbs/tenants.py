@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import click
 
 from retinue.host.erasing import Erased, Order, Standing, beyond, check_erasable, erase_tenant, standings
-from retinue.host.opening import open_store
+from retinue.host.opening import opened_store
 from retinue.host.settings import Settings
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import columns, counted
 from retinue.ingress.terminal import Terminal
 from retinue.ingress.verb import verb
 from retinue.runs.errors import InvalidInput
-from retinue.store.store import Store
 
 _HEAD = ("TENANT", "CONTENT", "RUNS", "OPEN")
 
@@ -25,19 +21,10 @@ def tenants_command() -> None:
     """Whose runs and content there are, and erasing them. Each command takes --project and --json."""
 
 
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Store]:
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 @verb("list")
 async def list_command(terminal: Terminal) -> Exit:
     """List tenants: whether their content is kept or was erased, their runs, and those that have not ended."""
-    async with _opened(terminal.settings()) as store:
+    async with opened_store(terminal.settings()) as store:
         found = await standings(store)
     terminal.give(found, columns(_HEAD, list(map(_row, found))) if found else "no tenants")
     return Exit.done
@@ -54,7 +41,7 @@ async def erase_command(terminal: Terminal, tenant: str, yes: bool, why: str, by
     Refused while runs of it go on. Broken off, the same command goes on; done again, it removes what came since.
     """
     settings = terminal.settings()
-    async with _opened(settings) as store:
+    async with opened_store(settings) as store:
         await check_erasable(store, tenant)
         if not yes and not _agreed(terminal, settings, tenant):
             return Exit.usage
