@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +44,19 @@ def back_up_project(
     if settings.store is None:
         refuse_no_store(settings.data_folder)
     folder, place = local_snapshots(settings), settings.sandbox.snapshots
-    done: list[Copied] = []
 
     def beside(draft: Path) -> dict[str, Any]:
-        if not snapshots or place is not None:
-            return {} if place is None else {_PLACE: place}
-        done.append(copy_out(folder, draft, earlier))
-        return {_COPIED: asdict(done[0])}
+        if place is not None:
+            return {_PLACE: place}
+        return {_COPIED: asdict(copy_out(folder, draft, earlier))} if snapshots else {}
 
     with guarded(folder) if snapshots and place is None else nullcontext():
         if settings.store is not None:
             facts = back_up_shared(settings, target, keys=keys, beside=beside)
         else:
             facts = back_up(settings.data_folder, target, keys=keys, beside=beside)
-    return {name: facts[name] for name in ("runs", "frames", "blobs")}, next(iter(done), None)
+    copied = Copied(**facts[_COPIED]) if _COPIED in facts else None
+    return {name: facts[name] for name in ("runs", "frames", "blobs")}, copied
 
 
 def restore_project(settings: Settings, backup: Path, *, snapshots: bool = True) -> Restored:
@@ -71,19 +69,15 @@ def restore_project(settings: Settings, backup: Path, *, snapshots: bool = True)
     has_snapshots = snapshots and _COPIED in facts
     if has_snapshots:
         refuse_snapshots(folder)
-    copied: list[Copied] = []
-    bring = partial(_bring, backup, folder, facts, copied) if has_snapshots else _nothing
+    copied: Copied | None = None
+
+    def bring() -> None:
+        nonlocal copied
+        copied = bring_back(backup, folder, facts[_COPIED]["files"]) if has_snapshots else None
+
     if settings.store is None:
         runs = restore(backup, settings.data_folder, bring)
     else:
         runs = restore_shared(settings, backup)
         bring()
-    return Restored(runs, next(iter(copied), None), facts.get(_PLACE))
-
-
-def _bring(backup: Path, folder: Path, facts: dict[str, Any], into: list[Copied]) -> None:
-    into.append(bring_back(backup, folder, facts[_COPIED]["files"]))
-
-
-def _nothing() -> None:
-    return None
+    return Restored(runs, copied, facts.get(_PLACE))

@@ -74,7 +74,7 @@ async def standings(store: Store) -> list[Standing]:
 
 async def check_erasable(store: Store, tenant: str) -> None:
     """UnknownName for a tenant that never was; InvalidInput while runs of it go on."""
-    if tenant not in {each.tenant for each in await standings(store)}:
+    if tenant not in await store.tenants.counts() and tenant not in await asyncio.to_thread(store.vault.tenants):
         raise UnknownName(f"there is no tenant {tenant!r}: `retinue tenants list` lists them")
     await store.tenants.refuse_open(tenant)
 
