@@ -5,8 +5,10 @@ Owns how such a name is understood, and what is told of a sandbox besides its re
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from retinue.host import clock
 from retinue.host.sandboxes import open_snapshots
@@ -163,6 +165,18 @@ def check_manifest(name: str, settings: Settings) -> None:
     names = manifests_of(settings).names()
     if name not in names:
         raise UnknownName(f"--manifest {name!r}: there is no such manifest; there are: {', '.join(names) or 'none'}")
+
+
+def replaced_text(pin: SnapshotPin) -> str:
+    """What a name stood for before it was given to another snapshot."""
+    return f"{pin.name} was {pin.snapshot_id}, pinned by {pin.by}"
+
+
+def check_new(path: Path) -> None:
+    """InvalidInput for a file or folder that cannot be made where it is named. Blocking."""
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{path} cannot be made in {folder}: make that folder, or name another")
 
 
 def check_pin(name: str, settings: Settings) -> None:

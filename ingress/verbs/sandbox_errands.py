@@ -4,7 +4,6 @@ that the gate is asked and the journal has it."""
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from retinue.ingress.boxes import Boxes, Source, check_pin
+from retinue.ingress.boxes import Boxes, Source, check_new, check_pin, replaced_text
 from retinue.ingress.client import Client
 from retinue.ingress.connecting import connect
 from retinue.ingress.controls import open_controls
@@ -115,7 +114,7 @@ async def snapshot_command(terminal: Terminal, source: str, pin: str | None, **o
     terminal.give(said | {"entries": len(tree.entries), "bytes": tree.bytes}, found.kept)
     terminal.note(f"{counted(len(tree.entries), 'name')}, {tree.bytes:,} bytes" + (f"; pinned as {pin}" * bool(pin)))
     if before is not None:
-        terminal.note(f"{pin} was {before.snapshot_id}, pinned by {before.by}")
+        terminal.note(replaced_text(before))
     return Exit.done
 
 
@@ -130,8 +129,7 @@ async def restore_command(terminal: Terminal, source: str, folder: Path, **optio
     target = await asyncio.to_thread(folder.absolute)
     if await asyncio.to_thread(target.exists):
         raise InvalidInput(f"{folder} is there already: name a folder that is not")
-    if not await asyncio.to_thread(os.access, target.parent, os.W_OK | os.X_OK):
-        raise InvalidInput(f"{folder} cannot be made in {target.parent}: make that folder, or name another")
+    await asyncio.to_thread(check_new, folder)
     found = await _source(terminal, source, options)
     done = await _run(terminal, found, {"keep": found.snapshot is None}, options["local"])
     if done.value is None:

@@ -4,7 +4,6 @@ runtime."""
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ import click
 from retinue.host.sandbox_keeping import Sweeping, collect_snapshots, keeping_of
 from retinue.host.sandboxes import open_sandboxes, sweep_left, this_node
 from retinue.host.sandboxing import sandboxing_of
-from retinue.ingress.boxes import Boxes, Source, check_manifest, check_pin
+from retinue.ingress.boxes import Boxes, Source, check_manifest, check_new, check_pin, replaced_text
 from retinue.ingress.controls import open_controls
 from retinue.ingress.exits import Exit
 from retinue.ingress.render import counted
@@ -84,9 +83,7 @@ async def gc_command(
 async def export_command(terminal: Terminal, source: str, file: Path, tenant: str | None) -> Exit:
     """Write the snapshot that SOURCE stands for to FILE (.tar.zst), in plain: whoever has the file can read it."""
     settings = terminal.settings()
-    folder = (await asyncio.to_thread(file.absolute)).parent
-    if not await asyncio.to_thread(os.access, folder, os.W_OK | os.X_OK):
-        raise InvalidInput(f"{file} cannot be written in {folder}: make that folder, or name another")
+    await asyncio.to_thread(check_new, file)
     async with open_controls(settings) as client:
         boxes = Boxes(settings, client.store)
         found = await boxes.source(source, tenant=tenant)
@@ -122,7 +119,7 @@ async def import_command(
     said = {"snapshot": done.snapshot_id, "entries": done.entries, "bytes": done.bytes, "pin": pin}
     terminal.give(said, done.snapshot_id)
     if before is not None:
-        terminal.note(f"{pin} was {before.snapshot_id}, pinned by {before.by}")
+        terminal.note(replaced_text(before))
     return Exit.done
 
 
