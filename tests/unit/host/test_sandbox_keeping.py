@@ -116,6 +116,17 @@ async def test_a_workspace_that_no_record_tells_of_goes_after_a_while(tmp_path: 
         assert await patient.done(["open"]) == ["open"]
 
 
+async def left_behind(tmp_path: Path, store: Store) -> Path:
+    """A workspace here of a sandbox that has moved to another node."""
+    left = tmp_path / ".retinue" / "sandboxes" / "work" / "gone" / "1"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    await store.submit([new_run("first")])
+    owner = await own(store, "first")
+    await owner.append(said("opened"), sandboxes=(SandboxRow(state("gone", node="elsewhere"), "t" * 32),))
+    return left
+
+
 async def test_a_round_sweeps_and_collects_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with at(tmp_path) as (settings, store, snapshots):
         room = open_sandboxes(settings, store)
@@ -124,12 +135,7 @@ async def test_a_round_sweeps_and_collects_once_an_hour(tmp_path: Path, monkeypa
         monkeypatch.setattr(
             sandbox_keeping, "keeping_of", lambda settings, store: Keeping(store, snapshots, FUTURE, FUTURE)
         )
-        left = tmp_path / ".retinue" / "sandboxes" / "work" / "gone" / "1"
-        left.mkdir(parents=True)
-        (left / "lock").touch()
-        await store.submit([new_run("first")])
-        owner = await own(store, "first")
-        await owner.append(said("opened"), sandboxes=(SandboxRow(state("gone", node="elsewhere"), "t" * 32),))
+        left = await left_behind(tmp_path, store)
         await duty.round()
         assert not left.exists() and not await snapshots.exists(spare, "acme")
         await snapshots.take(tmp_path / "work", "acme")
@@ -146,12 +152,7 @@ async def test_a_process_that_lives_shortly_tidies_up_too(tmp_path: Path, monkey
     monkeypatch.setattr(sandbox_keeping, "FIRST", 0.0)
     async with at(tmp_path) as (settings, store, _):
         room = open_sandboxes(settings, store)
-        left = tmp_path / ".retinue" / "sandboxes" / "work" / "gone" / "1"
-        left.mkdir(parents=True)
-        (left / "lock").touch()
-        await store.submit([new_run("first")])
-        owner = await own(store, "first")
-        await owner.append(said("opened"), sandboxes=(SandboxRow(state("gone", node="elsewhere"), "t" * 32),))
+        left = await left_behind(tmp_path, store)
         tending = asyncio.create_task(SandboxDuty(settings, store, room).tend_for_ever())
         async with asyncio.timeout(10):
             while True:
