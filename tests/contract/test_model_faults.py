@@ -40,7 +40,7 @@ async def test_the_time_limit_holds_against_slow_and_dripping_servers(kind: str,
     with pytest.raises(TransientModelError, match=r"within 0\.3 s") as caught:
         await call(kind, plan, streamed, timeout=0.3)
     assert caught.value.code == "timeout"
-    assert perf_counter() - started < 5
+    assert perf_counter() - started < 20
 
 
 @both_ways

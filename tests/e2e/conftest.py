@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,11 @@ DEFECT = 70
 
 @dataclass(frozen=True)
 class Said:
-    """What a command said, and how long (s) it took."""
+    """What a command said."""
 
     code: int
     out: str
     err: str
-    seconds: float
 
     @property
     def json(self) -> Any:
@@ -80,7 +78,6 @@ class Project:
 
     def run(self, *words: str, code: int | None = None, wrap: tuple[str, ...] = ()) -> Said:
         """Run `retinue WORDS` to its end. Fails when it hangs, shows a traceback, or ends with another code."""
-        before = time.monotonic()
         process = self.start(*words, wrap=wrap)
         try:
             out, err = process.communicate(timeout=BOUND)
@@ -88,7 +85,7 @@ class Project:
             process.kill()
             out, err = process.communicate()
             pytest.fail(f"{words} hangs\n{out[-2000:]}\n{err[-2000:]}")
-        said = Said(process.returncode, out, err, time.monotonic() - before)
+        said = Said(process.returncode, out, err)
         everything = f"retinue {' '.join(words)}: exit code {said.code}\n{out[-3000:]}\n{err[-3000:]}"
         assert "Traceback" not in out + err, everything
         assert said.code != DEFECT, everything
@@ -167,7 +164,7 @@ broken = agent("broken", "Use the tools.", tools=["teleport"])
 SETTINGS = """\
 modules: [agents]
 default_model: scripted:yes.jsonl
-model_timeout: 1.0
+model_timeout: 3.0
 retry: {attempts: 2, base: 0.05, cap: 0.2}
 """
 

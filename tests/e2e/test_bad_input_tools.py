@@ -44,14 +44,13 @@ def calls(batch: tuple[Project, Said]) -> dict[str, Any]:
 def test_a_tool_that_misbehaves_costs_its_call_and_not_the_run(
     batch: tuple[Project, Said], calls: dict[str, Any], bad: str
 ) -> None:
-    project, said = batch
+    project, _ = batch
     code, words = FAILING[bad]
     [row] = [row for row in project.rows("out.jsonl") if row["id"] == bad]
     assert (row["status"], row["answer"]) == ("completed", f"went on after {bad}")
     assert (calls[bad]["result"], calls[bad]["error_code"]) == ("error", code)
     assert f"tool '{bad}'" in calls[bad]["error_message"]
     assert words in calls[bad]["error_message"]
-    assert said.seconds < 20
 
 
 @pytest.mark.promise("D5")

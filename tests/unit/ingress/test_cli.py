@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,14 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
-def test_help_starts_in_half_a_second() -> None:
-    took = []
+def test_help_starts_in_half_a_second_of_a_processor() -> None:
+    used = []
     for _ in range(3):
-        before = time.perf_counter()
-        said = start("--help")
-        took.append(time.perf_counter() - before)
-        assert said.returncode == 0
-    assert min(took) < 0.5
+        before = os.times()
+        assert start("--help").returncode == 0
+        after = os.times()
+        used.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(used) < 0.5
 
 
 def test_help_loads_no_verb_and_no_heavy_library() -> None:

@@ -98,7 +98,7 @@ async def test_a_failed_run_is_told_with_its_reason(office: Office) -> None:
 async def test_a_wait_ends_in_time_and_early_only_for_what_can_be_answered_here(office: Office) -> None:
     async with office.agent("legacy") as agent:
         begun = await ask(agent, "submit_run", target="dispatch", input=ORDER)
-        asked = await ask(agent, "wait_run", run_id=begun["run_id"], timeout=1.5)
+        asked = await ask(agent, "wait_run", run_id=begun["run_id"], timeout=4)
         [question] = asked["requests"]
         assert not question["for_you"]
         assert "a person decides this" in question["why_not"]
@@ -123,7 +123,7 @@ async def test_an_agent_decides_nothing_and_another_never_what_it_asked_for_itse
             await agent.call_tool("approve_run", {"request_id": "x"})
         theirs = await ask(agent, "submit_run", target="dispatch", input=ORDER)
         own = await ask(reviewer, "submit_run", target="dispatch", input=ORDER)
-        [mine] = (await ask(reviewer, "wait_run", run_id=own["run_id"], timeout=1.5))["requests"]
+        [mine] = (await ask(reviewer, "wait_run", run_id=own["run_id"], timeout=4))["requests"]
         said = await refused(reviewer, "approve_run", request_id=mine["request_id"])
         assert "'mcp:rita' asked for it and cannot decide it" in said
         assert (await office.client.awaited(own["run_id"]))[0].kind == "approval"
@@ -151,7 +151,7 @@ async def test_a_refusal_reaches_the_run_with_its_why(office: Office) -> None:
 async def test_what_others_asked_for_is_seen_and_left_alone(office: Office) -> None:
     begun = await office.client.submit("ship", ORDER)
     async with office.agent("2026-07-28") as agent:
-        asked = await ask(agent, "wait_run", run_id=begun.run_id, timeout=1.5)
+        asked = await ask(agent, "wait_run", run_id=begun.run_id, timeout=4)
         [question] = asked["requests"]
         assert "--others" in question["why_not"]
         assert "--others" in await refused(agent, "answer", request_id=question["request_id"], value="Bo")

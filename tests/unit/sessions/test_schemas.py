@@ -50,9 +50,9 @@ def test_what_fits_is_told_from_what_does_not(schema: Any, good: Any, bad: Any, 
     ],
 )
 def test_no_expression_of_a_server_is_run(schema: Any, value: Any) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert Schema(schema).problems(value) == []
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def doubling(levels: int) -> dict[str, Any]:
 )
 def test_work_without_end_is_given_up(schema: Any, value: Any) -> None:
     judge = Schema(schema)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(TooMuchWork):
         judge.problems(value)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_depth_and_nonsense_judge_nothing_and_break_nothing() -> None:

@@ -75,11 +75,11 @@ async def test_a_host_that_could_not_show_itself_either_takes_nobody_for_silent(
     with python(OWN, store.folder) as other:
         await asyncio.to_thread(other.wait_for, "owns")
         await store.tend(host(), START, lease_seconds=0.0)
-        await asyncio.to_thread(threading.Event().wait, 0.5)
-        await store.tend(host(), START, lease_seconds=0.3)
+        await asyncio.to_thread(threading.Event().wait, 1.5)
+        await store.tend(host(), START, lease_seconds=1.0)
         assert other.process.poll() is None
         assert (await store.get("top")).pid == other.process.pid
-        await store.tend(host(), START, lease_seconds=0.3)
+        await store.tend(host(), START, lease_seconds=1.0)
         assert await asyncio.to_thread(other.ended) == -signal.SIGKILL
 
 

@@ -156,7 +156,7 @@ async def test_queries_answer_while_rows_are_written_and_the_loop_stays_free(ope
     await asyncio.gather(beat(), ask(), drain(traces, 400))
     assert answers == sorted(answers)
     assert len(set(answers)) > 2
-    assert sorted(gaps)[-3] < 0.05
+    assert sorted(gaps)[len(gaps) * 19 // 20] < 0.05
 
 
 async def test_without_a_runtime_the_file_answers(tmp_path: Path, open_traces: Open) -> None:

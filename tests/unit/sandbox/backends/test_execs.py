@@ -103,10 +103,10 @@ async def test_output_comes_while_the_program_runs(door: Door) -> None:
 
 async def test_a_program_that_takes_too_long_is_ended(door: Door) -> None:
     began = time.monotonic()
-    done = await door.sh("echo begun; trap '' TERM INT HUP; sleep 600 & sleep 600", timeout=0.5)
+    done = await door.sh("echo begun; trap '' TERM INT HUP; sleep 600 & sleep 600", timeout=1.5)
     assert (done.exit_code, done.signal, done.limits) == (None, 9, ("timeout",))
     assert done.stdout == "begun\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 async def test_the_profile_bounds_the_time_too(door: Door) -> None:
@@ -121,7 +121,7 @@ async def test_nothing_of_an_exec_outlives_it(door: Door) -> None:
 
 
 async def test_nothing_of_an_exec_outlives_its_time(door: Door) -> None:
-    done = await door.python(STAYS, "wait", timeout=1.5)
+    done = await door.python(STAYS, "wait", timeout=4.0)
     assert (done.stdout, done.limits) == ("started", ("timeout",))
     assert is_free(door.workspace / "held")
 
@@ -147,7 +147,7 @@ for generation in range(11):
         os.write(1, b"refused")
 time.sleep(600)
 """
-    done = await confined.limited(processes=40).python(bomb, timeout=1.0)
+    done = await confined.limited(processes=40).python(bomb, timeout=3.0)
     assert (done.signal, done.stdout[:7]) == (9, "refused")
     assert (await confined.sh("echo fine")).stdout == "fine\n"
 

@@ -135,9 +135,8 @@ async def test_a_server_that_ignores_the_end_of_input_and_sigterm_is_killed() ->
         pid = int(text_of(await call(pool, server, "pid")))
         os.kill(pid, signal.SIGTERM)
         assert text_of(await call(pool, server, "add", a=1, b=1)) == "2"
-        began = asyncio.get_running_loop().time()
-        await pool.close()
-        assert asyncio.get_running_loop().time() - began < 8
+        async with asyncio.timeout(60):
+            await pool.close()
         assert gone(pid)
 
 

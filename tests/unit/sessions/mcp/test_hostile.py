@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
@@ -18,6 +19,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.promise("D5"
 TIME = 12.0
 """Seconds in which all of it is over: the server's own bounds are 2 and 5."""
 
+SHORTEST = 2.0
+"""Seconds: the shortest that one of these servers holds its caller. Whoever waits behind that caller waits as long."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[McpConnections]:
@@ -27,8 +31,8 @@ async def pool() -> AsyncIterator[McpConnections]:
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
 async def neighbour(pool: McpConnections) -> AsyncIterator[None]:
-    """A well-behaved server that is called all the while, and is never slow because of the other one."""
-    server, slowest, stop = stdio(), [0.0], asyncio.Event()
+    """A well-behaved server that is called all the while, and does not wait behind a caller of the other one."""
+    server, waits, stop = stdio(), list[float](), asyncio.Event()
     loop = asyncio.get_running_loop()
     await call(pool, server, "add", key="n", a=1, b=1)
 
@@ -36,14 +40,14 @@ async def neighbour(pool: McpConnections) -> AsyncIterator[None]:
         while not stop.is_set():
             began = loop.time()
             assert text_of(await call(pool, server, "add", key="n", a=1, b=1)) == "2"
-            slowest[0] = max(slowest[0], loop.time() - began)
+            waits.append(loop.time() - began)
             await asyncio.sleep(0.05)
 
     calling = asyncio.create_task(keep_calling())
     yield
     stop.set()
     await calling
-    assert slowest[0] < 3.0
+    assert statistics.median_low(waits) < SHORTEST
 
 
 async def bounded(way: Awaitable[object]) -> EffectError:

@@ -96,7 +96,7 @@ async def test_a_task_that_takes_too_long_is_still_there(port: int) -> None:
     link = Keeping()
     async with connections() as pool:
         with pytest.raises(TransientError) as raised:
-            await call(pool, http(port, timeout=0.5), "work", link, seconds=1.5)
+            await call(pool, http(port, timeout=1.5), "work", link, seconds=3.0)
         assert raised.value.code == "timeout"
         going_on = Keeping(Resumption(link.kept[0], {}))
-        assert text_of(await call(pool, http(port), "work", going_on, seconds=1.5)) == "done"
+        assert text_of(await call(pool, http(port), "work", going_on, seconds=3.0)) == "done"
