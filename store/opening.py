@@ -21,6 +21,8 @@ OLDEST_SQLITE = (3, 51, 3)
 BUSY_MS = 20_000
 """How long a connection waits for another process's transaction."""
 _LOG = logging.getLogger("retinue.store")
+CACHE_KIB = 32_000
+"""What a connection may keep of the file's pages: a process that writes fills it, and then grows no more."""
 LOG_BYTES = 256_000_000
 """Size of the write-ahead log that is an alarm; checkpoints keep it at a tenth of that."""
 
@@ -35,7 +37,7 @@ def connect(path: Path) -> apsw.Connection:
             "journal_mode = WAL",
             "synchronous = FULL",
             "wal_autocheckpoint = 4000",
-            "cache_size = -32000",
+            f"cache_size = -{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}")
     except apsw.FullError:
