@@ -27,6 +27,7 @@ prepare()
 import psutil  # noqa: E402
 import pyarrow as pa  # noqa: E402 - Ray reads its environment when it is imported
 import ray  # noqa: E402
+from ray._private import worker as ray_worker  # noqa: E402 - where a driver hears of its cluster
 from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: E402 - Ray's own way to a new environment
 
 from retinue.actors.placement import supervisor_options  # noqa: E402
@@ -218,10 +219,19 @@ def _authenticate(settings: Settings) -> None:
     Config.initialize("")
 
 
+_said_by_ray = ray_worker.print_to_stdstream
+
+
+def _say_on_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """What Ray has to say, of a node that died for one; it says it where a command's answer goes, however it is set."""
+    _said_by_ray({**data, "is_err": True}, ignore_prefix)
+
+
 def _init(settings: Settings, address: str | None) -> None:
     address = address or cluster_address(settings)
     _refuse_silence(address)
     _authenticate(settings)
+    ray_worker.print_to_stdstream = _say_on_stderr
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     for attempt in (1, 2):
         try:

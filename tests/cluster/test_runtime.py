@@ -5,12 +5,33 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
-from tests.cluster.conftest import CommandLine
+from tests.cluster.conftest import BOUND, CommandLine
 
 from retinue.host.presence import find_runtime
 
+TOLD = """
+import asyncio
+from pathlib import Path
+from ray._private.utils import publish_error_to_driver
+from ray._private.worker import global_worker
+from retinue.actors.runtime import attached
+from retinue.host.presence import find_runtime
+from retinue.host.settings import load_settings
+
+async def main():
+    settings = load_settings(Path())
+    async with attached(settings, find_runtime(settings.data_folder), start=False):
+        for _ in range(25):
+            publish_error_to_driver("node_died", "the node n1 has died", gcs_client=global_worker.gcs_client)
+            await asyncio.sleep(0.2)
+    print("an answer")
+
+asyncio.run(main())
+"""
 QUESTION = "Since which version does Opera Android support the CSS selector `:modal`?"
 
 
@@ -24,6 +45,21 @@ def test_a_runtime_whose_supervisor_has_crashed_is_found_and_none_beside_it_is_s
     found = standing.json("status")
     assert {actor["name"] for actor in found["actors"]} == {"run-0", "worker-0", "worker-1", "traces"}
     assert found["address"] == before.address and found["pid"] != before.pid
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.promise("A7")
+def test_what_ray_tells_of_its_nodes_is_no_part_of_an_answer(standing: CommandLine) -> None:
+    standing.run("up")
+    told = subprocess.run(
+        [sys.executable, "-c", TOLD],
+        cwd=standing.folder,
+        env=standing.environ,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+    )
+    assert (told.stdout, "the node n1 has died" in told.stderr) == ("an answer\n", True), told
 
 
 @pytest.mark.timeout(240)
