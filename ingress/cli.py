@@ -5,6 +5,7 @@ A verb's module is imported when the verb is used: `retinue --help` loads none o
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -12,6 +13,8 @@ import sys
 import traceback
 
 import click
+
+from retinue.host.collector import calm_collector
 
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("init", "Make a project folder: configuration, an agent, a policy, documents, questions."),
@@ -105,14 +108,34 @@ def cli() -> None:
     """A durable runtime for agent runs."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The console script. Every error leaves here as one message and an exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
+def console() -> None:
+    """The console script: `main` with the words of this process, which is gone as soon as that has ended.
+
+    Taking an interpreter with all these libraries apart would cost a third of most commands.
+    """
+    code = 1
+
+    def leave() -> None:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # the first to be registered is called when all others, and all threads, are done
+    calm_collector()
+    try:
+        main(sys.argv[1:])
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def main(given: list[str]) -> None:
+    """Do what these words say. Every error leaves here as one message and an exit code (SystemExit)."""
     try:
         cli.main(args=given, prog_name="retinue", standalone_mode=False)
     except BrokenPipeError:
-        # Whoever read our output went away; nothing is left to tell them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()  # whoever read it went away; nothing is left to tell them
         sys.exit(1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -122,18 +145,27 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_leave(error, "--json" in given))
 
 
+def _let_go_of_output() -> None:
+    """What is still in its buffer has nowhere to go."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _leave(error: Exception, as_json: bool) -> int:
     exits = importlib.import_module("retinue.ingress.exits")
+    terminal = importlib.import_module("retinue.ingress.terminal")
     code = exits.exit_for(error)
     if os.environ.get("RETINUE_DEBUG"):
         traceback.print_exception(error)
     message = _message(error, code == exits.Exit.internal)
+    if isinstance(error, terminal.OutputLost):
+        _let_go_of_output()
+        as_json = False
     if as_json:
         said = {"kind": type(error).__name__, "message": message, "exit": int(code)}
         said |= {name: value for name in ("reason", "run_id") if (value := getattr(error, name, None))}
         click.echo(json.dumps({"error": said}, ensure_ascii=False))
     else:
-        terminal = importlib.import_module("retinue.ingress.terminal")
         click.echo(f"retinue: {terminal.clean(message)}", err=True)
     return int(code)
 
@@ -150,4 +182,4 @@ def _message(error: Exception, internal: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    console()

@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from retinue.host.settings import Settings, load_settings
 from retinue.runs.contracts import Json
+from retinue.runs.errors import RetinueError
 
 _CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}") | {9: "\t", 10: "\n", 13: ""}
 
@@ -57,8 +58,26 @@ class Terminal:
             print(clean(text), file=sys.stderr, flush=True)
 
 
+class OutputLost(RetinueError):
+    """stdout takes no more, or there is none; the message says why."""
+
+
 def write(text: str | bytes) -> None:
-    """To stdout, at once. Characters the terminal cannot show are replaced."""
+    """To stdout, at once. Characters the terminal cannot show are replaced. OutputLost; BrokenPipeError."""
+    if sys.stdout is None:
+        raise OutputLost("the answer is lost: the command was started without a standard output (`>&-`)")
+    try:
+        _write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(
+            f"the answer is lost, standard output took only a part of it: {error.strerror}; free space or send it "
+            "elsewhere, and ask again"
+        ) from error
+
+
+def _write(text: str | bytes) -> None:
     if isinstance(text, bytes):
         sys.stdout.flush()
         sys.stdout.buffer.write(text)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RETINUE = [sys.executable, "-c", "import sys; from retinue.ingress.cli import main; sys.exit(main())"]
+RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 TASK = {"file": "intervals.py", "complaint": "merge() loses spans, and does not join those that touch."}
 AGAIN = "again"
 """Ends the line that is told when the search has heard of an attempt that ended."""

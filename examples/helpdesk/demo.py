@@ -26,7 +26,7 @@ import httpx
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
-RETINUE = [sys.executable, "-c", "import sys; from retinue.ingress.cli import main; sys.exit(main())"]
+RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 ASKS = 3
 """What `retinue batch` ends with when only people can bring it on."""
 

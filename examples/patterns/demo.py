@@ -16,7 +16,7 @@ from pathlib import Path
 import retinue
 
 HERE = Path(__file__).parent
-RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 
 RUNS = [
     ("article", "tea"),

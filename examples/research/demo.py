@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
-RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 
 QUESTIONS = {
     "How did the runs end, and how long did they take?": """

@@ -15,7 +15,7 @@ import sys
 from tests.chaos.history import Wave, read_lines
 from tests.chaos.world import World
 
-COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 _ROWS = 40
 _AGAIN = {-9, 3, 6}
 """Exit codes after which a batch is resumed: killed, a person was asked, the runtime or the store was not there."""

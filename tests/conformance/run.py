@@ -26,7 +26,7 @@ from tests.conformance.suite import NODE_VERSION, SUITE, SUITE_VERSION, Check, S
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 BOUND = 90.0
 PASSED, COUNTED = {"SUCCESS"}, {"SUCCESS", "FAILURE", "WARNING"}
-RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+RETINUE = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def environment(home: Path, source: str) -> None:
     interpreter = Path(os.path.realpath(sys.executable)).parent
     (venv / "pyvenv.cfg").write_text(f"home = {interpreter}\ninclude-system-site-packages = false\n")
     (packages / "here.pth").write_text("\n".join([source, *site.getsitepackages()]) + "\n")
-    starts = {"ray": "ray.scripts.scripts:main", "retinue": "retinue.ingress.cli:main"}
+    starts = {"ray": "ray.scripts.scripts:main", "retinue": "retinue.ingress.cli:console"}
     for name, entry in starts.items():
         module, function = entry.split(":")
         script = venv / "bin" / name

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"<!-- file: (?P<name>[\w./]+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^retinue (?P<words>.+?)(?: {2,}#.*)?$", re.MULTILINE)
-MAIN = "import sys; from retinue.ingress.cli import main; sys.exit(main())"
+MAIN = "from retinue.ingress.cli import console; console()"
 REFUSED = "SELECT stage, rules, count(*) AS n FROM validations WHERE what = 'output' AND NOT ok GROUP BY ALL"
 
 

@@ -91,7 +91,7 @@ def test_the_source_archive_builds_the_same_wheel(archives: Path, tmp_path: Path
 def test_the_wheel_names_its_command_and_licence(archives: Path, project: dict[str, Any]) -> None:
     packed = contents(archives)
     commands = next(text for name, text in packed.items() if name.endswith(".dist-info/entry_points.txt"))
-    assert b"retinue = retinue.ingress.cli:main" in commands
+    assert b"retinue = retinue.ingress.cli:console" in commands
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in packed)
     assert any(name.startswith(f"retinue-{project['project']['version']}.dist-info/") for name in packed)
 

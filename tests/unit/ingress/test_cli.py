@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,39 @@ def test_help_loads_no_verb_and_no_heavy_library() -> None:
     loaded = set(eval(said.stdout.splitlines()[-1]))
     assert HEAVY & loaded == set()
     assert not [name for name in loaded if name.startswith("retinue.ingress.verbs")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["ps"], ["ps", "--json"]])
+@pytest.mark.parametrize(("place", "why"), [("/dev/full", "No space left"), ("&-", "without a standard output")])
+def test_an_answer_that_cannot_be_written_is_told(words: list[str], place: str, why: str, folder: Path) -> None:
+    (folder / "retinue.yaml").write_text("principal: ana\n")
+    line = shlex.join([sys.executable, "-m", "retinue.ingress.cli", *words])
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.run(["sh", "-c", f"{line} >{place}"], env=env, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (said.returncode, why in said.stderr, said.stderr.count("\n")) == (Exit.runtime, True, 1), said.stderr
+
+
+ENDS = """
+import sys, threading
+from retinue.ingress.cli import console
+
+def work():
+    threading.Event().wait(0.5)
+    print("the thread is done")
+
+threading.Thread(target=work).start()
+sys.argv = ["retinue", *{words}]
+console()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["nothing"], 2)])
+def test_a_command_ends_at_once_but_not_before_its_threads(words: list[str], code: int) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    script = ENDS.replace("{words}", repr(words))
+    said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stdout.splitlines()[-1]) == (code, "the thread is done")
 
 
 def test_help_names_every_verb(retinue: Command) -> None:

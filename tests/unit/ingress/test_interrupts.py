@@ -73,7 +73,7 @@ from retinue import Context, workflow
 async def naps(ctx: Context, seconds: int) -> None:
     await ctx.sleep(seconds)
 """
-COMMAND = [sys.executable, "-c", "import sys; from retinue.ingress.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 
 
 def begin_command(folder: Path, *words: str) -> subprocess.Popen[str]:
