@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.forked import forking
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 BOUND = 110
 ASKING = """
 import contextlib, io, json, sys
@@ -54,9 +55,8 @@ class CommandLine:
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run a command to its end and return what it printed; fails on another exit code."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=BOUND)
-        assert process.returncode == code, f"{words}: exit code {process.returncode}\n{out}\n{err}"
+        ended, out, err = forking().run(words, self.folder, self.environ, BOUND)
+        assert ended == code, f"{words}: exit code {ended}\n{out}\n{err}"
         return out
 
     def json(self, *words: str) -> Any:
@@ -77,7 +77,7 @@ class CommandLine:
         assert self.asked.stdin is not None and self.asked.stdout is not None
         self.asked.stdin.write(json.dumps([*words, "--json"]) + "\n")
         self.asked.stdin.flush()
-        told = next((line for line in self.asked.stdout if line.startswith("asked ")), "")  # Ray may speak too
+        told = next((line for line in self.asked.stdout if line.startswith("asked ")), "")
         code, said = json.loads(told.removeprefix("asked "))
         assert code == 0, f"{words}: exit code {code}\n{said}"
         return json.loads(said)

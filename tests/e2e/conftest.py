@@ -1,5 +1,7 @@
 """A project folder of one's own and the command line in it, as a user types it: each command is a process.
 
+A command that is only waited for is forked from a process that has imported the command line already; see there.
+
 No command of these tests may end in a traceback or as a defect, whatever it was given, and none may hang.
 """
 
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.forked import forking
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from retinue.ingress.cli import console; console()"]
 BOUND = 45
 """Seconds after which a command is taken to hang."""
 DEFECT = 70
@@ -78,19 +81,22 @@ class Project:
 
     def run(self, *words: str, code: int | None = None, wrap: tuple[str, ...] = ()) -> Said:
         """Run `retinue WORDS` to its end. Fails when it hangs, shows a traceback, or ends with another code."""
+        said = self._typed(wrap, words) if wrap else Said(*forking().run(words, self.folder, self.environ, BOUND))
+        everything = f"retinue {' '.join(words)}: exit code {said.code}\n{said.out[-3000:]}\n{said.err[-3000:]}"
+        assert "Traceback" not in said.out + said.err, everything
+        assert said.code != DEFECT, everything
+        assert code is None or said.code == code, everything
+        return said
+
+    def _typed(self, wrap: tuple[str, ...], words: tuple[str, ...]) -> Said:
         process = self.start(*words, wrap=wrap)
         try:
             out, err = process.communicate(timeout=BOUND)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
-            pytest.fail(f"{words} hangs\n{out[-2000:]}\n{err[-2000:]}")
-        said = Said(process.returncode, out, err)
-        everything = f"retinue {' '.join(words)}: exit code {said.code}\n{out[-3000:]}\n{err[-3000:]}"
-        assert "Traceback" not in out + err, everything
-        assert said.code != DEFECT, everything
-        assert code is None or said.code == code, everything
-        return said
+            process.communicate()
+            raise
+        return Said(process.returncode, out, err)
 
 
 def environment() -> dict[str, str]:

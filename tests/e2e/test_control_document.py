@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import BOUND, COMMAND, Project, environment
+from tests.doubles.forked import forking
+from tests.e2e.conftest import BOUND, Project, environment
 
 PAGE = Path(__file__).parents[2] / "docs/control.md"
 FENCE = re.compile(r"<!-- file: (?P<name>[\w./]+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
@@ -58,17 +58,8 @@ class Names:
 def say(project: Project, words: list[str]) -> str:
     """What a command prints, both streams in one."""
     assert words[0] == "retinue"
-    done = subprocess.run(
-        [*COMMAND, *words[1:]],
-        cwd=project.folder,
-        env=project.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=BOUND,
-    )
-    return done.stdout
+    _, said, _ = forking().run(words[1:], project.folder, project.environ, BOUND, merged=True)
+    return said
 
 
 @pytest.fixture
