@@ -229,9 +229,10 @@ class LiveSandboxes:
     async def end(self, keep: bool) -> None:
         """The run ends: keep what is live here, for a person or a retry, and close all, in the same append."""
         self.ended = True
-        for place, state in self._past.open().items():
-            if keep and place in self._boxes and _wants_head(state):
-                await self._keep(place, RUN_ENDED, _LAST)
+        held = self._past.open()
+        wanted = [place for place in held if keep and place in self._boxes and _wants_head(held[place])]
+        await asyncio.gather(*(self._keep(place, RUN_ENDED, _LAST) for place in wanted))
+        for place in held:
             self._closed(place, RUN_ENDED, None)
 
     # -- inside ------------------------------------------------------------------------------------------------

@@ -137,6 +137,23 @@ async def test_a_fork_at_a_checkpoint_has_what_was_kept_there(make: Make, tmp_pa
     assert len(ids) == 2
 
 
+@workflow
+async def two(ctx: Context, text: str) -> Any:
+    for name in ("one", "other"):
+        await (await ctx.sandbox("coder", name=name)).write("log", text)
+    return text
+
+
+async def test_an_end_keeps_all_sandboxes_at_once(make: Make, tmp_path: Path) -> None:
+    world, nodes = await boxed(make, tmp_path, two)
+    run_id = await world.submit(two, "it")
+    nodes.hold.add("before snapshot")
+    await world.until(lambda: nodes.held == ["before snapshot"] * 2)
+    await crash(world, nodes)
+    assert (await world.finish(run_id)).value == "it"
+    assert (await moves(world, run_id))[-2:] == ["closed", "closed"]
+
+
 async def test_a_sandbox_that_cannot_be_kept_goes_on_where_it_is(make: Make, tmp_path: Path) -> None:
     world, nodes = await boxed(make, tmp_path, pages)
     nodes.refuse_after = 0
