@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,10 +57,10 @@ async def materialize(
     loaded = await asyncio.to_thread(manifests.refreshed, name)
     if version is not None and loaded.info.version != version:
         raise _changed(name, version, loaded.info.version)
-    await asyncio.to_thread(_begin, into)
+    await _begun(into)
     work = into.with_name(f".making-{into.name}-{token_hex(4)}")
     try:
-        await asyncio.to_thread(work.mkdir, 0o700)
+        await in_thread(lambda _: work.mkdir(0o700))
         fetched = await fetch_all(loaded, manifests.sources, work)
         await in_thread(lambda stop: _fill(loaded, manifests.sources, into, work, fetched, stop))
         made = await in_thread(lambda _: settle(into, uid))
@@ -80,6 +81,15 @@ def _changed(name: str, before: str, now: str) -> SandboxRefused:
     return SandboxRefused(
         f"sandbox manifest {name!r} was {before} when this was decided and is {now} now: begin anew", code="changed"
     )
+
+
+async def _begun(into: Path) -> None:
+    try:
+        await in_thread(lambda _: _begin(into))
+    except asyncio.CancelledError:
+        with suppress(OSError):  # it is not empty: somebody else's
+            await asyncio.shield(asyncio.to_thread(into.rmdir))
+        raise
 
 
 def _begin(into: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.unit.sandbox.manifests.projects import Project, held, nothing_runs, t
 
 from retinue.runs.errors import ConfigError, PermanentError, TransientError
 from retinue.runs.sandboxes import Exec, ExecResult, SandboxRefused
+from retinue.sandbox.manifests import materializing
 from retinue.sandbox.manifests.loading import environment_of, secrets_of
 from retinue.sandbox.manifests.materializing import materialize
 from retinue.sandbox.manifests.previewing import preview
@@ -323,6 +325,30 @@ async def test_a_copy_that_is_canceled_stops_and_leaves_nothing(project: Project
         async with asyncio.timeout(moment):
             await materialize(manifests, "coder", into, nothing_runs)
     assert os.listdir(into.parent) == []
+
+
+@pytest.mark.parametrize(("others", "left"), [([], []), (["theirs"], ["tree"])], ids=["nobody's", "somebody's"])
+async def test_canceled_while_its_folder_is_made_it_leaves_what_was_there(
+    project: Project, into: Path, monkeypatch: pytest.MonkeyPatch, others: list[str], left: list[str]
+) -> None:
+    making, going, begin = threading.Event(), threading.Event(), materializing._begin
+
+    def slowly(folder: Path) -> None:
+        making.set()
+        going.wait(20)
+        begin(folder)
+
+    monkeypatch.setattr(materializing, "_begin", slowly)
+    project.manifest("files: {}\n")
+    for name in others:
+        (into / name).mkdir(parents=True)
+    made = asyncio.create_task(materialize(project.manifests(), "coder", into, nothing_runs))
+    assert await asyncio.to_thread(making.wait, 20)
+    made.cancel()
+    asyncio.get_running_loop().call_later(0.1, going.set)
+    with pytest.raises(asyncio.CancelledError):
+        await made
+    assert (os.listdir(into.parent), sorted(os.listdir(into)) if left else []) == (left, others)
 
 
 def test_what_replaces_the_folder_of_packages_leads_nowhere(project: Project, into: Path) -> None:
